@@ -1,0 +1,73 @@
+"""Plots of a run, as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from torch import Tensor
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 (the backend has to be chosen first)
+
+Log = Sequence[Mapping[str, Any]]
+
+
+def training_curves(teacher_log: Log, student_log: Log, path: Path) -> None:
+    """Loss and dev quality over steps, teacher and student side by side.
+
+    Args:
+        teacher_log: `log_history` of `RerankerTrainer`.
+        student_log: `log_history` of `RabtrieverDistillationTrainer`.
+        path: where the PNG goes.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    _curve(panels[0], "Teacher", teacher_log, "eval_leads_group", "dev: relevant document leads its group")
+    _curve(panels[1], "Rabtriever", student_log, "eval_success@1", "dev: R@1 in the whole corpus")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def student_against_teacher(student: Tensor, teacher: Tensor, relevant: Sequence[Mapping[int, int]], path: Path) -> None:
+    """Every scored pair: the teacher's log-odds against the student's score, both centred per query.
+
+    Args:
+        student: `(n, m)` inner products.
+        teacher: `(n, m)` log-odds.
+        relevant: judgements of the `n` queries; relevant pairs are drawn in another colour.
+        path: where the PNG goes.
+    """
+    x = (teacher - teacher.mean(1, keepdim=True)).numpy()
+    y = (student - student.mean(1, keepdim=True)).numpy()
+    is_relevant = np.zeros(x.shape, dtype=bool)
+    for row, judged in enumerate(relevant):
+        is_relevant[row, list(judged)] = True
+    shown = np.random.default_rng(0).random(x.shape) < 20_000 / x.size
+    figure, panel = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
+    for mask, colour, label in ((~is_relevant & shown, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
+        panel.scatter(x[mask], y[mask], s=5, color=colour, alpha=0.5, linewidths=0, label=label)
+    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
+    panel.plot(ends, ends, color="0.3", linewidth=0.8, linestyle="--")
+    correlation = np.corrcoef(x.ravel(), y.ravel())[0, 1]
+    panel.set(
+        xlabel="teacher: log-odds, centred per query",
+        ylabel="Rabtriever: inner product, centred per query",
+        title=f"{x.shape[0]} queries x {x.shape[1]} documents, Pearson r = {correlation:.3f}",
+    )
+    panel.legend(markerscale=3, frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:
+    losses = [(record["step"], record["loss"]) for record in log if "loss" in record]
+    qualities = [(record["step"], record[quality]) for record in log if quality in record]
+    panel.plot(*zip(*losses, strict=True), color="C0", label="training loss")
+    panel.set(title=title, xlabel="step", ylabel="training loss", yscale="log")
+    twin = panel.twinx()
+    if qualities:
+        twin.plot(*zip(*qualities, strict=True), color="C1", marker="o", markersize=3, label=quality_label)
+    twin.set(ylabel=quality_label, ylim=(0, 1.02))
+    lines = [*panel.get_lines(), *twin.get_lines()]
+    panel.legend(lines, [line.get_label() for line in lines], frameon=False, loc="center right")

@@ -1,0 +1,86 @@
+"""From scores to a report: metrics with intervals, retention against the teacher, a Markdown table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from evaluation.metrics import Relevant, bootstrap_interval, bootstrap_ratio_interval, query_metrics, rank_documents
+
+DEPTH = 10
+COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10": "MRR@10"}
+NOTE = (
+    "R@k: share of queries with a relevant document among the first k, in percent (success@k; the recall where one "
+    "document is relevant). Brackets: 95% bootstrap interval over queries. ms: one query at a time, text in, scores of "
+    "the whole corpus out, median."
+)
+
+
+def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant) -> dict[str, Any]:
+    """Metrics of every system on the same queries.
+
+    Args:
+        scores: system name -> `(n, m)` scores of the whole corpus.
+        relevant: judgements of the `n` queries.
+
+    Returns:
+        `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, and with both a `teacher` and a `Rabtriever`
+        also `"retention"`: the ratio of their means with a paired interval.
+
+    Raises:
+        ValueError: scores are NaN, or fit neither the queries nor each other.
+    """
+    values = {name: query_metrics(rank_documents(matrix, DEPTH), relevant) for name, matrix in scores.items()}
+    report: dict[str, Any] = {
+        "n": len(relevant),
+        "systems": {name: {m: _interval(v) for m, v in metrics.items()} for name, metrics in values.items()},
+    }
+    if {"teacher", "Rabtriever"} <= values.keys():
+        teacher, student = values["teacher"], values["Rabtriever"]
+        report["retention"] = {m: _retention(student[m], teacher[m]) for m in teacher if teacher[m].any()}
+    return report
+
+
+def markdown_table(report: Mapping[str, Any], corpus_size: int) -> str:
+    """The report as a Markdown table, best R@1 in bold."""
+    systems = report["systems"]
+    best = max(metrics["success@1"]["mean"] for metrics in systems.values())
+    lines = [
+        f"| {report['split']}: n = {report['n']}, {corpus_size} documents | "
+        + " | ".join([*COLUMNS.values(), "ms per query"])
+        + " |",
+        "|---|" + "---:|" * (len(COLUMNS) + 1),
+    ]
+    for name, metrics in systems.items():
+        cells = [_cell(metrics[metric]) for metric in COLUMNS]
+        if metrics["success@1"]["mean"] == best:
+            cells[0] = f"**{cells[0]}**"
+        lines.append(f"| {name} | " + " | ".join([*cells, f"{metrics['milliseconds']:.2f}"]) + " |")
+    return "\n".join(lines)
+
+
+def retention_line(report: Mapping[str, Any]) -> str:
+    """One sentence on how much of the teacher the student keeps; empty where the teacher finds nothing."""
+    if not report.get("retention"):
+        return ""
+    parts = [
+        f"{COLUMNS[metric]} {ratio['mean']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+        for metric, ratio in report["retention"].items()
+        if metric in ("success@1", "mrr@10")
+    ]
+    return f"Rabtriever keeps of the teacher: {', '.join(parts)}."
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_interval(values)
+    return {"mean": float(values.mean()), "low": low, "high": high}
+
+
+def _retention(student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_ratio_interval(student, teacher)
+    return {"mean": float(student.mean() / teacher.mean()), "low": low, "high": high}
+
+
+def _cell(interval: Mapping[str, float]) -> str:
+    return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"

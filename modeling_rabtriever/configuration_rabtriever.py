@@ -1,0 +1,137 @@
+"""Configurations of the teacher (generative reranker) and of the student (Rabtriever)."""
+
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+PREDICTOR_TYPES = ("paper", "hadamard")
+POOLINGS = ("last", "mean")
+
+
+class GenerativeRerankerConfig(PreTrainedConfig):
+    """A causal language model that answers "is this document right for this query?" with one of two tokens.
+
+    Args:
+        text_config: configuration of the wrapped causal language model (a dict needs its `model_type`).
+        true_token_id: vocabulary id of the answer "relevant". Checked against the vocabulary.
+        false_token_id: vocabulary id of the answer "not relevant". Must differ from `true_token_id`.
+
+    Raises:
+        ValueError: one of the two ids is missing while the other is set, they are equal, or outside the vocabulary.
+    """
+
+    model_type = "generative_reranker"
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "text_config": SubConfigSpec(AutoConfig, model_type="qwen2")
+    }
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    true_token_id: int | None = None
+    false_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self._check_answers()
+
+    @property
+    def hidden_size(self) -> int:
+        """Width `d` of the backbone's hidden state."""
+        return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+
+    @property
+    def window(self) -> int | None:
+        """The backbone's window in tokens; `None` if its configuration states none."""
+        return getattr(self.text_config, "max_position_embeddings", None)
+
+    def _check_answers(self) -> None:
+        ids = {"true_token_id": self.true_token_id, "false_token_id": self.false_token_id}
+        if all(value is None for value in ids.values()):  # transformers builds an empty instance when it saves a diff
+            return
+        vocabulary = self.text_config.vocab_size  # type: ignore[union-attr]
+        for name, value in ids.items():
+            if value is None or isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocabulary:
+                raise ValueError(f"{name} is {value!r}; accepted: an id of the vocabulary, 0 to {vocabulary - 1}")
+        if self.true_token_id == self.false_token_id:
+            raise ValueError(f"true_token_id and false_token_id are both {self.true_token_id}; they must differ")
+
+
+class RabtrieverConfig(GenerativeRerankerConfig):
+    """A frozen backbone, the teacher's two answer rows, and a predictor whose score is an inner product.
+
+    Args:
+        predictor_type: `"paper"` (arXiv 2604.23336, Eq. 12: `MLP(e_Q) * e_D`, index width = hidden size) or
+            `"hadamard"` (`B(f(e_Q) * A e_D) + shift(e_Q)` with a learned document map `A`, index width `embedding_dim`).
+        embedding_dim: the index width `k`: numbers stored per document. `"paper"` fixes it to the hidden size (`None`
+            is filled in).
+        num_heads: how many separate query MLPs produce the `k` numbers (`"hadamard"` only); divides `embedding_dim`.
+        predictor_hidden_size: hidden units of each query MLP; `None` means the backbone's hidden size.
+        feature_layers: hidden states the features are read from, as in `output_hidden_states`: `-1` is the last layer
+            after the final norm, `0` the input embeddings.
+        feature_poolings: how each layer becomes one vector: `"last"` (last token), `"mean"` (mean over the text's
+            tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
+
+    Raises:
+        ValueError: a value is out of range; the message names it and says what is accepted.
+    """
+
+    model_type = "rabtriever"
+
+    predictor_type: str = "hadamard"
+    embedding_dim: int | None = None
+    num_heads: int = 1
+    predictor_hidden_size: int | None = None
+    feature_layers: list[int] | tuple[int, ...] = (-1,)
+    feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        self.feature_layers = list(self.feature_layers)
+        self.feature_poolings = list(self.feature_poolings)
+        if self.predictor_type not in PREDICTOR_TYPES:
+            raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
+        self._check_features()
+        if self.predictor_hidden_size is None:
+            self.predictor_hidden_size = self.hidden_size
+        if self.predictor_type == "paper":
+            self._check_paper()
+        elif self.embedding_dim is None:
+            self.embedding_dim = self.hidden_size
+        for name in ("embedding_dim", "num_heads", "predictor_hidden_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
+        if self.embedding_dim % self.num_heads:  # type: ignore[operator]
+            raise ValueError(f"embedding_dim {self.embedding_dim} is not a multiple of num_heads {self.num_heads}")
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers per text handed to the predictor: hidden size x layers x poolings."""
+        return self.hidden_size * len(self.feature_layers) * len(self.feature_poolings)
+
+    def _check_features(self) -> None:
+        layers = int(self.text_config.num_hidden_layers)  # type: ignore[union-attr]
+        if not self.feature_layers or len(set(self.feature_layers)) != len(self.feature_layers):
+            raise ValueError(f"feature_layers is {self.feature_layers}; accepted: one or more distinct layers")
+        for layer in self.feature_layers:
+            if isinstance(layer, bool) or not isinstance(layer, int) or not -layers - 1 <= layer <= layers:
+                raise ValueError(f"feature_layers holds {layer!r}; accepted: whole numbers {-layers - 1} to {layers}")
+        if not self.feature_poolings or len(set(self.feature_poolings)) != len(self.feature_poolings):
+            raise ValueError(f"feature_poolings is {self.feature_poolings}; accepted: one or more distinct poolings")
+        for pooling in self.feature_poolings:
+            if pooling not in POOLINGS:
+                raise ValueError(f"feature_poolings holds {pooling!r}; accepted: {', '.join(POOLINGS)}")
+
+    def _check_paper(self) -> None:
+        # Eq. 12 multiplies the document's state itself, so there is nothing to map and one width only.
+        if self.embedding_dim is None:
+            self.embedding_dim = self.hidden_size
+        required = {
+            "embedding_dim": self.hidden_size,
+            "num_heads": 1,
+            "feature_layers": [-1],
+            "feature_poolings": ["last"],
+        }
+        for name, value in required.items():
+            if getattr(self, name) != value:
+                raise ValueError(f'{name} is {getattr(self, name)}; predictor_type "paper" accepts only {value}')

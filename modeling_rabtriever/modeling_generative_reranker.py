@@ -1,0 +1,174 @@
+"""The teacher: a causal language model that reads a document, then a query, and answers <T> or <F>."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+from transformers.utils import ModelOutput
+
+from .configuration_rabtriever import GenerativeRerankerConfig
+from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
+from .processing_rabtriever import TokenIds
+
+# Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner
+# product only if the logits are a plain linear map of the final state.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
+
+
+@dataclass
+class GenerativeRerankerOutput(ModelOutput):
+    """What one forward pass of the teacher gives.
+
+    Args:
+        loss: scalar fp32; mean binary cross-entropy of the log-odds, if labels were given.
+        logits: `(batch,)` fp32; log-odds `z_T - z_F` of the two answers. Sigmoid gives the probability of `<T>`.
+        hidden_state: `(batch, d)`; the backbone's state at the answer position, after the final norm (`h_{Q|D}`).
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_state: Tensor | None = None
+
+
+class GenerativeRerankerModel(PromptedPreTrainedModel):
+    """Scores (query, document) pairs with one pass of a causal language model each.
+
+    The score is the log-odds of the two answers. (Eq. 9 of arXiv 2604.23336, `log P(T) / (log P(T) + log P(F))`, ranks
+    backwards as printed and is not used.)
+
+    Made from a plain checkpoint with `GenerativeRerankerModel.from_pretrained(plain, config=config)`, where
+    `config.text_config` is the checkpoint's own configuration.
+
+    Raises:
+        ValueError: the answer tokens are not set, or the backbone's logits are not a linear map of its final state.
+    """
+
+    config_class = GenerativeRerankerConfig
+
+    def __init__(self, config: GenerativeRerankerConfig) -> None:
+        super().__init__(config)
+        if config.true_token_id is None:
+            raise ValueError("true_token_id and false_token_id are not set; accepted: two ids of the vocabulary")
+        self.backbone = AutoModelForCausalLM.from_config(config.text_config)
+        _check_linear_head(self.backbone)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.backbone.set_output_embeddings(new_embeddings)
+
+    @property
+    def answer_rows(self) -> Tensor:
+        """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
+        rows = self.get_output_embeddings().weight
+        return torch.stack([rows[self.config.true_token_id], rows[self.config.false_token_id]]).float()
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> GenerativeRerankerOutput:
+        """Scores tokenised prompts. Only the two answer logits are computed, not the whole vocabulary's.
+
+        Args:
+            input_ids: `(batch, length)` int64, from `RabtrieverProcessor`; the answer position is the last real token.
+            attention_mask: `(batch, length)`, 1 for real tokens; `None` if nothing is padded.
+            labels: `(batch,)`, 1 for relevant and 0 for not; soft labels in between are allowed.
+
+        Returns:
+            The log-odds, the state at the answer position and, with labels, the loss.
+
+        Raises:
+            ValueError: a row has no token, or a label lies outside 0 to 1 (NaN included).
+        """
+        states = self._run(self.backbone.base_model, input_ids, attention_mask).last_hidden_state
+        hidden_state = last_token(states, attention_mask)
+        logits = self.log_odds(hidden_state)
+        loss = None
+        if labels is not None:
+            targets = labels.float()
+            if not ((targets >= 0) & (targets <= 1)).all():
+                raise ValueError(f"labels are {labels.tolist()}; accepted: numbers from 0 to 1")
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
+        return GenerativeRerankerOutput(loss=loss, logits=logits, hidden_state=hidden_state)
+
+    def log_odds(self, hidden_state: Tensor) -> Tensor:
+        """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
+        return hidden_state.float() @ self.answer_direction
+
+    def encode_prompts(
+        self, prompts: Sequence[TokenIds], token_budget: int = TOKEN_BUDGET, progress: bool = True
+    ) -> Tensor:
+        """States `h_{Q|D}` of full prompts.
+
+        Args:
+            prompts: prefix ids + suffix ids, both from the processor.
+            token_budget: padded tokens per forward pass.
+            progress: whether a long call shows a bar.
+
+        Returns:
+            `(len(prompts), d)` in the backbone's dtype, on the model's device, in the order given.
+        """
+        return self._map_prompts(lambda ids, mask: self(ids, mask).hidden_state, prompts, token_budget, progress)
+
+    def predict(self, pairs: Sequence[tuple[str, str]], token_budget: int = TOKEN_BUDGET) -> Tensor:
+        """Log-odds of (query, document) pairs.
+
+        Args:
+            pairs: texts, query first (as in sentence-transformers; the prompt still puts the document first).
+            token_budget: padded tokens per forward pass; bounds memory, does not change the scores.
+
+        Returns:
+            `(len(pairs),)` fp32, on the model's device, in the order given.
+
+        Raises:
+            ValueError: no pairs, a pair that is not two texts, a blank text, or a model without a processor.
+        """
+        for index, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                raise ValueError(f"pairs[{index}] is {pair!r}; accepted: (query, document)")
+        prefixes = self.processor.document_ids([document for _, document in pairs])
+        suffixes = self.processor.query_ids([query for query, _ in pairs])
+        return self._score([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)], token_budget)
+
+    def rank(
+        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> list[RankedDocument]:
+        """Documents by falling log-odds for one query.
+
+        Args:
+            query: one text.
+            documents: the candidates.
+            top_k: how many to return; `None` returns all.
+            token_budget: padded tokens per forward pass.
+
+        Returns:
+            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
+
+        Raises:
+            ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
+        """
+        documents = [documents] if isinstance(documents, str) else list(documents)
+        suffix = self.processor.query_ids([query])[0]
+        prompts = [prefix + suffix for prefix in self.processor.document_ids(documents)]
+        return ranking(self._score(prompts, token_budget), documents, top_k)
+
+    @torch.no_grad()
+    def _score(self, prompts: list[TokenIds], token_budget: int) -> Tensor:
+        return self.log_odds(self.encode_prompts(prompts, token_budget))
+
+
+def _check_linear_head(backbone: Any) -> None:
+    head = backbone.get_output_embeddings()
+    if not isinstance(head, nn.Linear) or head.bias is not None:
+        raise ValueError(f"the backbone's head is {head}; accepted: a linear head without bias")
+    for name in _LOGIT_CHANGES:
+        value = getattr(backbone.config.get_text_config(), name, None)
+        if value not in (None, 1, 1.0):
+            raise ValueError(f"the backbone's {name} is {value}; accepted: a family that leaves its logits unchanged")

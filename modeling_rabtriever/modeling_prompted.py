@@ -1,0 +1,172 @@
+"""What teacher and student share: a backbone, the processor (the prompt) that belongs to it, and batching by length."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from .configuration_rabtriever import GenerativeRerankerConfig
+from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds
+
+# Padded tokens per forward pass of the text-level methods: 128 texts of 64 tokens.
+TOKEN_BUDGET = 8192
+# Text-level calls with at least this many texts show a progress bar.
+PROGRESS_FROM = 2048
+
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+
+
+class RankedDocument(TypedDict):
+    """One entry of a ranking: position in the given list, score, and the text itself."""
+
+    corpus_id: int
+    score: float
+    text: str
+
+
+class PromptedPreTrainedModel(PreTrainedModel):
+    """A model saved and loaded together with its processor, so that no text is ever scored without its prompt."""
+
+    config_class = GenerativeRerankerConfig
+    base_model_prefix = "backbone"  # lets from_pretrained read the checkpoint of a plain causal language model
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    answer_rows: Tensor  # (2, d) fp32: rows of the two answers in the language-model head
+    _processor: RabtrieverProcessor | None = None
+
+    @property
+    def processor(self) -> RabtrieverProcessor:
+        """The prompt this model was trained with. Assigning one checks its answers and its length against the model.
+
+        Raises:
+            ValueError: (reading) no processor was saved with the model; (assigning) the answer tokens are not the
+                model's, or the longest prompt does not fit the backbone's window.
+        """
+        if self._processor is None:
+            raise ValueError(
+                f"this {type(self).__name__} has no processor: the folder it came from has none. Assign one: "
+                "model.processor = RabtrieverProcessor(tokenizer, ...)"
+            )
+        return self._processor
+
+    @processor.setter
+    def processor(self, processor: RabtrieverProcessor) -> None:
+        for name in ("true_token_id", "false_token_id"):
+            if getattr(processor, name) != getattr(self.config, name):
+                raise ValueError(
+                    f"the processor's {name} is {getattr(processor, name)}, the model's is "
+                    f"{getattr(self.config, name)}: this prompt belongs to another model"
+                )
+        window = self.config.window
+        if window is not None and processor.max_pair_length > window:
+            raise ValueError(
+                f"max_document_length {processor.max_document_length} + max_query_length {processor.max_query_length} "
+                f"+ template make {processor.max_pair_length} tokens; accepted: at most the backbone's window, {window}"
+            )
+        self._processor = processor
+
+    @property
+    def answer_direction(self) -> Tensor:
+        """`w_T - w_F`, the direction that scores a state: `(d,)` fp32."""
+        true_row, false_row = self.answer_rows
+        return true_row - false_row
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one."""
+        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        try:
+            # The configuration is handed over because looking it up again would ask for trust_remote_code again.
+            model.processor = RabtrieverProcessor.from_pretrained(
+                pretrained_model_name_or_path, config=model.config, **hub_options
+            )
+        except MissingProcessorError:
+            pass  # a plain causal language model: the caller brings the prompt
+        return loaded
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        """As `PreTrainedModel.save_pretrained`; the processor and the code of both are written beside the weights."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self._processor is not None:
+            self._processor.save_pretrained(save_directory)
+
+    def _run(self, backbone: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Any:
+        # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        return backbone(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **kwargs
+        )
+
+    @torch.no_grad()
+    def _map_prompts(
+        self, compute: Callable[..., Tensor], sequences: Sequence[TokenIds], token_budget: int, progress: bool = True
+    ) -> Tensor:
+        """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given."""
+        was_training = self.training
+        self.eval()
+        parts: list[Tensor] = []
+        order: list[int] = []
+        silent = not progress or len(sequences) < PROGRESS_FROM
+        bar = logging.tqdm(total=len(sequences), disable=silent, unit="text")
+        for rows in batches_by_length([len(ids) for ids in sequences], token_budget):
+            batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
+            parts.append(compute(batch["input_ids"], batch["attention_mask"]))
+            order.extend(rows)
+            bar.update(len(rows))
+        bar.close()
+        self.train(was_training)
+        computed = torch.cat(parts)
+        return computed.new_empty(computed.shape).index_copy_(0, torch.tensor(order, device=computed.device), computed)
+
+
+def last_token(states: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """The state of each row's last real token: `(batch, length, d)` -> `(batch, d)`. Padding may be on either side."""
+    if attention_mask is None:
+        return states[:, -1]
+    mask = attention_mask.bool()
+    if not mask.any(-1).all():
+        raise ValueError("attention_mask has a row without a single token; accepted: at least one token in every row")
+    last = mask.shape[-1] - 1 - mask.flip(-1).int().argmax(-1)
+    return states[torch.arange(len(states), device=states.device), last]
+
+
+def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Row numbers, longest first, in groups whose padded size stays within `token_budget` (one row at least).
+
+    Raises:
+        ValueError: `token_budget` is not a whole number of at least 1.
+    """
+    if isinstance(token_budget, bool) or not isinstance(token_budget, int) or token_budget < 1:
+        raise ValueError(f"token_budget is {token_budget!r}; accepted: a whole number of at least 1")
+    group: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if group and (len(group) + 1) * lengths[group[0]] > token_budget:
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
+def ranking(scores: Tensor, documents: Sequence[str], top_k: int | None) -> list[RankedDocument]:
+    """The best `top_k` documents by score, best first; equal scores keep the order of the list.
+
+    Raises:
+        ValueError: `top_k` is not a whole number of at least 1, or a score is NaN.
+    """
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k is {top_k!r}; accepted: None or a whole number of at least 1")
+    if scores.isnan().any():
+        raise ValueError("a score is NaN: the model's weights or states are broken; no ranking is made of it")
+    order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
+    return [{"corpus_id": row, "score": float(scores[row]), "text": documents[row]} for row in order]

@@ -1,0 +1,275 @@
+"""The student: a frozen backbone and a small predictor whose score is an inner product of a query and a document vector.
+
+    document -> prefix ids -> backbone -> features x_D -> v = A x_D                              offline, once
+    query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(x_Q)         one pass per query
+    score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_rabtriever import RabtrieverConfig
+from .modeling_generative_reranker import GenerativeRerankerModel
+from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
+from .processing_rabtriever import Texts
+
+
+@dataclass
+class RabtrieverOutput(ModelOutput):
+    """What the student predicts for pairs, or for lists of `c` candidates per query (shapes in brackets).
+
+    Args:
+        logits: `(n,)` [`(n, c)`] fp32; predicted log-odds `(w_T - w_F) . h_hat`.
+        hidden_state: `(n, d)` [`(n, c, d)`] fp32; `h_hat`, the predicted context-aware state `h_{Q|D}`.
+        query_embeds: `(n, k)` fp32; `u`.
+        document_embeds: `(n, k)` [`(n, c, k)`] fp32; `v`. `<u, v>` equals `logits` up to a number per query.
+    """
+
+    logits: Tensor | None = None
+    hidden_state: Tensor | None = None
+    query_embeds: Tensor | None = None
+    document_embeds: Tensor | None = None
+
+
+class RabtrieverPredictor(nn.Module):
+    """`h_hat = B(f(x_Q) * A x_D) + shift(x_Q)`, with `f` a 2-layer ReLU MLP (one per head).
+
+    `predictor_type="paper"` is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity and there is no shift.
+    """
+
+    def __init__(self, config: RabtrieverConfig) -> None:
+        super().__init__()
+        features, heads, units = config.feature_size, config.num_heads, config.predictor_hidden_size
+        k, d, learned = config.embedding_dim, config.hidden_size, config.predictor_type == "hadamard"
+        self.query_hidden = nn.Linear(features, heads * units)
+        # A convolution of width 1 in groups is one linear layer per head.
+        self.query_output = nn.Conv1d(heads * units, k, kernel_size=1, groups=heads)
+        self.document_map = nn.Linear(features, k) if learned else nn.Identity()  # A
+        self.output_map = nn.Linear(k, d, bias=False) if learned else nn.Identity()  # B
+        self.shift = nn.Linear(features, d) if learned else None
+
+    def query_factors(self, query_features: Tensor) -> Tensor:
+        """`f(x_Q)`: `(n, features)` -> `(n, k)`."""
+        return self.query_output(self.query_hidden(query_features).relu().unsqueeze(-1)).squeeze(-1)
+
+    def encode_query(self, query_features: Tensor, answer_direction: Tensor) -> Tensor:
+        """`u = (B^T w) * f(x_Q)` with `w = w_T - w_F` `(d,)`: `(n, features)` -> `(n, k)`."""
+        if isinstance(self.output_map, nn.Linear):
+            answer_direction = answer_direction @ self.output_map.weight
+        return answer_direction * self.query_factors(query_features)
+
+    def encode_document(self, document_features: Tensor) -> Tensor:
+        """`v = A x_D`: `(..., features)` -> `(..., k)`."""
+        return self.document_map(document_features)
+
+    def forward(self, query_features: Tensor, document_features: Tensor) -> Tensor:
+        """`h_hat`: `(n, features)` and `(n, features)` [`(n, c, features)`] -> `(n, d)` [`(n, c, d)`]."""
+        factors = self.query_factors(query_features)
+        shift = self.shift(query_features) if self.shift is not None else torch.zeros_like(factors)
+        if document_features.dim() == 3:
+            factors, shift = factors.unsqueeze(1), shift.unsqueeze(1)
+        return self.output_map(factors * self.encode_document(document_features)) + shift
+
+
+class RabtrieverModel(PromptedPreTrainedModel):
+    """Ranks documents by an inner product of vectors: `similarity(encode_query(q), encode_document(d))`.
+
+    Backbone and answer rows are the teacher's and frozen; only the predictor trains. Vectors are not normalised: any
+    vector store with a dot metric serves them as they are.
+    """
+
+    config_class = RabtrieverConfig
+    # Half-precision projections tie the best candidates; the backbone may still run in bf16.
+    _keep_in_fp32_modules_strict = ["predictor", "answer_rows"]  # noqa: RUF012 (transformers reads a list)
+
+    def __init__(self, config: RabtrieverConfig) -> None:
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.text_config)
+        self.predictor = RabtrieverPredictor(config)
+        self.answer_rows = nn.Parameter(torch.empty(2, config.hidden_size))  # w_T, w_F
+        self.post_init()
+        self._freeze()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, RabtrieverPredictor):
+            for layer in module.modules():
+                if isinstance(layer, nn.Linear | nn.Conv1d):
+                    # Unit gain whatever the width: k and d differ by orders of magnitude between recipes.
+                    init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+        elif isinstance(module, RabtrieverModel):
+            init.constant_(module.answer_rows, float("nan"))  # a model without its teacher's rows must not rank
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As `PreTrainedModel.from_pretrained`, with the processor, and with backbone and answer rows frozen."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._freeze()  # loading replaces the parameters
+        return loaded
+
+    def _freeze(self) -> None:
+        self.backbone.requires_grad_(False)
+        self.answer_rows.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "RabtrieverModel":
+        """Sets training mode for the predictor; the frozen backbone stays in evaluation mode (no dropout)."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    @classmethod
+    def from_teacher(cls, teacher: GenerativeRerankerModel, **predictor: Any) -> "RabtrieverModel":
+        """A student with the teacher's backbone, answer rows and processor, and a fresh predictor.
+
+        Args:
+            teacher: the trained reranker; its weights are copied.
+            predictor: settings of `RabtrieverConfig` (`predictor_type`, `embedding_dim`, `num_heads`, ...).
+
+        Raises:
+            ValueError: a predictor setting is out of range.
+        """
+        answers = {"true_token_id": teacher.config.true_token_id, "false_token_id": teacher.config.false_token_id}
+        student = cls(RabtrieverConfig(text_config=teacher.config.text_config.to_dict(), **answers, **predictor))
+        student.backbone.to(teacher.dtype).load_state_dict(teacher.backbone.base_model.state_dict())
+        student.answer_rows.data.copy_(teacher.answer_rows)
+        if teacher._processor is not None:
+            student.processor = teacher.processor
+        return student.to(teacher.device).eval()
+
+    @torch.no_grad()
+    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """What the predictor reads of one text: pooled states of the chosen layers, joined.
+
+        Args:
+            input_ids: `(batch, length)` int64: document prefixes or query suffixes from the processor.
+            attention_mask: `(batch, length)`, 1 for real tokens.
+
+        Returns:
+            `(batch, feature_size)` fp32.
+        """
+        layers, last_layer = self.config.feature_layers, self.config.text_config.num_hidden_layers
+        inner = any(layer not in (-1, last_layer) for layer in layers)
+        output = self._run(self.backbone, input_ids, attention_mask, output_hidden_states=inner)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        pooled = []
+        for layer in layers:
+            states = output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer]
+            for pooling in self.config.feature_poolings:
+                pooled.append(last_token(states, mask) if pooling == "last" else _mean(states, mask))
+        return torch.cat([vectors.float() for vectors in pooled], dim=-1)
+
+    def forward(
+        self,
+        query_input_ids: Tensor | None = None,
+        query_attention_mask: Tensor | None = None,
+        document_input_ids: Tensor | None = None,
+        document_attention_mask: Tensor | None = None,
+        query_features: Tensor | None = None,
+        document_features: Tensor | None = None,
+    ) -> RabtrieverOutput:
+        """Predicts the teacher's state and log-odds. Each side comes as token ids or as features computed before.
+
+        Args:
+            query_input_ids: `(n, length)` int64 suffixes, with `query_attention_mask` `(n, length)`.
+            document_input_ids: `(n, length)` int64 prefixes, with `document_attention_mask` `(n, length)`.
+            query_features: `(n, feature_size)` from `features`, instead of the query's ids.
+            document_features: `(n, feature_size)`, or `(n, c, feature_size)` for `c` candidates per query.
+
+        Raises:
+            ValueError: a side is given twice or not at all, or the two sides do not fit together.
+        """
+        query = self._side("query", query_input_ids, query_attention_mask, query_features)
+        document = self._side("document", document_input_ids, document_attention_mask, document_features)
+        if query.dim() != 2 or document.dim() not in (2, 3) or len(query) != len(document):
+            raise ValueError(
+                f"query features {tuple(query.shape)} and document features {tuple(document.shape)} do not fit; "
+                "accepted: (n, f) with (n, f) or (n, c, f)"
+            )
+        hidden_state = self.predictor(query, document)
+        return RabtrieverOutput(
+            logits=hidden_state @ self.answer_direction,
+            hidden_state=hidden_state,
+            query_embeds=self.predictor.encode_query(query, self.answer_direction),
+            document_embeds=self.predictor.encode_document(document),
+        )
+
+    def query_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+        """`features` of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
+        return self._map_prompts(self.features, self.processor.query_ids(texts), token_budget)
+
+    def document_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+        """`features` of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
+        return self._map_prompts(self.features, self.processor.document_ids(texts), token_budget)
+
+    @torch.no_grad()
+    def encode_query(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+        """Query vectors `u`: `(n, k)` fp32 on the model's device; one backbone pass per query.
+
+        Raises:
+            ValueError: no texts, a blank text, something that is no text, or a model without a processor.
+        """
+        return self.predictor.encode_query(self.query_features(texts, token_budget), self.answer_direction)
+
+    @torch.no_grad()
+    def encode_document(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+        """Document vectors `v`: `(m, k)` fp32 on the model's device; computed once, kept in any vector store.
+
+        Raises:
+            ValueError: no texts, a blank text, something that is no text, or a model without a processor.
+        """
+        return self.predictor.encode_document(self.document_features(texts, token_budget))
+
+    def similarity(self, query_embeds: Tensor, document_embeds: Tensor) -> Tensor:
+        """Inner products: `(n, k)` and `(m, k)` -> `(n, m)` fp32. Comparable within a query, not between queries.
+
+        Raises:
+            ValueError: the two are not matrices of the same width.
+        """
+        if query_embeds.dim() != 2 or document_embeds.dim() != 2 or query_embeds.shape[1] != document_embeds.shape[1]:
+            raise ValueError(
+                f"query_embeds {tuple(query_embeds.shape)} and document_embeds {tuple(document_embeds.shape)} do not "
+                "fit; accepted: (n, k) and (m, k)"
+            )
+        return query_embeds.float() @ document_embeds.float().T
+
+    def rank(
+        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> list[RankedDocument]:
+        """Documents by falling inner product for one query; for a fixed corpus encode it once instead.
+
+        Args:
+            query: one text.
+            documents: the candidates.
+            top_k: how many to return; `None` returns all.
+            token_budget: padded tokens per forward pass.
+
+        Returns:
+            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
+
+        Raises:
+            ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
+        """
+        documents = [documents] if isinstance(documents, str) else list(documents)
+        vectors = self.encode_document(documents, token_budget)
+        scores = self.similarity(self.encode_query([query], token_budget), vectors)[0]
+        return ranking(scores, documents, top_k)
+
+    def _side(self, name: str, ids: Tensor | None, mask: Tensor | None, features: Tensor | None) -> Tensor:
+        if (ids is None) == (features is None):
+            raise ValueError(f"{name}_input_ids and {name}_features: accepted is exactly one of them")
+        return self.features(ids, mask) if features is None else features  # type: ignore[arg-type]
+
+
+def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
+    weights = attention_mask.unsqueeze(-1).float()
+    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -1,0 +1,239 @@
+"""The prompt: text in, token ids out. Everything that decides what the model reads lives here and is saved with it."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from transformers import ProcessorMixin
+from transformers.feature_extraction_utils import BatchFeature
+
+Texts: TypeAlias = str | Sequence[str]
+TokenIds: TypeAlias = list[int]
+
+# arXiv 2604.23336, App. A.1.
+PAPER_INSTRUCTION = (
+    "Can Query be appropriately responded with Document? If the answer is true, choose <T>; otherwise, choose <F>."
+)
+SIDES = ("left", "right")
+
+
+class MissingProcessorError(ValueError):
+    """A folder or repository holds no settings of a `RabtrieverProcessor`."""
+
+
+class RabtrieverProcessor(ProcessorMixin):
+    """Turns documents into prompt prefixes and queries into prompt suffixes.
+
+    The document comes first, so under causal attention its states do not depend on the query. That holds only if prefix
+    and suffix are tokenised apart and joined as ids, which is what this class does: a template is cut at its
+    placeholder, each piece is tokenised on its own, and a text is cut to its limit before the pieces are joined.
+    Template, instruction and answer position are therefore never truncated. Special tokens written inside a document or
+    a query are read as plain text.
+
+    Args:
+        tokenizer: the backbone's tokenizer.
+        true_answer: the answer "relevant"; must be one token of the vocabulary.
+        false_answer: the answer "not relevant"; one token, another one.
+        instruction: the question put to the model; stands where `query_template` says `{instruction}`.
+        document_template: text of the prefix, with `{document}` once.
+        query_template: text of the suffix, with `{query}` once; its last token is the answer position.
+        max_document_length: tokens kept of a document (from its start).
+        max_query_length: tokens kept of a query.
+        query_truncation_side: which end of an over-long query is dropped: `"right"` keeps the start, `"left"` the end
+            (right for chats, whose last turn matters most).
+        chat_template: accepted because `ProcessorMixin` passes it on; not used.
+
+    Raises:
+        ValueError: an answer is not exactly one token, both answers are the same token, a template lacks its
+            placeholder, or a limit is not a whole number of at least 1.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        true_answer: str = "<T>",
+        false_answer: str = "<F>",
+        instruction: str = PAPER_INSTRUCTION,
+        document_template: str = "Document: {document}\n",
+        query_template: str = "Query: {query}\n{instruction}",
+        max_document_length: int = 128,
+        max_query_length: int = 128,
+        query_truncation_side: str = "right",
+        chat_template: Any = None,
+    ) -> None:
+        super().__init__(tokenizer, chat_template=chat_template)
+        self.true_answer = true_answer
+        self.false_answer = false_answer
+        self.instruction = instruction
+        self.document_template = document_template
+        self.query_template = query_template
+        self.max_document_length = _limit("max_document_length", max_document_length)
+        self.max_query_length = _limit("max_query_length", max_query_length)
+        if query_truncation_side not in SIDES:
+            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {', '.join(SIDES)}")
+        self.query_truncation_side = query_truncation_side
+        self._split("document_template", document_template, "{document}")
+        self._split("query_template", query_template, "{query}")
+        if self.true_token_id == self.false_token_id:
+            raise ValueError(f"true_answer and false_answer are both token {self.true_token_id}; they must differ")
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in `ProcessorMixin`, but a folder without our settings is an error, never a silent default prompt.
+
+        Raises:
+            MissingProcessorError: the folder or repository has no `processor_config.json` written by this class.
+        """
+        settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if settings.get("processor_class") != "RabtrieverProcessor":
+            raise MissingProcessorError(
+                f"{pretrained_model_name_or_path} has no processor_config.json of a RabtrieverProcessor; accepted: a "
+                "folder or repository that RabtrieverProcessor.save_pretrained wrote"
+            )
+        return settings, unused
+
+    @property
+    def true_token_id(self) -> int:
+        """Vocabulary id of `true_answer`."""
+        return self._answer_id("true_answer", self.true_answer)
+
+    @property
+    def false_token_id(self) -> int:
+        """Vocabulary id of `false_answer`."""
+        return self._answer_id("false_answer", self.false_answer)
+
+    @property
+    def max_pair_length(self) -> int:
+        """Tokens of the longest prompt this processor can produce: both limits plus the templates."""
+        start, document_end = self._document_frame()
+        query_start, query_end = self._query_frame()
+        templates = len(start) + len(document_end) + len(query_start) + len(query_end)
+        return templates + self.max_document_length + self.max_query_length
+
+    def document_ids(self, documents: Texts) -> list[TokenIds]:
+        """Token ids of the prompt prefix of each document.
+
+        Raises:
+            ValueError: the list is empty, or an item is not a string or is blank.
+        """
+        start, end = self._document_frame()
+        space = _space_before("{document}", self.document_template)
+        contents = self._content_ids([space + text for text in _checked("documents", documents)])
+        return [start + ids[: self.max_document_length] + end for ids in contents]
+
+    def query_ids(self, queries: Texts) -> list[TokenIds]:
+        """Token ids of the prompt suffix of each query; the last one is the answer position.
+
+        Raises:
+            ValueError: the list is empty, or an item is not a string or is blank.
+        """
+        start, end = self._query_frame()
+        space = _space_before("{query}", self.query_template)
+        kept = slice(-self.max_query_length, None)
+        if self.query_truncation_side == "right":
+            kept = slice(self.max_query_length)
+        contents = self._content_ids([space + text for text in _checked("queries", queries)])
+        return [start + ids[kept] + end for ids in contents]
+
+    def pad(self, sequences: Sequence[TokenIds]) -> BatchFeature:
+        """Left-pads to the longest: `input_ids` and `attention_mask`, int64 `(batch, longest)`.
+
+        Left, so that position -1 is the last token of every row.
+        """
+        longest = max(len(ids) for ids in sequences)
+        filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
+        input_ids = torch.full((len(sequences), longest), filler, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        for row, ids in enumerate(sequences):
+            input_ids[row, longest - len(ids) :] = torch.tensor(ids)
+            attention_mask[row, longest - len(ids) :] = 1
+        return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask})
+
+    def __call__(  # type: ignore[override]
+        self, *, query: Texts | None = None, document: Texts | None = None
+    ) -> BatchFeature:
+        """A padded batch: full prompts if both texts are given, prefixes or suffixes if one is.
+
+        Args:
+            query: one query or a list of them.
+            document: one document or a list; paired with the queries one to one.
+
+        Returns:
+            `input_ids` and `attention_mask`, int64 `(batch, longest)`, left-padded.
+
+        Raises:
+            ValueError: nothing is given, the lists differ in length, or a text is not usable.
+        """
+        if query is None and document is None:
+            raise ValueError("neither query nor document is given; accepted: one of them or both")
+        if query is None:
+            return self.pad(self.document_ids(document))  # type: ignore[arg-type]
+        if document is None:
+            return self.pad(self.query_ids(query))
+        suffixes, prefixes = self.query_ids(query), self.document_ids(document)
+        if len(suffixes) != len(prefixes):
+            raise ValueError(f"{len(suffixes)} queries and {len(prefixes)} documents; pairs need as many of each")
+        return self.pad([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)])
+
+    def _document_frame(self) -> tuple[TokenIds, TokenIds]:
+        before, after = self._split("document_template", self.document_template, "{document}")
+        return self._beginning_of_text() + self._template_ids(before), self._template_ids(after)
+
+    def _query_frame(self) -> tuple[TokenIds, TokenIds]:
+        before, after = self._split("query_template", self.query_template, "{query}")
+        return self._template_ids(before), self._template_ids(after.replace("{instruction}", self.instruction))
+
+    @staticmethod
+    def _split(name: str, template: str, placeholder: str) -> tuple[str, str]:
+        if not isinstance(template, str) or template.count(placeholder) != 1:
+            raise ValueError(f"{name} is {template!r}; accepted: a text that holds {placeholder} exactly once")
+        before, _, after = template.partition(placeholder)
+        return before.rstrip(" "), after
+
+    def _template_ids(self, text: str) -> TokenIds:
+        # Templates are the model owner's own words: special tokens in them are meant as such.
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def _content_ids(self, texts: list[str]) -> list[TokenIds]:
+        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def _beginning_of_text(self) -> TokenIds:
+        bos = self.tokenizer.bos_token_id
+        return [bos] if bos is not None and list(self.tokenizer("")["input_ids"][:1]) == [bos] else []
+
+    def _answer_id(self, name: str, answer: str) -> int:
+        ids = self._template_ids(answer) if isinstance(answer, str) else []
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        if len(ids) != 1 or ids[0] == unknown:
+            raise ValueError(
+                f"{name} {answer!r} is {len(ids)} tokens of this tokenizer {ids}; accepted: a text that is exactly one "
+                "known token. Choose another answer, or add it to the tokenizer and resize the model's embeddings"
+            )
+        return ids[0]
+
+
+def _limit(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
+    return value
+
+
+def _space_before(placeholder: str, template: str) -> str:
+    # "Document: {document}" is tokenised as "Document:" + " text", as a language model has seen it in running text.
+    before = template.partition(placeholder)[0]
+    return before[len(before.rstrip(" ")) :]
+
+
+def _checked(name: str, texts: Any) -> list[str]:
+    if not isinstance(texts, str | Iterable):
+        raise ValueError(f"{name} is {texts!r}; accepted: a text or a list of texts")
+    listed: list[Any] = [texts] if isinstance(texts, str) else list(texts)
+    if not listed:
+        raise ValueError(f"{name} is empty; accepted: a text or a list of at least one text")
+    for index, text in enumerate(listed):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{name}[{index}] is {text!r}; accepted: a string that is not blank")
+    return listed

@@ -1,0 +1,123 @@
+"""The backbone a teacher starts from: a pretrained causal language model, or a fresh one built from a configuration."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, set_seed
+
+from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
+from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
+
+
+@dataclass
+class BackboneArguments:
+    """Which language model the teacher is made from."""
+
+    model_name_or_path: str = field(
+        metadata={
+            "help": "Hub id or folder of a causal language model; or a .json file with a model configuration, to start "
+            "from scratch with a tokenizer trained on the task's texts."
+        }
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+    dtype: str = field(
+        default="float32", metadata={"help": "Type of the weights.", "choices": ["float32", "bfloat16", "float16"]}
+    )
+
+
+@dataclass
+class PromptArguments:
+    """What the model reads: the settings of `RabtrieverProcessor`."""
+
+    true_answer: str = field(default="<T>", metadata={"help": "Answer 'relevant': one token of the vocabulary."})
+    false_answer: str = field(default="<F>", metadata={"help": "Answer 'not relevant': one token of the vocabulary."})
+    instruction: str = field(default=PAPER_INSTRUCTION, metadata={"help": "The question put to the model."})
+    document_template: str = field(
+        default="Document: {document}\n", metadata={"help": "Prompt prefix; holds {document} once."}
+    )
+    query_template: str = field(
+        default="Query: {query}\n{instruction}", metadata={"help": "Prompt suffix; holds {query} once."}
+    )
+    max_document_length: int = field(default=128, metadata={"help": "Tokens kept of a document."})
+    max_query_length: int = field(default=128, metadata={"help": "Tokens kept of a query."})
+    query_truncation_side: str = field(
+        default="right", metadata={"help": "End of an over-long query that is dropped.", "choices": ["left", "right"]}
+    )
+
+
+def build_reranker(
+    backbone: BackboneArguments,
+    prompt: PromptArguments,
+    texts: Iterable[str],
+    seed: int,
+    trust_remote_code: bool,
+) -> GenerativeRerankerModel:
+    """An untrained reranker with its processor.
+
+    Args:
+        backbone: where the weights or the configuration come from.
+        prompt: the processor's settings.
+        texts: what a tokenizer is trained on if the backbone starts from scratch; never evaluation queries.
+        seed: of a fresh backbone's weights.
+        trust_remote_code: whether code from the backbone's repository may run.
+
+    Raises:
+        ValueError: the configuration file is missing or malformed, or the prompt does not fit the tokenizer.
+    """
+    source = backbone.model_name_or_path
+    scratch = source.endswith(".json")
+    hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": trust_remote_code}
+    if scratch:
+        settings = _read_config(Path(source))
+        tokenizer = train_tokenizer(texts, settings["vocab_size"], (prompt.true_answer, prompt.false_answer))
+        # Unused rows of the embedding would only cost memory.
+        text_config = AutoConfig.for_model(**{**settings, "vocab_size": len(tokenizer)})
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        text_config = AutoConfig.from_pretrained(source, **hub)
+    processor = RabtrieverProcessor(tokenizer, **vars(prompt))
+    config = GenerativeRerankerConfig(
+        text_config=text_config, true_token_id=processor.true_token_id, false_token_id=processor.false_token_id
+    )
+    if scratch:
+        set_seed(seed)
+        reranker = GenerativeRerankerModel(config).to(getattr(torch, backbone.dtype))
+    else:
+        reranker = GenerativeRerankerModel.from_pretrained(
+            source, config=config, dtype=getattr(torch, backbone.dtype), **hub
+        )
+    reranker.processor = processor
+    return reranker
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens, with padding and the two answers as special tokens."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=["<pad>", *answers],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", additional_special_tokens=list(answers), padding_side="left"
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"model_name_or_path {path} is no file; accepted: a .json model configuration that exists")
+    settings = json.loads(path.read_text())
+    if not isinstance(settings, dict) or not {"model_type", "vocab_size"} <= settings.keys():
+        raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: a configuration of a causal model')
+    return settings

@@ -1,0 +1,103 @@
+"""Stage 2: distils the teacher into Rabtriever.
+
+Usage:
+    python -m training.distill --config training/recipes/household.yaml
+    python -m training.distill --config training/recipes/household.yaml --teacher path/or/hub-id --embedding_dim 256
+
+Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
+loads. Teacher states are kept in <output_dir>/states/<teacher and task>, for later runs on the same two.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoModel, set_seed
+
+from modeling_rabtriever import RabtrieverModel
+from training.distillation_trainer import RabtrieverDistillationConfig, RabtrieverDistillationTrainer
+from training.files import write_json
+from training.recipe import parse_stage
+from training.stages import StageFolder, model_digest
+from training.tasks.beir import Split, load_beir
+from training.train_reranker import RunArguments
+
+
+@dataclass
+class StudentArguments:
+    """The student's teacher and the shape of its predictor (`RabtrieverConfig`)."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Whether code from the teacher's repository may run."}
+    )
+    predictor_type: str = field(
+        default="hadamard", metadata={"help": "Form of the predictor.", "choices": ["hadamard", "paper"]}
+    )
+    embedding_dim: int | None = field(
+        default=None, metadata={"help": "Index width k; default: the hidden size. 'paper' has no choice."}
+    )
+    num_heads: int = field(default=1, metadata={"help": "Separate query MLPs; divides k."})
+    predictor_hidden_size: int | None = field(
+        default=None, metadata={"help": "Hidden units of each query MLP; default: the hidden size."}
+    )
+    feature_layers: list[int] = field(
+        default_factory=lambda: [-1], metadata={"help": "Layers the features are read from; -1 is the last."}
+    )
+    feature_poolings: list[str] = field(
+        default_factory=lambda: ["last", "mean"],
+        metadata={"help": "How a layer becomes a vector.", "choices": ["last", "mean"]},
+    )
+
+    def predictor(self) -> dict[str, object]:
+        """The settings of `RabtrieverConfig`."""
+        return {name: value for name, value in vars(self).items() if name not in ("teacher", "trust_remote_code")}
+
+
+ARGUMENTS = (RunArguments, StudentArguments, RabtrieverDistillationConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder of the trained student."""
+    run, student, config = parse_stage("distill", ARGUMENTS, argv)
+    output = Path(config.output_dir)
+    task = load_beir(run.data)
+    teacher_path = student.teacher or str(output / "teacher" / "model")
+    if student.teacher is None and not Path(teacher_path).is_dir():
+        raise ValueError(f"{teacher_path} is missing; accepted: run training.train_reranker first, or pass --teacher")
+    inputs = {"task": task.fingerprint(), "teacher": model_digest(teacher_path)}
+    stage = StageFolder(output / "student", (run, student, config), inputs, run.overwrite)
+    if stage.done:
+        print(f"student: done before, in {stage.model}")
+        return stage.model
+    teacher = AutoModel.from_pretrained(teacher_path, trust_remote_code=student.trust_remote_code).eval()
+    set_seed(config.seed)
+    model = RabtrieverModel.from_teacher(teacher, **student.predictor())
+    config.output_dir = str(stage.checkpoints)
+    trainer = RabtrieverDistillationTrainer(
+        model=model,
+        teacher=teacher.to(config.device),
+        documents=task.corpus,
+        train_dataset=judged_queries(task.split(run.train_split)),
+        eval_dataset=judged_queries(task.split(run.dev_split)),
+        states_folder=output / "states" / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16],
+        args=config,
+    )
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    model.save_pretrained(stage.model)
+    write_json(stage.log, trainer.state.log_history)
+    stage.finish(teacher_pairs=trainer.candidates.numel(), embedding_dim=model.config.embedding_dim)
+    return stage.model
+
+
+def judged_queries(split: Split) -> Dataset:
+    """The columns the trainer reads: `query` and `relevant` (corpus rows)."""
+    return Dataset.from_dict({"query": split.queries, "relevant": [list(rows) for rows in split.relevant]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Writing files so that a killed process leaves the old content or the new one, never half of it."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically."""
+    _replace(path, lambda temporary: temporary.write_text(text))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file atomically."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes a safetensors file atomically."""
+    _replace(path, lambda temporary: save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary))
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,55 @@
+"""All stages in order: teacher, student, evaluation and cards. What is done is skipped, what was interrupted resumes.
+
+Usage:
+    python -m training.pipeline --config training/recipes/household.yaml --data path/to/household
+    python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
+
+A flag goes to all stages; `--<stage>.<flag>` goes to one (train_reranker, distill, evaluate).
+"""
+
+import sys
+from collections.abc import Sequence
+
+from training import distill, evaluate, train_reranker
+from training.recipe import STAGES, parse_stage, split_config
+
+_STAGES = {"train_reranker": train_reranker, "distill": distill, "evaluate": evaluate}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs every stage with the recipe and the overrides.
+
+    Raises:
+        ValueError: there is no recipe, or a flag or a key is unknown to its stage.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(__doc__)
+        return
+    config, flags = split_config(arguments)
+    if config is None:
+        raise ValueError("--config is missing; accepted: a recipe such as training/recipes/household.yaml")
+    commands = {stage: ["--config", config, *own] for stage, own in _by_stage(flags).items()}
+    for stage in STAGES:  # a broken recipe fails before the first stage, not before the last
+        parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
+    for stage in STAGES:
+        print(f"== {stage}", flush=True)
+        _STAGES[stage].main(commands[stage])
+
+
+def _by_stage(flags: Sequence[str]) -> dict[str, list[str]]:
+    chosen: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    targets: Sequence[str] = STAGES
+    for item in flags:
+        if item.startswith("--"):
+            stage, dot, flag = item.removeprefix("--").partition(".")
+            if dot and stage not in STAGES:
+                raise ValueError(f"{item} names no stage; accepted: --<stage>.<flag> with {', '.join(STAGES)}")
+            targets, item = ([stage], f"--{flag}") if dot else (STAGES, item)
+        for target in targets:
+            chosen[target].append(item)
+    return chosen
+
+
+if __name__ == "__main__":
+    main()

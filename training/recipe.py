@@ -1,0 +1,70 @@
+"""Recipes: one YAML file for all stages of a run.
+
+    data: path/to/beir-folder        # keys at the top are shared by all stages
+    output_dir: runs/mine
+    train_reranker: {max_steps: 600} # a section holds what only its stage reads
+    distill: {max_steps: 1500}
+    evaluate: {splits: [test]}
+
+Each stage reads the shared keys and its own section, then command-line overrides: `--max_steps 10`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import TrlParser
+
+STAGES = ("train_reranker", "distill", "evaluate")
+
+
+def read_recipe(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Shared keys and the sections of a recipe file.
+
+    Raises:
+        ValueError: the file is missing, no YAML mapping, or a section is not a mapping.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"--config {path} is no file; accepted: a recipe such as training/recipes/household.yaml")
+    recipe = yaml.safe_load(Path(path).read_text())
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
+    sections = {stage: recipe.pop(stage, None) or {} for stage in STAGES}
+    for stage, section in sections.items():
+        if not isinstance(section, dict):
+            raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
+    return recipe, sections
+
+
+def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """The stage's settings: defaults, then the recipe's shared keys, then its section, then the command line.
+
+    Args:
+        stage: one of `STAGES`.
+        argument_types: dataclasses, one instance of each is returned.
+        argv: command line without the program's name; `None` reads `sys.argv`.
+
+    Raises:
+        ValueError: the recipe has a key that neither this stage nor, for shared keys, any stage knows.
+    """
+    config, rest = split_config(argv)
+    parser = TrlParser(argument_types, prog=f"python -m training.{stage}")
+    parser.add_argument("--config", help="recipe (YAML); flags given beside it override it")
+    if config is not None:
+        shared, sections = read_recipe(config)
+        unknown = parser.set_defaults_with_config(**{**shared, **sections[stage]})[::2]
+        if unknown:
+            listed = ", ".join(key.removeprefix("--") for key in unknown)
+            raise ValueError(f"{config} has unknown keys for {stage}: {listed}; see python -m training.{stage} --help")
+    *parsed, _ = parser.parse_args_into_dataclasses(args=rest)
+    return tuple(parsed)
+
+
+def split_config(argv: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Takes `--config FILE` out of a command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    known, rest = parser.parse_known_args(argv)
+    return known.config, rest

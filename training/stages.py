@@ -1,0 +1,133 @@
+"""The folder of one stage of a run: what it was asked to do, whether it is done, and where to resume.
+
+    <output_dir>/<stage>/stage.json      settings, inputs, done or not
+    <output_dir>/<stage>/model/          the result: a folder AutoModel loads
+    <output_dir>/<stage>/checkpoints/    while training; removed at the end
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainingArguments
+
+from training.files import write_json
+
+# Settings that change how a run is watched, stored or split over devices, not what comes out of it.
+_NOT_RESULTS = (
+    "output_dir",
+    "overwrite",
+    "logging_",
+    "log_",
+    "save_",
+    "report_to",
+    "run_name",
+    "project",
+    "trackio_",
+    "disable_tqdm",
+    "hub_",
+    "push_to_hub",
+    "resume_from_checkpoint",
+    "dataloader_",
+    "local_rank",
+    "ddp_",
+    "eval_on_start",
+)
+
+
+class StageFolder:
+    """One stage's folder. A finished stage with the same settings and inputs is skipped, an unfinished one resumed.
+
+    Args:
+        folder: the stage's folder.
+        settings: the dataclasses the stage was called with.
+        inputs: name -> digest of what the stage reads (task, earlier stage).
+        overwrite: start anew where the folder holds a run with other settings or inputs.
+
+    Raises:
+        ValueError: the folder holds such a run and `overwrite` is false.
+    """
+
+    def __init__(self, folder: Path, settings: tuple[Any, ...], inputs: dict[str, str], overwrite: bool) -> None:
+        self.folder = folder
+        self._record = {"settings": _settings(settings), "inputs": inputs}
+        self._started = time.monotonic()
+        found = json.loads(self._path.read_text()) if self._path.exists() else None
+        if found is not None and {name: found[name] for name in self._record} != self._record:
+            if not overwrite:
+                raise ValueError(
+                    f"{folder} holds a run with other {_differences(found, self._record)}. Choose another output_dir, "
+                    "or pass --overwrite true to replace it"
+                )
+            shutil.rmtree(folder)
+            found = None
+        self.done = found is not None and found["done"]
+        if found is None:
+            write_json(self._path, {**self._record, "done": False})
+
+    @property
+    def model(self) -> Path:
+        """Where the stage's model goes."""
+        return self.folder / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def log(self) -> Path:
+        """Where the trainer's log is kept: a list of records, one per logging step."""
+        return self.folder / "log.json"
+
+    @property
+    def _path(self) -> Path:
+        return self.folder / "stage.json"
+
+    def last_checkpoint(self) -> str | None:
+        """The newest whole checkpoint. One that was cut off while being written lacks its last file and is passed over."""
+        whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
+        newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+        return None if newest is None else str(newest)
+
+    def finish(self, **result: Any) -> None:
+        """Marks the stage as done, with `result` kept beside the settings."""
+        write_json(
+            self._path, {**self._record, "done": True, "seconds": round(time.monotonic() - self._started, 1), **result}
+        )
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def model_digest(name_or_path: str) -> str:
+    """The identity of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id as it is."""
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        return name_or_path
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("tokenizer.json")]):
+        with path.open("rb") as file:
+            digest.update(path.name.encode())
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def _settings(arguments: tuple[Any, ...]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for argument in arguments:
+        values = argument.to_dict() if isinstance(argument, TrainingArguments) else dataclasses.asdict(argument)
+        merged.update({name: value for name, value in values.items() if not name.startswith(_NOT_RESULTS)})
+    return json.loads(json.dumps(merged, default=str))
+
+
+def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    changes = []
+    for part, values in wanted.items():
+        for name in sorted({*values, *found[part]}):
+            if values.get(name) != found[part].get(name):
+                changes.append(f"{name} ({found[part].get(name)!r} there, {values.get(name)!r} now)")
+    return f"settings: {', '.join(changes[:5])}" + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")

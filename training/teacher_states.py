@@ -1,0 +1,186 @@
+"""The cache of what the frozen teacher knows: features of all texts, and `h_{Q|D}` of every pair it was asked about.
+
+A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the shard
+in work; the next one asks only for what is missing. The folder carries a fingerprint of teacher, prompt and texts, and a
+cache that belongs to others is refused.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from training.files import write_json, write_tensors
+
+SHARD_PAIRS = 8192
+
+
+class TeacherStates:
+    """States and log-odds of asked (query, document) pairs.
+
+    Args:
+        folder: where the cache lives; created if missing.
+        teacher: the frozen reranker.
+        queries: all queries pairs may be asked about; a pair names one by its row.
+        documents: the corpus; a pair names a document by its row.
+        dtype: of the stored states; log-odds are always fp32.
+
+    Raises:
+        ValueError: the folder holds states of another teacher, prompt, text or dtype.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        teacher: GenerativeRerankerModel,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.folder, self.teacher, self.dtype = folder, teacher, dtype
+        self._suffixes = teacher.processor.query_ids(queries)
+        self._prefixes = teacher.processor.document_ids(documents)
+        check_fingerprint(folder, {"states": fingerprint(teacher, queries, documents), "dtype": str(dtype)})
+        self._keys = torch.empty(0, dtype=torch.long)  # sorted; one number per pair
+        self._slots = torch.empty(0, dtype=torch.long)  # where in the joined shards the pair of that key lies
+        self._logits = torch.empty(0)
+        self._shards: list[Tensor] = []  # memory-mapped states
+        self._starts = torch.zeros(1, dtype=torch.long)
+        for path in sorted(folder.glob("pairs-*.safetensors")):
+            self._open(path)
+
+    def __len__(self) -> int:
+        """Number of pairs asked so far: the teacher's bill."""
+        return len(self._keys)
+
+    @torch.no_grad()
+    def ask(self, queries: Tensor, documents: Tensor) -> int:
+        """Runs the teacher on the pairs not asked before, and stores what it says.
+
+        Args:
+            queries: `(p,)` int64 query rows.
+            documents: `(p,)` int64 corpus rows.
+
+        Returns:
+            How many pairs were new.
+        """
+        missing = self._key(queries, documents).unique()
+        missing = missing[~torch.isin(missing, self._keys)]
+        with tqdm(total=len(missing), desc="teacher states", unit="pair", disable=len(missing) < SHARD_PAIRS) as bar:
+            for keys in missing.split(SHARD_PAIRS):
+                pairs = [divmod(key, len(self._prefixes)) for key in keys.tolist()]
+                prompts = [self._prefixes[document] + self._suffixes[query] for query, document in pairs]
+                states = self.teacher.encode_prompts(prompts, progress=False)
+                path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
+                tensors = {"keys": keys, "logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
+                if not torch.isfinite(tensors["logits"]).all():
+                    raise ValueError("the teacher's log-odds hold NaN or infinity; accepted: a teacher with finite scores")
+                write_tensors(path, tensors)
+                self._open(path)
+                bar.update(len(keys))
+        return len(missing)
+
+    def logits(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """The teacher's log-odds of asked pairs: two tensors of rows of any equal shape -> that shape, fp32.
+
+        Raises:
+            ValueError: a pair was never asked.
+        """
+        return self._logits[self._find(queries, documents)]
+
+    def hidden_states(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """The teacher's states `h_{Q|D}` of asked pairs: rows of shape `(...)` -> `(..., d)` fp32.
+
+        Raises:
+            ValueError: a pair was never asked.
+        """
+        slots = self._find(queries, documents)
+        states = torch.empty(*slots.shape, self._shards[0].shape[-1])
+        shard_of = torch.bucketize(slots, self._starts, right=True) - 1
+        for shard in shard_of.unique().tolist():
+            here = shard_of == shard
+            states[here] = self._shards[shard][slots[here] - self._starts[shard]].float()
+        return states
+
+    def _key(self, queries: Tensor, documents: Tensor) -> Tensor:
+        return queries * len(self._prefixes) + documents
+
+    def _find(self, queries: Tensor, documents: Tensor) -> Tensor:
+        keys = self._key(queries, documents)
+        places = torch.searchsorted(self._keys, keys).clamp(max=max(len(self._keys) - 1, 0))
+        if not len(self._keys) or not torch.equal(self._keys[places], keys):
+            raise ValueError("the teacher was never asked about some of these pairs; ask() them first")
+        return self._slots[places]
+
+    def _open(self, path: Path) -> None:
+        shard = load_file(path)  # states stay memory-mapped until rows are read
+        slots = torch.arange(len(shard["keys"])) + self._starts[-1]
+        keys, slots = torch.cat([self._keys, shard["keys"]]), torch.cat([self._slots, slots])
+        order = keys.argsort()
+        self._keys, self._slots = keys[order], slots[order]
+        self._logits = torch.cat([self._logits, shard["logits"]])
+        self._shards.append(shard["states"])
+        self._starts = torch.cat([self._starts, self._starts[-1:] + len(shard["keys"])])
+
+
+def cached_features(
+    folder: Path, name: str, student: RabtrieverModel, compute: Callable[[Sequence[str]], Tensor], texts: Sequence[str]
+) -> Tensor:
+    """Features of all texts of one side, read from `folder` or computed once: `(len(texts), feature_size)` fp32, CPU.
+
+    Args:
+        folder: the cache.
+        name: `"documents"`, `"queries-train"`, ...
+        student: whose features; layers and poolings are part of the cache's identity.
+        compute: `student.document_features` or `student.query_features`.
+        texts: the texts of that side.
+    """
+    recipe = {"layers": student.config.feature_layers, "poolings": student.config.feature_poolings}
+    identity = fingerprint(student, texts, [name, json.dumps(recipe)])
+    path = folder / f"features-{name}-{identity}.safetensors"
+    if not path.exists():
+        write_tensors(path, {"features": compute(texts)})
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("features")
+
+
+def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
+    """A digest of the backbone's weights, the prompt, the tokenizer and the texts."""
+    digest = hashlib.sha256()
+    for name, weights in sorted(model.backbone.base_model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weights.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(model.answer_rows.detach().cpu().numpy().tobytes())
+    prompt = {name: value for name, value in model.processor.to_dict().items() if name != "auto_map"}
+    digest.update(json.dumps(prompt, sort_keys=True).encode())
+    digest.update(model.processor.tokenizer.backend_tokenizer.to_str().encode())
+    for group in texts:
+        for text in group:
+            digest.update(text.encode() + b"\0")
+        digest.update(b"\1")
+    return digest.hexdigest()[:16]
+
+
+def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
+    """Marks a new cache folder as belonging to `identity`, or compares.
+
+    Raises:
+        ValueError: the folder belongs to something else.
+    """
+    path = folder / "fingerprint.json"
+    if not path.exists():
+        write_json(path, identity)
+        return
+    found = json.loads(path.read_text())
+    if found != identity:
+        raise ValueError(
+            f"{folder} holds states of another teacher, prompt, task or dtype ({found}); this run needs {identity}. "
+            "Delete the folder or choose another one"
+        )

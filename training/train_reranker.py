@@ -1,0 +1,128 @@
+"""Stage 1: trains the teacher, a generative reranker.
+
+Usage:
+    python -m training.train_reranker --config training/recipes/household.yaml
+    python -m training.train_reranker --config training/recipes/esconv.yaml --data path/to/esconv --max_steps 100
+
+Writes <output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modeling_rabtriever import GenerativeRerankerModel
+from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.files import write_json
+from training.pairs import PairGroups, draw_groups, pair_dataset
+from training.recipe import parse_stage
+from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
+from training.stages import StageFolder
+from training.tasks.beir import RetrievalTask, load_beir
+
+
+@dataclass
+class RunArguments:
+    """What all stages share."""
+
+    data: str = field(metadata={"help": "Folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."})
+    train_split: str = field(default="train", metadata={"help": "Split the models are trained on."})
+    dev_split: str = field(default="dev", metadata={"help": "Split watched while training."})
+    overwrite: bool = field(
+        default=False, metadata={"help": "Replace a finished or started stage whose settings were others."}
+    )
+
+
+@dataclass
+class TeacherArguments:
+    """How the teacher's progress is measured."""
+
+    dev_groups: int = field(
+        default=128, metadata={"help": "Groups of the dev split (a relevant document and negatives) watched."}
+    )
+
+
+ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, TeacherArguments, RerankerTrainingConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder of the trained teacher."""
+    run, backbone, prompt, watch, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    task = load_beir(run.data)
+    stage = StageFolder(
+        Path(config.output_dir) / "teacher",
+        (run, backbone, prompt, watch, config),
+        {"task": task.fingerprint()},
+        run.overwrite,
+    )
+    if stage.done:
+        print(f"teacher: done before, in {stage.model}")
+        return stage.model
+    reranker = build_reranker(backbone, prompt, _texts(task, run, prompt), config.seed, config.trust_remote_code)
+    trainer = make_trainer(reranker, task, run, watch, config, stage)
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    reranker.save_pretrained(stage.model)
+    write_json(stage.log, trainer.state.log_history)
+    stage.finish(
+        pairs=trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps,
+        parameters=reranker.num_parameters(),
+    )
+    return stage.model
+
+
+def make_trainer(
+    reranker: GenerativeRerankerModel,
+    task: RetrievalTask,
+    run: RunArguments,
+    watch: TeacherArguments,
+    config: RerankerTrainingConfig,
+    stage: StageFolder,
+) -> RerankerTrainer:
+    """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
+    train, dev = task.split(run.train_split), task.split(run.dev_split)
+    draw = (config.negatives_per_positive, config.hard_negative_fraction, config.hard_negative_depth)
+    training_groups = draw_groups(task, train, *draw, seed=config.seed)
+    first = next(training_groups)
+    group_size = len(first[1])
+    groups_per_step = config.train_batch_size * config.gradient_accumulation_steps // group_size
+    if config.max_steps <= 0:
+        judged = sum(len(relevant) for relevant in train.relevant)
+        config.max_steps = math.ceil(config.num_train_epochs * judged / max(groups_per_step, 1))
+    training_groups = itertools.chain([first], training_groups)
+    config.output_dir = str(stage.checkpoints)
+    config.dataset_kwargs = {"skip_prepare_dataset": True}
+    config.remove_unused_columns = False
+    config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
+    processor = reranker.processor
+    return RerankerTrainer(
+        group_size=group_size,
+        answers=(processor.true_token_id, processor.false_token_id),
+        model=reranker.backbone,
+        args=config,
+        train_dataset=pair_dataset(
+            _take(training_groups, config.max_steps * max(groups_per_step, 1)), train, task.corpus, processor
+        ),
+        eval_dataset=pair_dataset(
+            _take(draw_groups(task, dev, *draw, seed=config.seed), watch.dev_groups), dev, task.corpus, processor
+        ),
+        processing_class=processor.tokenizer,
+    )
+
+
+def _take(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
+    queries, documents = zip(*itertools.islice(groups, count), strict=True)
+    return PairGroups(list(queries), list(documents))
+
+
+def _texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:
+    # What a tokenizer from scratch learns from: never the evaluation queries. The template is repeated so that its
+    # words, which stand in every prompt, become single tokens.
+    yield from task.corpus
+    yield from task.split(run.train_split).queries
+    yield from [prompt.document_template + prompt.query_template + prompt.instruction] * 100
+
+
+if __name__ == "__main__":
+    main()
