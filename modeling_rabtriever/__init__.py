@@ -8,7 +8,8 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_rabtriever import GenerativeRerankerConfig, RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel, GenerativeRerankerOutput
-from .modeling_rabtriever import RabtrieverModel, RabtrieverOutput, RabtrieverPredictor
+from .modeling_predictor import RabtrieverPredictor
+from .modeling_rabtriever import RabtrieverModel, RabtrieverOutput
 from .processing_rabtriever import RabtrieverProcessor
 
 __version__ = "0.1.0"

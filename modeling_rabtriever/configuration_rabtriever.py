@@ -71,6 +71,10 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         feature_poolings: how each layer becomes one vector: `"last"` (last token), `"mean"` (mean over the text's
             tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
 
+        feature_whitening: whether a frozen linear map decorrelates the features before the predictor reads them. It is
+            set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been folded
+            into the predictor's weights.
+
     Raises:
         ValueError: a value is out of range; the message names it and says what is accepted.
     """
@@ -83,6 +87,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     predictor_hidden_size: int | None = None
     feature_layers: list[int] | tuple[int, ...] = (-1,)
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
+    feature_whitening: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -131,6 +136,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             "num_heads": 1,
             "feature_layers": [-1],
             "feature_poolings": ["last"],
+            "feature_whitening": False,
         }
         for name, value in required.items():
             if getattr(self, name) != value:

@@ -17,6 +17,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
+from .modeling_predictor import RabtrieverPredictor
 from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
 from .processing_rabtriever import Texts
 
@@ -36,46 +37,6 @@ class RabtrieverOutput(ModelOutput):
     hidden_state: Tensor | None = None
     query_embeds: Tensor | None = None
     document_embeds: Tensor | None = None
-
-
-class RabtrieverPredictor(nn.Module):
-    """`h_hat = B(f(x_Q) * A x_D) + shift(x_Q)`, with `f` a 2-layer ReLU MLP (one per head).
-
-    `predictor_type="paper"` is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity and there is no shift.
-    """
-
-    def __init__(self, config: RabtrieverConfig) -> None:
-        super().__init__()
-        features, heads, units = config.feature_size, config.num_heads, config.predictor_hidden_size
-        k, d, learned = config.embedding_dim, config.hidden_size, config.predictor_type == "hadamard"
-        self.query_hidden = nn.Linear(features, heads * units)
-        # A convolution of width 1 in groups is one linear layer per head.
-        self.query_output = nn.Conv1d(heads * units, k, kernel_size=1, groups=heads)
-        self.document_map = nn.Linear(features, k) if learned else nn.Identity()  # A
-        self.output_map = nn.Linear(k, d, bias=False) if learned else nn.Identity()  # B
-        self.shift = nn.Linear(features, d) if learned else None
-
-    def query_factors(self, query_features: Tensor) -> Tensor:
-        """`f(x_Q)`: `(n, features)` -> `(n, k)`."""
-        return self.query_output(self.query_hidden(query_features).relu().unsqueeze(-1)).squeeze(-1)
-
-    def encode_query(self, query_features: Tensor, answer_direction: Tensor) -> Tensor:
-        """`u = (B^T w) * f(x_Q)` with `w = w_T - w_F` `(d,)`: `(n, features)` -> `(n, k)`."""
-        if isinstance(self.output_map, nn.Linear):
-            answer_direction = answer_direction @ self.output_map.weight
-        return answer_direction * self.query_factors(query_features)
-
-    def encode_document(self, document_features: Tensor) -> Tensor:
-        """`v = A x_D`: `(..., features)` -> `(..., k)`."""
-        return self.document_map(document_features)
-
-    def forward(self, query_features: Tensor, document_features: Tensor) -> Tensor:
-        """`h_hat`: `(n, features)` and `(n, features)` [`(n, c, features)`] -> `(n, d)` [`(n, c, d)`]."""
-        factors = self.query_factors(query_features)
-        shift = self.shift(query_features) if self.shift is not None else torch.zeros_like(factors)
-        if document_features.dim() == 3:
-            factors, shift = factors.unsqueeze(1), shift.unsqueeze(1)
-        return self.output_map(factors * self.encode_document(document_features)) + shift
 
 
 class RabtrieverModel(PromptedPreTrainedModel):
@@ -100,10 +61,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, RabtrieverPredictor):
-            for layer in module.modules():
-                if isinstance(layer, nn.Linear | nn.Conv1d):
-                    # Unit gain whatever the width: k and d differ by orders of magnitude between recipes.
-                    init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+            module.initialize()
         elif isinstance(module, RabtrieverModel):
             init.constant_(module.answer_rows, float("nan"))  # a model without its teacher's rows must not rank
 
@@ -117,6 +75,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _freeze(self) -> None:
         self.backbone.requires_grad_(False)
         self.answer_rows.requires_grad_(False)
+        self.predictor.freeze_whitening()
 
     def train(self, mode: bool = True) -> "RabtrieverModel":
         """Sets training mode for the predictor; the frozen backbone stays in evaluation mode (no dropout)."""
@@ -147,8 +106,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return student.to(teacher.device).eval()
 
     @torch.no_grad()
-    def features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """What the predictor reads of one text: pooled states of the chosen layers, joined.
+    def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """States of the chosen layers, pooled and joined.
 
         Args:
             input_ids: `(batch, length)` int64: document prefixes or query suffixes from the processor.
@@ -182,14 +141,24 @@ class RabtrieverModel(PromptedPreTrainedModel):
         Args:
             query_input_ids: `(n, length)` int64 suffixes, with `query_attention_mask` `(n, length)`.
             document_input_ids: `(n, length)` int64 prefixes, with `document_attention_mask` `(n, length)`.
-            query_features: `(n, feature_size)` from `features`, instead of the query's ids.
-            document_features: `(n, feature_size)`, or `(n, c, feature_size)` for `c` candidates per query.
+            query_features: `(n, feature_size)` as from `query_features()`, instead of the query's ids.
+            document_features: `(n, feature_size)` as from `document_features()`, or `(n, c, feature_size)` for `c`
+                candidates per query.
 
         Raises:
             ValueError: a side is given twice or not at all, or the two sides do not fit together.
         """
-        query = self._side("query", query_input_ids, query_attention_mask, query_features)
-        document = self._side("document", document_input_ids, document_attention_mask, document_features)
+        for side, ids, features in (
+            ("query", query_input_ids, query_features),
+            ("document", document_input_ids, document_features),
+        ):
+            if (ids is None) == (features is None):
+                raise ValueError(f"{side}_input_ids and {side}_features: accepted is exactly one of them")
+        query, document = query_features, document_features
+        if query is None:
+            query = self.predictor.whiten_query(self.pool(query_input_ids, query_attention_mask))
+        if document is None:
+            document = self.predictor.whiten_document(self.pool(document_input_ids, document_attention_mask))
         if query.dim() != 2 or document.dim() not in (2, 3) or len(query) != len(document):
             raise ValueError(
                 f"query features {tuple(query.shape)} and document features {tuple(document.shape)} do not fit; "
@@ -204,12 +173,12 @@ class RabtrieverModel(PromptedPreTrainedModel):
         )
 
     def query_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
-        """`features` of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
-        return self._map_prompts(self.features, self.processor.query_ids(texts), token_budget)
+        """What the predictor reads of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
+        return self.predictor.whiten_query(self._map_prompts(self.pool, self.processor.query_ids(texts), token_budget))
 
     def document_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
-        """`features` of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
-        return self._map_prompts(self.features, self.processor.document_ids(texts), token_budget)
+        """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
+        return self.predictor.whiten_document(self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget))
 
     @torch.no_grad()
     def encode_query(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
@@ -263,11 +232,6 @@ class RabtrieverModel(PromptedPreTrainedModel):
         vectors = self.encode_document(documents, token_budget)
         scores = self.similarity(self.encode_query([query], token_budget), vectors)[0]
         return ranking(scores, documents, top_k)
-
-    def _side(self, name: str, ids: Tensor | None, mask: Tensor | None, features: Tensor | None) -> Tensor:
-        if (ids is None) == (features is None):
-            raise ValueError(f"{name}_input_ids and {name}_features: accepted is exactly one of them")
-        return self.features(ids, mask) if features is None else features  # type: ignore[arg-type]
 
 
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:

@@ -88,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         args=config,
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    model.predictor.fold_whitening()
     model.save_pretrained(stage.model)
     write_json(stage.log, trainer.state.log_history)
     stage.finish(teacher_pairs=trainer.candidates.numel(), embedding_dim=model.config.embedding_dim)

@@ -49,6 +49,13 @@ class RabtrieverDistillationConfig(_BaseConfig):
     sampling_temperature: float = field(
         default=1.0, metadata={"help": "Temperature of the student's distribution when candidates are drawn."}
     )
+    whitening_damping: float | None = field(
+        default=0.3,
+        metadata={
+            "help": "Damping of the frozen map that decorrelates the features (RabtrieverPredictor.fit_whitening); null "
+            "trains on the features as they are, as the paper does."
+        },
+    )
     states_dtype: str = field(
         default="float32",
         metadata={"help": "Type of the teacher's states on disk.", "choices": ["float32", "float16"]},
@@ -128,9 +135,14 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             ("train-queries", model.query_features, queries),
             ("eval-queries", model.query_features, list(eval_dataset["query"])),
         )
-        self._documents, self._queries, self._eval_queries = (
+        documents_, queries_, eval_queries = (
             cached_features(states_folder, name, model, compute, texts) for name, compute, texts in features
         )
+        if args.whitening_damping is not None:
+            model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
+        with torch.no_grad():  # everything before the predictor is frozen, so it is computed once
+            self._documents = model.predictor.whiten_document(documents_)
+            self._queries, self._eval_queries = model.predictor.whiten_query(queries_), model.predictor.whiten_query(eval_queries)
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(

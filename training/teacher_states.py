@@ -73,6 +73,8 @@ class TeacherStates:
         """
         missing = self._key(queries, documents).unique()
         missing = missing[~torch.isin(missing, self._keys)]
+        if not len(missing):
+            return 0
         with tqdm(total=len(missing), desc="teacher states", unit="pair", disable=len(missing) < SHARD_PAIRS) as bar:
             for keys in missing.split(SHARD_PAIRS):
                 pairs = [divmod(key, len(self._prefixes)) for key in keys.tolist()]
