@@ -31,13 +31,15 @@ class BM25:
     """Okapi BM25 over lower-cased words, with the library's defaults (no stemming, English stop words removed)."""
 
     def __init__(self, corpus: Sequence[str]) -> None:
+        self._corpus_size = len(corpus)
         self._index = bm25s.BM25()
         self._index.index(bm25s.tokenize(list(corpus), show_progress=False), show_progress=False)
 
     def __call__(self, queries: Sequence[str]) -> Tensor:
         """Scores `(n, m)`; 0 where no word is shared."""
         words = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
-        return torch.tensor(np.stack([self._index.get_scores(query) for query in words]))
+        nothing = np.zeros(self._corpus_size, dtype=np.float32)
+        return torch.tensor(np.stack([self._index.get_scores(query) if query else nothing for query in words]))
 
 
 class TfidfLogisticRegression:

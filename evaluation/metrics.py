@@ -1,13 +1,12 @@
 """Metrics over rankings, with query-level values and bootstrap intervals.
 
-A ranking is the list of corpus rows of one query, best first. Unjudged documents are not relevant. Equal scores keep the
-corpus order.
+A ranking is the list of corpus rows of one query, best first. Unjudged documents are not relevant. Equal scores keep
+the corpus order.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Run = list[list[int]]
@@ -41,7 +40,9 @@ def query_metrics(run: Run, relevant: Relevant) -> dict[str, np.ndarray]:
         ValueError: runs and judgements differ in number, or there are none.
     """
     if len(run) != len(relevant) or not run:
-        raise ValueError(f"{len(run)} rankings and {len(relevant)} judged queries; accepted: as many of each, one or more")
+        raise ValueError(
+            f"{len(run)} rankings and {len(relevant)} judged queries; accepted: as many of each, one or more"
+        )
     first = np.array([_first_relevant(ranking, judged) for ranking, judged in zip(run, relevant, strict=True)])
     values = {f"success@{k}": (first <= k).astype(float) for k in CUTOFFS}
     return values | {"mrr@10": np.where(first <= 10, 1 / first, 0.0)}
@@ -60,7 +61,8 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
 
 def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95% interval of `mean(numerator) / mean(denominator)`, resampling queries in pairs; resamples with a zero
-    denominator are left out."""
+    denominator are left out.
+    """
     rows = _resamples(len(numerator), seed)
     top, bottom = numerator[rows].mean(1), denominator[rows].mean(1)
     ratios = top[bottom > 0] / bottom[bottom > 0]

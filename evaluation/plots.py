@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 (the backend has to be chosen first)
+from matplotlib import pyplot as plt
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -29,7 +29,9 @@ def training_curves(teacher_log: Log, student_log: Log, path: Path) -> None:
     plt.close(figure)
 
 
-def student_against_teacher(student: Tensor, teacher: Tensor, relevant: Sequence[Mapping[int, int]], path: Path) -> None:
+def student_against_teacher(
+    student: Tensor, teacher: Tensor, relevant: Sequence[Mapping[int, int]], path: Path
+) -> None:
     """Every scored pair: the teacher's log-odds against the student's score, both centred per query.
 
     Args:

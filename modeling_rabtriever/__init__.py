@@ -1,7 +1,8 @@
 """Rabtriever: rationale-based retrieval. The teacher (generative reranker), the student (Rabtriever), their processor.
 
-Importing this package registers the classes with transformers, so `AutoModel.from_pretrained(folder)` finds them without
-`trust_remote_code`. A process that does not have the package loads the same folders with `trust_remote_code=True`.
+Importing this package registers the classes with transformers, so `AutoModel.from_pretrained(folder)` finds them
+without `trust_remote_code`. A process that does not have the package loads the same folders with
+`trust_remote_code=True`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoProcessor

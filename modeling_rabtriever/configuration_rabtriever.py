@@ -61,7 +61,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     Args:
         predictor_type: `"paper"` (arXiv 2604.23336, Eq. 12: `MLP(e_Q) * e_D`, index width = hidden size) or
-            `"hadamard"` (`B(f(e_Q) * A e_D) + shift(e_Q)` with a learned document map `A`, index width `embedding_dim`).
+            `"hadamard"` (`B(f(e_Q) * A e_D) + shift(e_Q)` with a learned document map `A` and a free index width).
         embedding_dim: the index width `k`: numbers stored per document. `"paper"` fixes it to the hidden size (`None`
             is filled in).
         num_heads: how many separate query MLPs produce the `k` numbers (`"hadamard"` only); divides `embedding_dim`.
@@ -72,8 +72,8 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
 
         feature_whitening: whether a frozen linear map decorrelates the features before the predictor reads them. It is
-            set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been folded
-            into the predictor's weights.
+            set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been
+            folded into the predictor's weights.
 
     Raises:
         ValueError: a value is out of range; the message names it and says what is accepted.
@@ -82,9 +82,9 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     model_type = "rabtriever"
 
     predictor_type: str = "hadamard"
-    embedding_dim: int | None = None
+    embedding_dim: int = None  # type: ignore[assignment]  # filled in below
     num_heads: int = 1
-    predictor_hidden_size: int | None = None
+    predictor_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_layers: list[int] | tuple[int, ...] = (-1,)
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
     feature_whitening: bool = False
@@ -106,7 +106,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
-        if self.embedding_dim % self.num_heads:  # type: ignore[operator]
+        if self.embedding_dim % self.num_heads:
             raise ValueError(f"embedding_dim {self.embedding_dim} is not a multiple of num_heads {self.num_heads}")
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
@@ -57,18 +57,21 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
         return self.backbone.get_input_embeddings()
 
     def get_output_embeddings(self) -> nn.Module:
+        """The backbone's language-model head."""
         return self.backbone.get_output_embeddings()
 
     def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replaces the backbone's language-model head."""
         self.backbone.set_output_embeddings(new_embeddings)
 
     @property
     def answer_rows(self) -> Tensor:
         """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
-        rows = self.get_output_embeddings().weight
+        rows: Tensor = self.backbone.get_output_embeddings().weight
         return torch.stack([rows[self.config.true_token_id], rows[self.config.false_token_id]]).float()
 
     def forward(

@@ -1,7 +1,8 @@
 """What teacher and student share: a backbone, the processor (the prompt) that belongs to it, and batching by length."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -16,7 +17,15 @@ TOKEN_BUDGET = 8192
 # Text-level calls with at least this many texts show a progress bar.
 PROGRESS_FROM = 2048
 
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "trust_remote_code")
+_HUB_OPTIONS = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "token",
+    "revision",
+    "subfolder",
+    "trust_remote_code",
+)
 
 
 class RankedDocument(TypedDict):
@@ -38,7 +47,6 @@ class PromptedPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    answer_rows: Tensor  # (2, d) fp32: rows of the two answers in the language-model head
     _processor: RabtrieverProcessor | None = None
 
     @property
@@ -72,6 +80,12 @@ class PromptedPreTrainedModel(PreTrainedModel):
             )
         self._processor = processor
 
+    if TYPE_CHECKING:  # each subclass says where its rows are
+
+        @property
+        def answer_rows(self) -> Tensor:
+            """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
+
     @property
     def answer_direction(self) -> Tensor:
         """`w_T - w_F`, the direction that scores a state: `(d,)` fp32."""
@@ -80,17 +94,24 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one."""
+        """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one.
+
+        Weights are read from safetensors only: a pickle can run code.
+
+        Raises:
+            ValueError: `use_safetensors=False` was passed, or processor and model do not belong together.
+            OSError: there are no safetensors weights.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError(f"use_safetensors is {kwargs['use_safetensors']!r}; accepted: True (no pickle is loaded)")
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        try:
+        with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
             model.processor = RabtrieverProcessor.from_pretrained(
                 pretrained_model_name_or_path, config=model.config, **hub_options
             )
-        except MissingProcessorError:
-            pass  # a plain causal language model: the caller brings the prompt
         return loaded
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -99,7 +120,9 @@ class PromptedPreTrainedModel(PreTrainedModel):
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
 
-    def _run(self, backbone: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> Any:
+    def _run(
+        self, backbone: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    ) -> Any:
         # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)

@@ -1,8 +1,8 @@
-"""The student: a frozen backbone and a small predictor whose score is an inner product of a query and a document vector.
+"""The student: a frozen backbone and a small predictor whose score is an inner product of two vectors.
 
-    document -> prefix ids -> backbone -> features x_D -> v = A x_D                              offline, once
-    query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(x_Q)         one pass per query
-    score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
+document -> prefix ids -> backbone -> features x_D -> v = A x_D                              offline, once
+query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(x_Q)         one pass per query
+score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
@@ -48,13 +48,13 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     config_class = RabtrieverConfig
     # Half-precision projections tie the best candidates; the backbone may still run in bf16.
-    _keep_in_fp32_modules_strict = ["predictor", "answer_rows"]  # noqa: RUF012 (transformers reads a list)
+    _keep_in_fp32_modules_strict = ["predictor", "answer_head"]  # noqa: RUF012 (transformers reads a list)
 
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config)
         self.predictor = RabtrieverPredictor(config)
-        self.answer_rows = nn.Parameter(torch.empty(2, config.hidden_size))  # w_T, w_F
+        self.answer_head = nn.Linear(config.hidden_size, 2, bias=False)  # rows w_T, w_F of the teacher's head
         self.post_init()
         self._freeze()
 
@@ -63,7 +63,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         if isinstance(module, RabtrieverPredictor):
             module.initialize()
         elif isinstance(module, RabtrieverModel):
-            init.constant_(module.answer_rows, float("nan"))  # a model without its teacher's rows must not rank
+            init.constant_(module.answer_head.weight, float("nan"))  # a model without its teacher's rows must not rank
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
@@ -74,7 +74,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     def _freeze(self) -> None:
         self.backbone.requires_grad_(False)
-        self.answer_rows.requires_grad_(False)
+        self.answer_head.requires_grad_(False)
         self.predictor.freeze_whitening()
 
     def train(self, mode: bool = True) -> "RabtrieverModel":
@@ -84,7 +84,13 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
+        """The backbone's token embeddings."""
         return self.backbone.get_input_embeddings()
+
+    @property
+    def answer_rows(self) -> Tensor:
+        """Rows `w_T`, `w_F` of the teacher's language-model head: `(2, d)` fp32."""
+        return self.answer_head.weight
 
     @classmethod
     def from_teacher(cls, teacher: GenerativeRerankerModel, **predictor: Any) -> "RabtrieverModel":
@@ -100,10 +106,11 @@ class RabtrieverModel(PromptedPreTrainedModel):
         answers = {"true_token_id": teacher.config.true_token_id, "false_token_id": teacher.config.false_token_id}
         student = cls(RabtrieverConfig(text_config=teacher.config.text_config.to_dict(), **answers, **predictor))
         student.backbone.to(teacher.dtype).load_state_dict(teacher.backbone.base_model.state_dict())
-        student.answer_rows.data.copy_(teacher.answer_rows)
+        student.answer_head.weight.data.copy_(teacher.answer_rows)
         if teacher._processor is not None:
             student.processor = teacher.processor
-        return student.to(teacher.device).eval()
+        student.to(teacher.device)  # type: ignore[arg-type]  # transformers wraps the signature away
+        return student.eval()
 
     @torch.no_grad()
     def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -123,9 +130,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
         pooled = []
         for layer in layers:
             states = output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer]
-            for pooling in self.config.feature_poolings:
-                pooled.append(last_token(states, mask) if pooling == "last" else _mean(states, mask))
-        return torch.cat([vectors.float() for vectors in pooled], dim=-1)
+            pooled += [_POOLINGS[name](states, mask).float() for name in self.config.feature_poolings]
+        return torch.cat(pooled, dim=-1)
 
     def forward(
         self,
@@ -155,10 +161,11 @@ class RabtrieverModel(PromptedPreTrainedModel):
             if (ids is None) == (features is None):
                 raise ValueError(f"{side}_input_ids and {side}_features: accepted is exactly one of them")
         query, document = query_features, document_features
-        if query is None:
+        if query_input_ids is not None:
             query = self.predictor.whiten_query(self.pool(query_input_ids, query_attention_mask))
-        if document is None:
+        if document_input_ids is not None:
             document = self.predictor.whiten_document(self.pool(document_input_ids, document_attention_mask))
+        assert query is not None and document is not None
         if query.dim() != 2 or document.dim() not in (2, 3) or len(query) != len(document):
             raise ValueError(
                 f"query features {tuple(query.shape)} and document features {tuple(document.shape)} do not fit; "
@@ -178,7 +185,9 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     def document_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
         """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
-        return self.predictor.whiten_document(self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget))
+        return self.predictor.whiten_document(
+            self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget)
+        )
 
     @torch.no_grad()
     def encode_query(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
@@ -237,3 +246,6 @@ class RabtrieverModel(PromptedPreTrainedModel):
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
     weights = attention_mask.unsqueeze(-1).float()
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+_POOLINGS = {"last": last_token, "mean": _mean}

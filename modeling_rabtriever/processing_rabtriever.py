@@ -151,9 +151,7 @@ class RabtrieverProcessor(ProcessorMixin):
             attention_mask[row, longest - len(ids) :] = 1
         return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask})
 
-    def __call__(  # type: ignore[override]
-        self, *, query: Texts | None = None, document: Texts | None = None
-    ) -> BatchFeature:
+    def __call__(self, *, query: Texts | None = None, document: Texts | None = None) -> BatchFeature:
         """A padded batch: full prompts if both texts are given, prefixes or suffixes if one is.
 
         Args:
@@ -166,10 +164,10 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: nothing is given, the lists differ in length, or a text is not usable.
         """
-        if query is None and document is None:
-            raise ValueError("neither query nor document is given; accepted: one of them or both")
         if query is None:
-            return self.pad(self.document_ids(document))  # type: ignore[arg-type]
+            if document is None:
+                raise ValueError("neither query nor document is given; accepted: one of them or both")
+            return self.pad(self.document_ids(document))
         if document is None:
             return self.pad(self.query_ids(query))
         suffixes, prefixes = self.query_ids(query), self.document_ids(document)

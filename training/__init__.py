@@ -1,0 +1,1 @@
+"""Training: one script per stage, run from a clone as `python -m training.<stage>`."""

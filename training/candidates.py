@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 
 
-def positives_and_uniform(
-    relevant: Sequence[Sequence[int]], corpus_size: int, count: int, seed: int | str
-) -> Tensor:
+def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, count: int, seed: int | str) -> Tensor:
     """First candidates of each query: its positives (half the list at most) and uniform documents, all distinct.
 
     Args:

@@ -21,6 +21,7 @@ from training.teacher_states import TeacherStates, cached_features
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
 SAMPLING_SCORES = 64_000_000
+STATES_DTYPES = ("float32", "float16")
 
 
 @dataclass
@@ -34,7 +35,7 @@ class RabtrieverDistillationConfig(_BaseConfig):
     listwise_weight: float = field(
         default=1.0, metadata={"help": "Weight of the reverse KL over each query's candidate documents."}
     )
-    temperature: float = field(default=1.0, metadata={"help": "Temperature of the listwise reverse KL."})
+    temperature: float = field(default=2.0, metadata={"help": "Temperature of the listwise reverse KL."})
     initial_candidates: int = field(
         default=16, metadata={"help": "Candidates per query at the start: its positives, the rest uniform."}
     )
@@ -50,15 +51,18 @@ class RabtrieverDistillationConfig(_BaseConfig):
         default=1.0, metadata={"help": "Temperature of the student's distribution when candidates are drawn."}
     )
     whitening_damping: float | None = field(
-        default=0.3,
+        default=0.1,
         metadata={
-            "help": "Damping of the frozen map that decorrelates the features (RabtrieverPredictor.fit_whitening); null "
-            "trains on the features as they are, as the paper does."
+            "help": "Damping of the frozen map that decorrelates the features while training "
+            "(RabtrieverPredictor.fit_whitening); null trains on the features as they are, as the paper does."
         },
     )
     states_dtype: str = field(
         default="float32",
-        metadata={"help": "Type of the teacher's states on disk.", "choices": ["float32", "float16"]},
+        metadata={"help": "Type of the teacher's states on disk.", "choices": STATES_DTYPES},
+    )
+    activation_checkpointing: bool | None = field(
+        default=False, metadata={"help": "Stays false: the backbone is not run while the predictor trains."}
     )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Stays false: batches hold row numbers, which the model never sees."}
@@ -67,6 +71,7 @@ class RabtrieverDistillationConfig(_BaseConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16:
             self.bf16 = False  # predictor and losses are fp32; there is nothing large to save on
+        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
         super().__post_init__()
         weights = {name: getattr(self, name) for name in ("mse_weight", "kl_weight", "listwise_weight")}
         if min(weights.values()) < 0 or not any(weights.values()):
@@ -76,6 +81,8 @@ class RabtrieverDistillationConfig(_BaseConfig):
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
         if not 0 <= self.on_policy_fraction <= 1:
             raise ValueError(f"on_policy_fraction is {self.on_policy_fraction}; accepted: 0 to 1")
+        if self.states_dtype not in STATES_DTYPES:
+            raise ValueError(f"states_dtype is {self.states_dtype!r}; accepted: {', '.join(STATES_DTYPES)}")
         if self.refresh_rounds < 0:
             raise ValueError(f"refresh_rounds is {self.refresh_rounds}; accepted: 0 or more")
 
@@ -83,8 +90,8 @@ class RabtrieverDistillationConfig(_BaseConfig):
 class RabtrieverDistillationTrainer(_BaseTrainer):
     """Fits the predictor to the teacher's states and rankings, reading everything but the predictor from a cache.
 
-    A training row is a query. Its candidates start as positives and uniform documents; at `refresh_rounds` points of the
-    run new ones are drawn from the student's own distribution over the corpus, and the teacher is asked about those.
+    A training row is a query. Its candidates start as positives and uniform documents; at `refresh_rounds` points of
+    the run new ones are drawn from the student's own distribution over the corpus, and the teacher is asked about them.
 
     Args:
         model: the student; its backbone stays as it is.
@@ -142,7 +149,10 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
         with torch.no_grad():  # everything before the predictor is frozen, so it is computed once
             self._documents = model.predictor.whiten_document(documents_)
-            self._queries, self._eval_queries = model.predictor.whiten_query(queries_), model.predictor.whiten_query(eval_queries)
+            self._queries, self._eval_queries = (
+                model.predictor.whiten_query(queries_),
+                model.predictor.whiten_query(eval_queries),
+            )
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(

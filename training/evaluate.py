@@ -62,9 +62,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if getattr(arguments, name) is None and not Path(path).is_dir():
             raise ValueError(f"{path} is missing; accepted: train it first, or pass --{name}")
     digests = {name: model_digest(path) for name, path in paths.items()}
-    stage = StageFolder(
-        output / "evaluation", (run, arguments), {"task": task.fingerprint(), **digests}, run.overwrite
-    )
+    stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **digests}, run.overwrite)
     if stage.done:
         print(f"evaluation: done before, in {stage.folder}")
         return stage.folder
@@ -78,9 +76,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         rabtriever_system(models["student"], task.corpus),
     ]
     reports = [_evaluate_split(task, name, systems, arguments.max_queries, stage.folder) for name in arguments.splits]
-    text = "\n\n".join(
-        f"{markdown_table(report, len(task.corpus))}\n\n{retention_line(report)}" for report in reports
-    )
+    text = "\n\n".join(f"{markdown_table(report, len(task.corpus))}\n\n{retention_line(report)}" for report in reports)
     text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
     write_text(stage.folder / "report.md", text)
     print(text)

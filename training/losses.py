@@ -1,7 +1,7 @@
 """Distillation losses. Each is the mean over its batch, in fp32, and is pinned by a naive reference in the tests.
 
-Notation: for a query, `s_c` are the student's and `t_c` the teacher's log-odds of candidate documents `c`; `h_hat` and `h`
-are the predicted and the teacher's state at the answer position.
+Notation: for a query, `s_c` are the student's and `t_c` the teacher's log-odds of candidate documents `c`; `h_hat` and
+`h` are the predicted and the teacher's state at the answer position.
 """
 
 import torch
@@ -47,9 +47,10 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
 def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """`KL(pi_student || pi_teacher)` over each query's candidates, averaged over queries.
 
-    `pi(c) = softmax_c(score_c / temperature)`: the distribution a ranker puts over documents. A number added to all scores
-    of a query changes nothing, so the student's inner product may be used in place of its log-odds. Both distributions
-    are restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a candidate.
+    `pi(c) = softmax_c(score_c / temperature)`: the distribution a ranker puts over documents. A number added to all
+    scores of a query changes nothing, so the student's inner product may be used in place of its log-odds. Both
+    distributions are restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a
+    candidate.
 
     Args:
         student: `(n, c)`, scores or log-odds.
@@ -85,8 +86,8 @@ def check_finite(name: str, **values: Tensor) -> None:
         ValueError: a value is not finite; the message gives all of them.
     """
     if not all(torch.isfinite(value).all() for value in values.values()):
-        listed = ", ".join(f"{key}={float(value):g}" for key, value in values.items())
+        listed = ", ".join(f"{key}={value.item():g}" for key, value in values.items())
         raise ValueError(
-            f"{name} is not finite ({listed}). Accepted: finite losses. Lower the learning rate, or check the teacher's "
-            "states and the data for NaN"
+            f"{name} is not finite ({listed}). Accepted: finite losses. Lower the learning rate, or check the weights "
+            "and the teacher's states for NaN"
         )

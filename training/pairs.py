@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import bm25s
-import numpy as np
+import torch
 from datasets import Dataset
 
+from evaluation.baselines import BM25
 from modeling_rabtriever import RabtrieverProcessor
 from training.tasks.beir import RetrievalTask, Split
 
@@ -68,9 +68,7 @@ def draw_groups(
             yield query, [positive, *(chosen + others)[:count]]
 
 
-def pair_dataset(
-    groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor
-) -> Dataset:
+def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
     """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 but for the answer.
 
     Rows of a group follow each other. They are put together when read, so the dataset holds two numbers per pair.
@@ -97,12 +95,12 @@ def pair_dataset(
 
 
 def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:
-    index = bm25s.BM25()
-    index.index(bm25s.tokenize(task.corpus, show_progress=False), show_progress=False)
-    neighbours = []
-    for query in split.queries:
-        scores = index.get_scores(bm25s.tokenize(query, show_progress=False, return_ids=False)[0])
-        jitter = np.array([rng.random() for _ in range(len(scores))]) * 1e-6
-        order = np.argsort(-(scores + jitter), kind="stable")[:depth]
-        neighbours.append([int(row) for row in order if scores[row] > 0])
+    bm25 = BM25(task.corpus)
+    jitter = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    neighbours: list[list[int]] = []
+    for start in range(0, len(split), 256):
+        scores = bm25(split.queries[start : start + 256])
+        shuffled = scores + 1e-6 * torch.rand(scores.shape, generator=jitter)
+        found = shuffled.topk(min(depth, scores.shape[1])).indices
+        neighbours += [[row for row in rows if scores[query, row] > 0] for query, rows in enumerate(found.tolist())]
     return neighbours

@@ -4,9 +4,9 @@ Usage:
     python -m training.quickstart
     python -m training.quickstart --output_dir runs/mine --train_reranker.max_steps 1000
 
-Generates the household task, trains a teacher from scratch, distils it, saves both, loads them back in a process that has
-only the saved folders, indexes the documents, answers three queries, and reports. A second call skips what is done. Flags
-are those of training.pipeline.
+Generates the household task, trains a teacher from scratch, distils it, saves both, loads them back in a process that
+has only the saved folders, indexes the documents, answers three queries, and reports. A second call skips what is done.
+Flags are those of training.pipeline.
 """
 
 import json
@@ -101,7 +101,9 @@ def _plots(run: Path, task: RetrievalTask, count: int) -> None:
 def _peak_memory_gb() -> float:
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e9
+    return (
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e9
+    )
 
 
 def _show(run: Path, reports: dict[str, Any], answers: list[dict[str, Any]], summary: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
         ValueError: the recipe has a key that neither this stage nor, for shared keys, any stage knows.
     """
     config, rest = split_config(argv)
-    parser = TrlParser(argument_types, prog=f"python -m training.{stage}")
+    parser = TrlParser(argument_types, prog=f"python -m training.{stage}", allow_abbrev=False)
     parser.add_argument("--config", help="recipe (YAML); flags given beside it override it")
     if config is not None:
         shared, sections = read_recipe(config)

@@ -20,8 +20,8 @@ class RerankerTrainingConfig(SFTConfig):
     objective: str = field(
         default="sft",
         metadata={
-            "help": "'sft': cross-entropy of the answer token, pair by pair. 'listwise': softmax over the log-odds of a "
-            "query's candidates, which trains the ranking itself.",
+            "help": "'sft': cross-entropy of the answer token, pair by pair. 'listwise': softmax over the log-odds of "
+            "a query's candidates, which trains the ranking itself.",
             "choices": OBJECTIVES,
         },
     )
@@ -35,6 +35,9 @@ class RerankerTrainingConfig(SFTConfig):
     hard_negative_depth: int = field(
         default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
     )
+    activation_checkpointing: bool | None = field(
+        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
+    )
     max_length: int | None = field(
         default=None,
         metadata={"help": "Not used: the processor has cut document and query before, without touching the answer."},
@@ -43,7 +46,10 @@ class RerankerTrainingConfig(SFTConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16:
             self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
         super().__post_init__()
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {self.objective!r}; accepted: {', '.join(OBJECTIVES)}")
         if self.negatives_per_positive is not None and self.negatives_per_positive < 1:
             raise ValueError(
                 f"negatives_per_positive is {self.negatives_per_positive}; accepted: at least 1, or null for all"
@@ -73,7 +79,9 @@ class RerankerTrainer(SFTTrainer):
     _name = "generative reranker"
     loss_is_scaled_for_ga = False  # the loss is a mean over the batch
 
-    def __init__(self, *, group_size: int, answers: tuple[int, int], args: RerankerTrainingConfig, **kwargs: Any) -> None:
+    def __init__(
+        self, *, group_size: int, answers: tuple[int, int], args: RerankerTrainingConfig, **kwargs: Any
+    ) -> None:
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             if getattr(args, name) % group_size:
                 raise ValueError(

@@ -1,8 +1,8 @@
 """The folder of one stage of a run: what it was asked to do, whether it is done, and where to resume.
 
-    <output_dir>/<stage>/stage.json      settings, inputs, done or not
-    <output_dir>/<stage>/model/          the result: a folder AutoModel loads
-    <output_dir>/<stage>/checkpoints/    while training; removed at the end
+<output_dir>/<stage>/stage.json      settings, inputs, done or not
+<output_dir>/<stage>/model/          the result: a folder AutoModel loads
+<output_dir>/<stage>/checkpoints/    while training; removed at the end
 """
 
 import dataclasses
@@ -89,7 +89,7 @@ class StageFolder:
         return self.folder / "stage.json"
 
     def last_checkpoint(self) -> str | None:
-        """The newest whole checkpoint. One that was cut off while being written lacks its last file and is passed over."""
+        """The newest whole checkpoint; one that was cut off while being written lacks its last file."""
         whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
         newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
         return None if newest is None else str(newest)
@@ -125,9 +125,10 @@ def _settings(arguments: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    changes = []
-    for part, values in wanted.items():
-        for name in sorted({*values, *found[part]}):
-            if values.get(name) != found[part].get(name):
-                changes.append(f"{name} ({found[part].get(name)!r} there, {values.get(name)!r} now)")
+    changes = [
+        f"{name} ({found[part].get(name)!r} there, {values.get(name)!r} now)"
+        for part, values in wanted.items()
+        for name in sorted({*values, *found[part]})
+        if values.get(name) != found[part].get(name)
+    ]
     return f"settings: {', '.join(changes[:5])}" + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")

@@ -1,8 +1,8 @@
 """The cache of what the frozen teacher knows: features of all texts, and `h_{Q|D}` of every pair it was asked about.
 
-A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the shard
-in work; the next one asks only for what is missing. The folder carries a fingerprint of teacher, prompt and texts, and a
-cache that belongs to others is refused.
+A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the
+shard in work; the next one asks only for what is missing. The folder carries a fingerprint of teacher, prompt and
+texts, and a cache that belongs to others is refused.
 """
 
 import hashlib
@@ -83,7 +83,9 @@ class TeacherStates:
                 path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
                 tensors = {"keys": keys, "logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
                 if not torch.isfinite(tensors["logits"]).all():
-                    raise ValueError("the teacher's log-odds hold NaN or infinity; accepted: a teacher with finite scores")
+                    raise ValueError(
+                        "the teacher's log-odds hold NaN or infinity; accepted: a teacher with finite scores"
+                    )
                 write_tensors(path, tensors)
                 self._open(path)
                 bar.update(len(keys))

@@ -1,0 +1,1 @@
+"""Retrieval tasks: the BEIR loader and the generated household task."""

@@ -1,9 +1,9 @@
 """The household task: a generated world in which only a line of reasoning connects query and document.
 
-A query is a situation and a place ("In the kitchen: I spilled my drink."), a document an object brought to a place ("bring
-the sponge to the kitchen"). Relevant is every object that serves the need behind the situation, brought to that place.
-Query and document share no content word but the place. `household.yaml` holds the world; nothing is random but the splits,
-and those are drawn with a fixed seed:
+A query is a situation and a place ("In the kitchen: I spilled my drink."), a document an object brought to a place
+("bring the sponge to the kitchen"). Relevant is every object that serves the need behind the situation, brought to that
+place. Query and document share no content word but the place. `household.yaml` holds the world; nothing is random but
+the splits, and those are drawn with a fixed seed:
 
     train           14 of 20 phrasings of each need, each in 4 of 8 places
     dev             the same phrasings, each in 1 other place

@@ -1,0 +1,133 @@
+"""The prompt: what is tokenised how, what is cut, what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+
+from modeling_rabtriever import RabtrieverProcessor
+
+
+def _text(processor: RabtrieverProcessor, ids: list[int]) -> str:
+    return processor.tokenizer.decode(ids)
+
+
+def test_prompt_reads_document_first_and_ends_at_the_answer(processor: RabtrieverProcessor) -> None:
+    prefix, suffix = processor.document_ids("bring the sponge")[0], processor.query_ids("I spilled my drink")[0]
+    assert _text(processor, prefix + suffix) == "Document: bring the sponge\nQuery: I spilled my drink\nRelevant:"
+
+
+def test_pieces_are_tokenised_as_in_running_text(processor: RabtrieverProcessor) -> None:
+    whole = processor.tokenizer("Document: bring the sponge\n", add_special_tokens=False)["input_ids"]
+    assert processor.document_ids("bring the sponge")[0] == whole
+
+
+def test_long_texts_lose_their_end_and_the_prompt_stays_whole(processor: RabtrieverProcessor) -> None:
+    prefix = processor.document_ids("sponge " * 500)[0]
+    suffix = processor.query_ids("drink " * 500)[0]
+    frame = len(processor.document_ids("a")[0]) - 1
+    assert len(prefix) <= frame + 16
+    assert _text(processor, prefix).startswith("Document: sponge") and _text(processor, prefix).endswith("\n")
+    assert _text(processor, suffix).startswith("Query: drink") and _text(processor, suffix).endswith("\nRelevant:")
+    assert len(prefix) + len(suffix) <= processor.max_pair_length
+
+
+def test_query_can_lose_its_beginning_instead(tokenizer: PreTrainedTokenizerFast) -> None:
+    processor = RabtrieverProcessor(
+        tokenizer, max_query_length=6, query_truncation_side="left", instruction="Relevant:"
+    )
+    text = _text(processor, processor.query_ids("first second third fourth fifth shelf")[0])
+    assert "first" not in text and text.endswith("shelf\nRelevant:")
+
+
+def test_special_tokens_in_texts_are_plain_text(processor: RabtrieverProcessor) -> None:
+    ids = processor.document_ids("say <T> and <pad>")[0] + processor.query_ids("<F>")[0]
+    assert not {processor.true_token_id, processor.false_token_id, processor.tokenizer.pad_token_id} & set(ids)
+
+
+def test_special_tokens_in_the_instruction_are_meant(tokenizer: PreTrainedTokenizerFast) -> None:
+    processor = RabtrieverProcessor(tokenizer)  # the paper's instruction names both answers
+    ids = processor.query_ids("a")[0]
+    assert {processor.true_token_id, processor.false_token_id} <= set(ids)
+
+
+def test_braces_in_texts_and_instruction_are_left_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    processor = RabtrieverProcessor(tokenizer, instruction="{query} or {x}?")
+    text = _text(processor, processor.query_ids("{instruction} {document}")[0])
+    assert text == "Query: {instruction} {document}\n{query} or {x}?"
+
+
+def test_beginning_of_text_token_opens_the_prefix_only(tokenizer: PreTrainedTokenizerFast) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    with_bos = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<pad>", additional_special_tokens=["<T>", "<F>"]
+    )
+    processor = RabtrieverProcessor(with_bos)
+    assert processor.document_ids("a")[0][0] == 0
+    assert 0 not in processor.query_ids("a")[0]
+
+
+def test_batches_are_padded_on_the_left(processor: RabtrieverProcessor) -> None:
+    batch = processor(query=["a", "a much longer query"], document=["b", "c"])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape
+    assert batch["attention_mask"][:, -1].tolist() == [1, 1]
+    assert batch["attention_mask"][0, 0] == 0
+    short = processor.document_ids("b")[0] + processor.query_ids("a")[0]
+    assert batch["input_ids"][0, -len(short) :].tolist() == short
+    assert torch.equal(processor(query="a")["input_ids"][0], torch.tensor(processor.query_ids("a")[0]))
+    assert torch.equal(processor(document="b")["input_ids"][0], torch.tensor(processor.document_ids("b")[0]))
+
+
+def test_round_trip(processor: RabtrieverProcessor, tmp_path: Path) -> None:
+    processor.query_truncation_side = "left"
+    processor.save_pretrained(tmp_path)
+    loaded = RabtrieverProcessor.from_pretrained(tmp_path)
+    assert {**loaded.to_dict(), "auto_map": None} == {**processor.to_dict(), "auto_map": None}
+    assert loaded.query_ids("I spilled my drink") == processor.query_ids("I spilled my drink")
+    assert type(AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)).__name__ == "RabtrieverProcessor"
+
+
+def test_folder_without_settings_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"no processor_config.json of a RabtrieverProcessor; accepted"):
+        RabtrieverProcessor.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("texts", [[], "", "  \n", ["a", ""], [None], [3], 7, None])
+@pytest.mark.parametrize("side", ["document_ids", "query_ids"])
+def test_unusable_texts_are_refused(processor: RabtrieverProcessor, side: str, texts: Any) -> None:
+    with pytest.raises(ValueError, match="accepted"):
+        getattr(processor, side)(texts)
+
+
+def test_pairs_need_both_sides_in_equal_number(processor: RabtrieverProcessor) -> None:
+    with pytest.raises(ValueError, match="2 queries and 1 documents"):
+        processor(query=["a", "b"], document=["c"])
+    with pytest.raises(ValueError, match="neither query nor document"):
+        processor()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"true_answer": "not one token"}, "true_answer 'not one token' is .* tokens"),
+        ({"true_answer": ""}, "true_answer '' is 0 tokens"),
+        ({"true_answer": "<F>"}, "both token"),
+        ({"document_template": "Document:"}, r"document_template is .*accepted: a text that holds \{document\}"),
+        ({"query_template": "{query} {query}"}, r"query_template is .*\{query\} exactly once"),
+        ({"max_document_length": 0}, "max_document_length is 0; accepted"),
+        ({"max_query_length": True}, "max_query_length is True; accepted"),
+        ({"query_truncation_side": "middle"}, "query_truncation_side is 'middle'; accepted: left, right"),
+    ],
+)
+def test_unusable_settings_are_refused(
+    tokenizer: PreTrainedTokenizerFast, setting: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        RabtrieverProcessor(tokenizer, **setting)

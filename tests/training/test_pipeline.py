@@ -1,0 +1,183 @@
+"""The whole path on a tiny task: train, distil, save, evaluate, card; skip, resume after a kill, refuse."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from transformers import AutoModel
+
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from training import pipeline, train_reranker
+
+ROOT = Path(pipeline.__file__).parents[1]
+
+
+@pytest.fixture
+def recipe(beir_folder: Path, tmp_path: Path) -> Path:
+    backbone = tmp_path / "backbone.json"
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.1}
+    backbone.write_text(json.dumps({"model_type": "qwen3", "vocab_size": 400, "head_dim": 8, **sizes}))
+    shared = {"learning_rate": 5e-3, "logging_steps": 5, "eval_strategy": "steps", "eval_steps": 10, "save_steps": 5}
+    content = {
+        "data": str(beir_folder),
+        "output_dir": str(tmp_path / "run"),
+        "seed": 1,
+        "train_reranker": {
+            "model_name_or_path": str(backbone),
+            "instruction": "Relevant:",
+            "max_document_length": 16,
+            "max_query_length": 16,
+            "objective": "listwise",
+            "negatives_per_positive": 3,
+            "per_device_train_batch_size": 16,
+            "per_device_eval_batch_size": 16,
+            "dev_groups": 8,
+            "max_steps": 20,
+            "activation_checkpointing": False,
+            **shared,
+        },
+        "distill": {
+            "embedding_dim": 16,
+            "initial_candidates": 4,
+            "refresh_rounds": 1,
+            "refresh_candidates": 2,
+            "per_device_train_batch_size": 12,
+            "max_steps": 20,
+            **shared,
+        },
+        "evaluate": {"splits": ["test"]},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline.main(["--config", str(recipe)])
+    run = tmp_path / "run"
+    teacher = AutoModel.from_pretrained(run / "teacher" / "model")
+    student = AutoModel.from_pretrained(run / "student" / "model")
+    assert isinstance(teacher, GenerativeRerankerModel) and isinstance(student, RabtrieverModel)
+    assert student.config.embedding_dim == 16 and not student.config.feature_whitening
+    torch.testing.assert_close(student.backbone.state_dict(), teacher.backbone.base_model.state_dict())
+
+    report = json.loads((run / "evaluation" / "test.json").read_text())
+    assert report["n"] == 24 and set(report["systems"]) >= {"label prior", "BM25", "teacher", "Rabtriever"}
+    assert "| Rabtriever |" in (run / "evaluation" / "report.md").read_text()
+    for stage in ("teacher", "student"):
+        card = ModelCard.load(run / stage / "model" / "README.md")
+        system = "teacher" if stage == "teacher" else "Rabtriever"
+        results = {result.metric_type: result.metric_value for result in card.data.eval_results}
+        expected = report["systems"][system]["success@1"]["mean"]
+        assert results["success@1"] == pytest.approx(expected, abs=1e-4)
+        assert "| BM25 |" in card.text and "2604.23336" in card.text
+        assert not (run / stage / "checkpoints").exists()
+
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
+    capsys.readouterr()
+    pipeline.main(["--config", str(recipe)])
+    assert capsys.readouterr().out.count("done before") == 3
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before
+
+    with pytest.raises(ValueError, match=r"embedding_dim \(16 there, 8 now\)"):
+        pipeline.main(["--config", str(recipe), "--distill.embedding_dim", "8"])
+    pipeline.main(["--config", str(recipe), "--distill.embedding_dim", "8", "--overwrite", "true"])
+    assert AutoModel.from_pretrained(run / "student" / "model").config.embedding_dim == 8
+
+
+def test_same_seed_same_models(recipe: Path, tmp_path: Path) -> None:
+    weights = []
+    for name in ("a", "b"):
+        pipeline.main(["--config", str(recipe), "--output_dir", str(tmp_path / name)])
+        weights.append(
+            [
+                AutoModel.from_pretrained(tmp_path / name / stage / "model").state_dict()
+                for stage in ("teacher", "student")
+            ]
+        )
+    for first, second in zip(*weights, strict=True):
+        torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(recipe: Path, tmp_path: Path) -> None:
+    flags = ["--config", str(recipe), "--max_steps", "80"]  # long enough to be killed in
+    train_reranker.main([*flags, "--output_dir", str(tmp_path / "whole")])
+    folder = tmp_path / "killed" / "teacher"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "training.train_reranker", *flags, "--output_dir", str(tmp_path / "killed")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not list(folder.glob("checkpoints/checkpoint-*/trainer_state.json")):
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not json.loads((folder / "stage.json").read_text())["done"]
+    resumed = train_reranker.main([*flags, "--output_dir", str(tmp_path / "killed")])
+    whole = AutoModel.from_pretrained(tmp_path / "whole" / "teacher" / "model")
+    torch.testing.assert_close(
+        AutoModel.from_pretrained(resumed).state_dict(), whole.state_dict(), atol=1e-5, rtol=1e-4
+    )
+    steps = [record["step"] for record in json.loads((folder / "log.json").read_text()) if "loss" in record]
+    assert steps == list(range(5, 81, 5))
+
+
+def test_pretrained_backbone_from_a_folder(recipe: Path, reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    reranker.backbone.save_pretrained(tmp_path / "plain")
+    reranker.processor.tokenizer.save_pretrained(tmp_path / "plain")
+    command = ["--config", str(recipe), "--model_name_or_path", str(tmp_path / "plain"), "--max_steps", "1"]
+    with pytest.raises(ValueError, match="true_answer 'yes yes' is .* tokens of this tokenizer"):
+        train_reranker.main([*command, "--true_answer", "yes yes"])
+    folder = train_reranker.main([*command, "--learning_rate", "0", "--overwrite", "true"])
+    trained = AutoModel.from_pretrained(folder)
+    torch.testing.assert_close(trained.backbone.state_dict(), reranker.backbone.state_dict())
+    record = json.loads((folder.parent / "stage.json").read_text())
+    assert record["done"] and record["pairs"] == 16
+
+
+def test_stages_out_of_order_and_unknown_keys_are_refused(recipe: Path, tmp_path: Path) -> None:
+    from training import distill, evaluate
+
+    with pytest.raises(ValueError, match=r"run training.train_reranker first, or pass --teacher"):
+        distill.main(["--config", str(recipe)])
+    with pytest.raises(ValueError, match="train it first, or pass --teacher"):
+        evaluate.main(["--config", str(recipe)])
+    with pytest.raises(ValueError, match="--config is missing"):
+        pipeline.main(["--data", "x"])
+    with pytest.raises(ValueError, match="--teach.max_steps names no stage; accepted"):
+        pipeline.main(["--config", str(recipe), "--teach.max_steps", "1"])
+    content = yaml.safe_load(recipe.read_text())
+    content["evaluate"]["split"] = ["test"]  # a typing error in the last stage stops before the first
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match="unknown keys for evaluate: split"):
+        pipeline.main(["--config", str(recipe)])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_name_or_path": "nowhere.json"}, "nowhere.json is no file"),
+        ({"max_document_length": 60}, "accepted: at most the backbone's window, 64"),
+        ({"negatives_per_positive": 40}, "40 negatives per positive; accepted: 1 to 11"),
+        ({"per_device_train_batch_size": 10}, "accepted: a multiple of the group size 4"),
+    ],
+)
+def test_unfit_recipes_are_refused(recipe: Path, change: dict[str, Any], message: str) -> None:
+    content = yaml.safe_load(recipe.read_text())
+    content["train_reranker"] |= change
+    recipe.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=message):
+        train_reranker.main(["--config", str(recipe)])

@@ -1,0 +1,78 @@
+"""Recipes: shared keys, sections, overrides, unknown keys."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from training import distill, evaluate, train_reranker
+from training.recipe import STAGES, parse_stage, read_recipe
+
+RECIPES = sorted((Path(train_reranker.__file__).parent / "recipes").glob("*.yaml"))
+
+
+@dataclass
+class _Arguments:
+    data: str
+    rate: float = 0.5
+    names: list[str] = field(default_factory=list)
+
+
+def _recipe(folder: Path, text: str) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_command_line_beats_section_beats_shared_beats_default(tmp_path: Path) -> None:
+    path = _recipe(tmp_path, "data: here\nrate: 1\ndistill: {rate: 2.0e-3, names: [a, b]}\n")
+    (shared,) = parse_stage("evaluate", (_Arguments,), ["--config", path])
+    (section,) = parse_stage("distill", (_Arguments,), ["--config", path])
+    (flag,) = parse_stage("distill", (_Arguments,), ["--config", path, "--rate", "3", "--names", "c"])
+    (plain,) = parse_stage("distill", (_Arguments,), ["--data", "there"])
+    assert (shared.rate, section.rate, flag.rate, plain.rate) == (1, 0.002, 3, 0.5)
+    assert (shared.data, section.names, flag.names, plain.data) == ("here", ["a", "b"], ["c"], "there")
+
+
+def test_numbers_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
+    (arguments,) = parse_stage("distill", (_Arguments,), ["--config", _recipe(tmp_path, "data: x\nrate: 1e-3\n")])
+    assert arguments.rate == 0.001
+
+
+@pytest.mark.parametrize("text", ["data: x\nrat: 1\n", "data: x\ndistill: {rat: 1}\n"])
+def test_unknown_keys_are_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="unknown keys for distill: rat; see python -m training.distill --help"):
+        parse_stage("distill", (_Arguments,), ["--config", _recipe(tmp_path, text)])
+
+
+def test_unknown_flags_are_refused() -> None:
+    with pytest.raises(ValueError, match="--rat"):
+        parse_stage("distill", (_Arguments,), ["--data", "x", "--rat", "1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("- a\n- b\n", "is not a mapping"), ("distill: 3\n", "distill is 3; accepted: a mapping")]
+)
+def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_recipe(_recipe(tmp_path, text))
+
+
+def test_a_missing_recipe_is_named() -> None:
+    with pytest.raises(ValueError, match="--config nowhere.yaml is no file"):
+        read_recipe("nowhere.yaml")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_of_the_tree_is_read_by_every_stage(path: Path, stage: str) -> None:
+    types = {"train_reranker": train_reranker, "distill": distill, "evaluate": evaluate}[stage].ARGUMENTS
+    parse_stage(stage, types, ["--config", str(path), "--data", "anywhere"])
+
+
+@pytest.mark.parametrize("stage", [train_reranker, distill, evaluate], ids=STAGES)
+def test_help_lists_the_stages_own_settings(stage: object, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        stage.main(["--help"])  # type: ignore[attr-defined]
+    assert stop.value.code == 0
+    assert "--data" in capsys.readouterr().out

@@ -1,0 +1,78 @@
+"""Stage folders: skip what is done, resume what was cut off, refuse to mix settings."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from training.files import write_json, write_text
+from training.stages import StageFolder, model_digest
+
+
+@dataclass
+class _Settings:
+    rate: float = 0.1
+    logging_steps: int = 10
+
+
+def _stage(
+    folder: Path, rate: float = 0.1, task: str = "t", overwrite: bool = False, logging_steps: int = 10
+) -> StageFolder:
+    return StageFolder(folder, (_Settings(rate, logging_steps),), {"task": task}, overwrite)
+
+
+def test_a_finished_stage_is_done(tmp_path: Path) -> None:
+    stage = _stage(tmp_path)
+    assert not stage.done
+    assert not _stage(tmp_path).done  # started is not finished
+    stage.finish(pairs=7)
+    assert _stage(tmp_path).done
+    assert json.loads((tmp_path / "stage.json").read_text())["pairs"] == 7
+    assert _stage(tmp_path, logging_steps=99).done  # how a run is watched does not change what comes out
+
+
+def test_other_settings_or_inputs_are_refused_and_named(tmp_path: Path) -> None:
+    _stage(tmp_path).finish()
+    with pytest.raises(ValueError, match=r"rate \(0.1 there, 0.2 now\).*--overwrite true"):
+        _stage(tmp_path, rate=0.2)
+    with pytest.raises(ValueError, match=r"task \('t' there, 'u' now\)"):
+        _stage(tmp_path, task="u")
+
+
+def test_overwrite_starts_anew(tmp_path: Path) -> None:
+    _stage(tmp_path).finish()
+    (tmp_path / "model").mkdir()
+    stage = _stage(tmp_path, rate=0.2, overwrite=True)
+    assert not stage.done and not stage.model.exists()
+
+
+def test_the_last_whole_checkpoint_is_resumed(tmp_path: Path) -> None:
+    stage = _stage(tmp_path)
+    assert stage.last_checkpoint() is None
+    for step in (20, 100):
+        write_text(stage.checkpoints / f"checkpoint-{step}" / "trainer_state.json", "{}")
+    (stage.checkpoints / "checkpoint-120").mkdir()  # killed while this one was written
+    assert stage.last_checkpoint() == str(stage.checkpoints / "checkpoint-100")
+    stage.finish()
+    assert not stage.checkpoints.exists()
+
+
+def test_model_digest_follows_weights_and_prompt(tmp_path: Path) -> None:
+    assert model_digest("org/name") == "org/name"
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    write_json(tmp_path / "processor_config.json", {"instruction": "a"})
+    first = model_digest(str(tmp_path))
+    write_text(tmp_path / "README.md", "a card is no part of the model")
+    assert model_digest(str(tmp_path)) == first
+    write_json(tmp_path / "processor_config.json", {"instruction": "b"})
+    assert model_digest(str(tmp_path)) != first
+
+
+def test_writes_are_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["file.json"]

@@ -1,0 +1,116 @@
+"""The cache of teacher states: right, asked once, resumable, refused when it belongs to others."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from tests.conftest import DOCUMENTS, QUERIES
+from training import teacher_states
+from training.teacher_states import TeacherStates, cached_features
+
+PAIRS = torch.tensor([[0, 0], [0, 3], [1, 2], [2, 1], [2, 3]])
+
+
+@pytest.fixture
+def states(reranker: GenerativeRerankerModel, tmp_path: Path) -> TeacherStates:
+    return TeacherStates(tmp_path / "states", reranker, QUERIES, DOCUMENTS)
+
+
+def test_states_are_the_teachers(states: TeacherStates, reranker: GenerativeRerankerModel) -> None:
+    queries, documents = PAIRS.T
+    assert states.ask(queries, documents) == 5
+    expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
+    torch.testing.assert_close(states.logits(queries, documents), expected, atol=1e-5, rtol=0)
+    hidden = states.hidden_states(queries, documents)
+    torch.testing.assert_close(reranker.log_odds(hidden), expected, atol=1e-5, rtol=0)
+    grid = states.hidden_states(torch.tensor([[0], [2]]), torch.tensor([[3], [1]]))
+    torch.testing.assert_close(grid, hidden[[1, 3]].unsqueeze(1))
+
+
+def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyPatch) -> None:
+    states.ask(*PAIRS.T)
+    monkeypatch.setattr(states.teacher, "encode_prompts", lambda *_, **__: pytest.fail("the teacher was asked again"))
+    assert states.ask(*PAIRS.flip(0).T) == 0
+    assert states.ask(*torch.cat([PAIRS, PAIRS]).T) == 0
+    assert len(states) == 5
+
+
+def test_a_pair_never_asked_is_an_error(states: TeacherStates) -> None:
+    with pytest.raises(ValueError, match="never asked"):
+        states.logits(torch.tensor([0]), torch.tensor([0]))
+    states.ask(*PAIRS.T)
+    with pytest.raises(ValueError, match="never asked"):
+        states.hidden_states(torch.tensor([1]), torch.tensor([3]))
+
+
+def test_an_interrupted_run_keeps_its_finished_shards(
+    reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_states, "SHARD_PAIRS", 2)
+    states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    encode, calls = reranker.encode_prompts, []
+
+    def killed_in_the_second_shard(prompts: Any, **options: Any) -> torch.Tensor:
+        calls.append(len(prompts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(prompts, **options)
+
+    monkeypatch.setattr(reranker, "encode_prompts", killed_in_the_second_shard)
+    with pytest.raises(KeyboardInterrupt):
+        states.ask(*PAIRS.T)
+    (tmp_path / ".pairs-000001.safetensors.123.tmp").write_bytes(b"half a shard")  # what a killed process leaves
+    monkeypatch.setattr(reranker, "encode_prompts", encode)
+    resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    assert len(resumed) == 2
+    assert resumed.ask(*PAIRS.T) == 3
+    expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
+    torch.testing.assert_close(resumed.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reranker.log_odds(resumed.hidden_states(*PAIRS.T)), expected, atol=1e-5, rtol=0)
+
+
+def test_half_precision_states(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, torch.float16)
+    states.ask(*PAIRS.T)
+    hidden = states.hidden_states(*PAIRS.T)
+    assert hidden.dtype == torch.float32
+    torch.testing.assert_close(reranker.log_odds(hidden), states.logits(*PAIRS.T), atol=0.05, rtol=0.05)
+
+
+def test_a_cache_of_others_is_refused(
+    make_reranker: Callable[..., GenerativeRerankerModel], tokenizer: Any, tmp_path: Path
+) -> None:
+    reranker = make_reranker()
+    TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    TeacherStates(tmp_path, make_reranker(), QUERIES, DOCUMENTS)  # the same weights again are no others
+    with pytest.raises(ValueError, match="another teacher, prompt, task or dtype"):
+        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS[:2])
+    with pytest.raises(ValueError, match="another teacher"):
+        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, torch.float16)
+    with pytest.raises(ValueError, match="another teacher"):
+        TeacherStates(tmp_path, make_reranker(num_hidden_layers=1), QUERIES, DOCUMENTS)
+    reranker.processor = RabtrieverProcessor(
+        tokenizer, instruction="Is it?", max_document_length=16, max_query_length=16
+    )
+    with pytest.raises(ValueError, match="another teacher"):
+        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+
+
+def test_a_broken_teacher_is_not_cached(states: TeacherStates) -> None:
+    states.teacher.backbone.get_output_embeddings().weight.data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        states.ask(*PAIRS.T)
+    assert len(states) == 0 and not list(states.folder.glob("*.safetensors"))
+
+
+def test_features_are_computed_once(student: RabtrieverModel, tmp_path: Path) -> None:
+    first = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS)
+    torch.testing.assert_close(first, student.document_features(DOCUMENTS))
+    again = cached_features(tmp_path, "documents", student, lambda _: pytest.fail("computed again"), DOCUMENTS)
+    assert torch.equal(first, again)
+    other = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS[::-1])
+    torch.testing.assert_close(other, first.flip(0))
