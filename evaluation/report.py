@@ -17,12 +17,13 @@ NOTE = (
 )
 
 
-def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant) -> dict[str, Any]:
+def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int = 0) -> dict[str, Any]:
     """Metrics of every system on the same queries.
 
     Args:
         scores: system name -> `(n, m)` scores of the whole corpus.
         relevant: judgements of the `n` queries.
+        seed: of the bootstrap intervals.
 
     Returns:
         `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, and with both a `teacher` and a `Rabtriever`
@@ -34,11 +35,11 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant) -> dict[s
     values = {name: query_metrics(rank_documents(matrix, DEPTH), relevant) for name, matrix in scores.items()}
     report: dict[str, Any] = {
         "n": len(relevant),
-        "systems": {name: {m: _interval(v) for m, v in metrics.items()} for name, metrics in values.items()},
+        "systems": {name: {m: _interval(v, seed) for m, v in metrics.items()} for name, metrics in values.items()},
     }
     if {"teacher", "Rabtriever"} <= values.keys():
         teacher, student = values["teacher"], values["Rabtriever"]
-        report["retention"] = {m: _retention(student[m], teacher[m]) for m in teacher if teacher[m].any()}
+        report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in teacher if teacher[m].any()}
     return report
 
 
@@ -72,13 +73,13 @@ def retention_line(report: Mapping[str, Any]) -> str:
     return f"Rabtriever keeps of the teacher: {', '.join(parts)}."
 
 
-def _interval(values: np.ndarray) -> dict[str, float]:
-    low, high = bootstrap_interval(values)
+def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
+    low, high = bootstrap_interval(values, seed)
     return {"mean": float(values.mean()), "low": low, "high": high}
 
 
-def _retention(student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
-    low, high = bootstrap_ratio_interval(student, teacher)
+def _retention(student: np.ndarray, teacher: np.ndarray, seed: int) -> dict[str, float]:
+    low, high = bootstrap_ratio_interval(student, teacher, seed)
     return {"mean": float(student.mean() / teacher.mean()), "low": low, "high": high}
 
 

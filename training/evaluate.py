@@ -40,7 +40,9 @@ class EvaluationArguments:
     max_queries: int | None = field(
         default=None, metadata={"help": "Evaluate this many queries of each split, drawn with a fixed seed."}
     )
-    seed: int = field(default=0, metadata={"help": "Shared with the other stages; the draw of queries ignores it."})
+    seed: int = field(
+        default=0, metadata={"help": "Of the bootstrap intervals. The draw of queries is the same for all seeds."}
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether code from the models' repositories may run."}
     )
@@ -75,7 +77,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         reranker_system(models["teacher"], task.corpus),
         rabtriever_system(models["student"], task.corpus),
     ]
-    reports = [_evaluate_split(task, name, systems, arguments.max_queries, stage.folder) for name in arguments.splits]
+    reports = [
+        evaluate_split(task, name, systems, arguments.max_queries, arguments.seed, stage.folder)
+        for name in arguments.splits
+    ]
     text = "\n\n".join(f"{markdown_table(report, len(task.corpus))}\n\n{retention_line(report)}" for report in reports)
     text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
     write_text(stage.folder / "report.md", text)
@@ -93,13 +98,14 @@ def fixed_sample(split: Split, count: int | None) -> Split:
     return split.take(sorted(random.Random(13).sample(range(len(split)), count)))
 
 
-def _evaluate_split(
-    task: RetrievalTask, name: str, systems: list[System], max_queries: int | None, folder: Path
+def evaluate_split(
+    task: RetrievalTask, name: str, systems: list[System], max_queries: int | None, seed: int, folder: Path
 ) -> dict[str, Any]:
+    """Scores a split with every system and writes `<split>.json` and the scores of teacher and student to `folder`."""
     split = fixed_sample(task.split(name), max_queries)
     scores = {system.name: system.score(split.queries) for system in systems}
     report = {"task": task.name, "split": name, "documents": len(task.corpus)}
-    report |= evaluate_systems(scores, split.relevant)
+    report |= evaluate_systems(scores, split.relevant, seed)
     for system in systems:
         report["systems"][system.name]["milliseconds"] = system.milliseconds_per_query(split.queries)
     write_json(folder / f"{name}.json", report)

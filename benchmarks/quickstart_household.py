@@ -1,0 +1,81 @@
+"""The quickstart's promises, over seeds: time, memory, teacher quality, retention; and the full test splits.
+
+Usage:
+    python -m benchmarks.quickstart_household            # about half an hour on two cores
+    python -m benchmarks.quickstart_household --seeds 0
+
+Per seed: runs the quickstart in a process of its own, then scores all queries of both test splits.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel
+
+from benchmarks.results import bar, write_result
+from evaluation.systems import baselines, rabtriever_system, reranker_system
+from training.evaluate import evaluate_split
+from training.tasks.beir import load_beir
+
+SPLITS = ("test", "test_phrasing")
+
+
+def measure(seed: int, folder: Path) -> dict[str, Any]:
+    """One quickstart from nothing, and the full splits with its models."""
+    run = folder / f"household-seed{seed}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "training.quickstart", "--output_dir", str(run), "--seed", str(seed)]
+    subprocess.run(command, check=True)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    task = load_beir(run / "data")
+    teacher, student = (AutoModel.from_pretrained(run / stage / "model").eval() for stage in ("teacher", "student"))
+    systems = [
+        *baselines(task, "train"),
+        reranker_system(teacher, task.corpus),
+        rabtriever_system(student, task.corpus),
+    ]
+    full = run / "full-evaluation"
+    return {
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "peak_memory_gb": json.loads((run / "quickstart.json").read_text())["peak_memory_gb"],
+        "quickstart": json.loads((run / "evaluation" / "test.json").read_text()),
+        "full": {name: evaluate_split(task, name, systems, None, seed, full) for name in SPLITS},
+    }
+
+
+def main() -> None:
+    """Measures all seeds and writes the result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="where the runs go; must be new")
+    arguments = parser.parse_args()
+    rows = [measure(seed, arguments.runs) for seed in arguments.seeds]
+    bars = []
+    for row in rows:
+        report, seed = row["quickstart"], row["seed"]
+        teacher, kept = report["systems"]["teacher"]["success@1"], report["retention"]["success@1"]
+        n, label = report["n"], f"household test, seed {seed}"
+        bars += [
+            bar(f"teacher R@1, {label}", teacher["mean"], ">=", 0.90, n, (teacher["low"], teacher["high"])),
+            bar(f"student R@1 / teacher R@1, {label}", kept["mean"], ">=", 0.95, n, (kept["low"], kept["high"])),
+        ]
+    for name, key, limit in (("wall seconds", "seconds", 480), ("peak memory, GB", "peak_memory_gb", 4)):
+        bars.append(
+            bar(f"quickstart, median {name}", statistics.median(row[key] for row in rows), "<", limit, len(rows))
+        )
+    print(write_result("benchmarks.quickstart_household", {"seeds": arguments.seeds}, rows, bars))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""The form of result files: what was measured, how, on what, and whether the bars hold."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from training.files import write_json
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def bar(
+    name: str,
+    value: float | None,
+    op: str,
+    limit: float,
+    n: int,
+    interval: Sequence[float] | None = None,
+    why: str | None = None,
+) -> dict[str, Any]:
+    """One figure held against its bar.
+
+    Args:
+        name: what was measured, with its unit.
+        value: the measured figure; `None` if it could not be measured, with `why`.
+        op: `">="`, `"<="` or `"<"`.
+        limit: the bar.
+        n: how many queries, runs or repeats stand behind the value.
+        interval: its 95% interval.
+        why: why there is no value.
+    """
+    entry: dict[str, Any] = {"name": name, "value": value, "op": op, "limit": limit, "n": n}
+    if value is None:
+        return entry | {"why": why}
+    holds = {">=": value >= limit, "<=": value <= limit, "<": value < limit}[op]
+    return entry | {"holds": holds} | ({"interval": list(interval)} if interval else {})
+
+
+def write_result(
+    module: str, settings: dict[str, Any], rows: Sequence[dict[str, Any]], bars: Sequence[dict[str, Any]]
+) -> Path:
+    """Writes `results/<script name>.json` and returns its path.
+
+    Args:
+        module: the script's module, such as `benchmarks.quickstart_household`.
+        settings: what the run was called with.
+        rows: the measurements.
+        bars: the figures held against a bar.
+    """
+    name = module.rpartition(".")[2]
+    path = FOLDER / f"{name}.json"
+    write_json(
+        path,
+        {
+            "name": name,
+            "command": f"python -m {module}",
+            "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--", "*.py") else ""),
+            "machine": f"{os.cpu_count()} cores, {_processor()}, Python {sys.version.split()[0]}",
+            "date": date.today().isoformat(),
+            "settings": settings,
+            "rows": list(rows),
+            "bars": list(bars),
+        },
+    )
+    return path
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
