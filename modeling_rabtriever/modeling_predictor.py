@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import initialization as init
 
 from .configuration_rabtriever import RabtrieverConfig
 
@@ -29,14 +28,6 @@ class RabtrieverPredictor(nn.Module):
         whitened = config.feature_whitening
         self.query_whitening = nn.Linear(features, features) if whitened else None
         self.document_whitening = nn.Linear(features, features) if whitened else None
-
-    def initialize(self) -> None:
-        """Random weights of unit gain, whatever the width: k and d differ by orders of magnitude between recipes."""
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear | nn.Conv1d):
-                init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                if layer.bias is not None:
-                    init.zeros_(layer.bias)
 
     def query_factors(self, query_features: Tensor) -> Tensor:
         """`f(x_Q)`: `(n, features)` -> `(n, k)`."""

@@ -59,11 +59,15 @@ class RabtrieverModel(PromptedPreTrainedModel):
         self._freeze()
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, RabtrieverPredictor):
-            module.initialize()
-        elif isinstance(module, RabtrieverModel):
-            init.constant_(module.answer_head.weight, float("nan"))  # a model without its teacher's rows must not rank
+        if module is self.answer_head:
+            init.constant_(module.weight, float("nan"))  # a model without its teacher's rows must not rank
+        elif isinstance(module, nn.Linear | nn.Conv1d) and any(module is layer for layer in self.predictor.modules()):
+            # Unit gain whatever the width: k and d differ by orders of magnitude between recipes.
+            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,7 @@ Usage:
     python -m training.distill --config training/recipes/household.yaml --teacher path/or/hub-id --embedding_dim 256
 
 Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
-loads. Teacher states are kept in <output_dir>/states/<teacher and task>, for later runs on the same two.
+loads. Teacher states are kept in <output_dir>/states, one cache per teacher and task, for later runs on the same two.
 """
 
 import hashlib
@@ -32,6 +32,9 @@ class StudentArguments:
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
     )
+    states: str | None = field(
+        default=None, metadata={"help": "Folder of the caches of teacher states; default: <output_dir>/states."}
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether code from the teacher's repository may run."}
     )
@@ -55,7 +58,8 @@ class StudentArguments:
 
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig`."""
-        return {name: value for name, value in vars(self).items() if name not in ("teacher", "trust_remote_code")}
+        others = ("teacher", "states", "trust_remote_code")
+        return {name: value for name, value in vars(self).items() if name not in others}
 
 
 ARGUMENTS = (RunArguments, StudentArguments, RabtrieverDistillationConfig)
@@ -84,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         documents=task.corpus,
         train_dataset=judged_queries(task.split(run.train_split)),
         eval_dataset=judged_queries(task.split(run.dev_split)),
-        states_folder=output / "states" / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16],
+        states_folder=Path(student.states or output / "states")
+        / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16],
         args=config,
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())

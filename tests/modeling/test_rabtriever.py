@@ -64,6 +64,14 @@ def test_paper_predictor_is_equation_12(reranker: GenerativeRerankerModel) -> No
     assert sum(p.numel() for p in student.parameters() if p.requires_grad) == 2 * (32 * 32 + 32)
 
 
+def test_fresh_predictor_has_unit_gain_at_any_width(reranker: GenerativeRerankerModel) -> None:
+    for k in (8, 4096):
+        student = RabtrieverModel.from_teacher(reranker, embedding_dim=k, predictor_hidden_size=512)
+        for name in ("query_hidden", "query_output", "document_map", "output_map", "shift"):
+            weight = getattr(student.predictor, name).weight.flatten(1)
+            assert weight.std().item() == pytest.approx(weight.shape[1] ** -0.5, rel=0.15), name
+
+
 def test_heads_are_separate_query_mlps(reranker: GenerativeRerankerModel) -> None:
     """Head 1 of 2 reads nothing of head 2's hidden units."""
     student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, num_heads=2, predictor_hidden_size=5)
