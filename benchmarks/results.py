@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from training.files import write_json
+from modeling_rabtriever.files import write_json
 
 FOLDER = Path(__file__).parent / "results"
 

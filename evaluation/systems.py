@@ -10,10 +10,11 @@ from torch import Tensor
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.processing_rabtriever import TokenIds
 from training.tasks.beir import RetrievalTask
 
-# Prompts handed to the teacher at once: bounds the token lists held in memory.
-TEACHER_PROMPTS = 65536
+# Document tokens whose attention state the teacher holds at once, and keeps between calls.
+BLOCK_TOKENS, KEPT_TOKENS = 16_384, 131_072
 
 
 @dataclass(frozen=True)
@@ -51,19 +52,19 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
 
 
 def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str]) -> System:
-    """The teacher over the whole corpus: one pass per (query, document) pair."""
-    prefixes = reranker.processor.document_ids(corpus)
-    queries_per_block = max(1, TEACHER_PROMPTS // len(prefixes))
+    """The teacher over the whole corpus. The documents are read once and kept if `KEPT_TOKENS` allows it."""
+    sequences = reranker.processor.document_ids(corpus)
+    blocks: list[list[TokenIds]] = [[]]
+    for sequence in sequences:
+        if sum(map(len, blocks[-1])) + len(sequence) > BLOCK_TOKENS:
+            blocks.append([])
+        blocks[-1].append(sequence)
+    kept = sum(map(len, sequences)) <= KEPT_TOKENS
+    read = [reranker.read_prefixes(block) for block in blocks] if kept else []
 
-    @torch.no_grad()
     def score(queries: Sequence[str]) -> Tensor:
-        suffixes = reranker.processor.query_ids(queries)
-        blocks = []
-        for start in range(0, len(suffixes), queries_per_block):
-            block = suffixes[start : start + queries_per_block]
-            states = reranker.encode_prompts([prefix + suffix for suffix in block for prefix in prefixes])
-            blocks.append(reranker.log_odds(states).view(len(block), -1).cpu())
-        return torch.cat(blocks)
+        prefixes = read or (reranker.read_prefixes(block, progress=False) for block in blocks)
+        return torch.cat([reranker.score(queries, block).cpu() for block in prefixes], dim=1)
 
     return System("teacher", score, latency_queries=5)
 

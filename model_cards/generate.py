@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from evaluation.report import COLUMNS, NOTE, markdown_table, retention_line
-from training.files import write_text
+from modeling_rabtriever.files import write_text
 from training.tasks.beir import load_beir
 
 TEMPLATES = Path(__file__).parent

@@ -10,7 +10,14 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import GenerativeRerankerConfig
-from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
+from .modeling_prefix_cache import DocumentPrefixes, model_fingerprint, take_prefixes
+from .modeling_prompted import (
+    TOKEN_BUDGET,
+    PromptedPreTrainedModel,
+    RankedDocument,
+    last_token,
+    ranking,
+)
 from .processing_rabtriever import TokenIds
 
 # Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner
@@ -119,6 +126,102 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             `(len(prompts), d)` in the backbone's dtype, on the model's device, in the order given.
         """
         return self._map_prompts(lambda ids, mask: self(ids, mask).hidden_state, prompts, token_budget, progress)
+
+    def prefill(self, documents: Sequence[str], token_budget: int = TOKEN_BUDGET) -> DocumentPrefixes:
+        """Reads documents once, for `score` against any number of queries.
+
+        Keys and values of a token take `2 x layers x key-value heads x head size` numbers: 28 kB for a 0.5B Qwen2 in
+        bf16. `modeling_rabtriever.retrieval.PrefixFiles` keeps them on disk, where a corpus does not fit in memory.
+
+        Args:
+            documents: the texts.
+            token_budget: padded tokens per forward pass.
+
+        Returns:
+            The documents' attention state, in the order given, on the model's device.
+
+        Raises:
+            ValueError: a text is blank, or the backbone does not keep keys and values of every token.
+        """
+        return self.read_prefixes(self.processor.document_ids(documents), token_budget)
+
+    def read_prefixes(
+        self, sequences: Sequence[TokenIds], token_budget: int = TOKEN_BUDGET, progress: bool = True
+    ) -> DocumentPrefixes:
+        """As `prefill`, from prefix ids of the processor."""
+        fingerprint = model_fingerprint(self)
+        parts: list[DocumentPrefixes] = []
+        read = 0
+
+        def fill(rows: list[int]) -> Tensor:
+            nonlocal read
+            batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
+            out = self._run(self.backbone.base_model, **batch, use_cache=True)
+            parts.append(take_prefixes(out.past_key_values, **batch, model=fingerprint))
+            read += len(rows)
+            return torch.arange(read - len(rows), read)
+
+        places = self._map_rows(fill, [len(ids) for ids in sequences], token_budget, progress)
+        return DocumentPrefixes.concatenate(parts).select(places)
+
+    def encode_suffixes(
+        self,
+        prefixes: DocumentPrefixes,
+        rows: Sequence[int],
+        suffixes: Sequence[TokenIds],
+        token_budget: int = TOKEN_BUDGET,
+        progress: bool = True,
+    ) -> Tensor:
+        """States `h_{Q|D}` of prompts whose prefixes have been read before.
+
+        Args:
+            prefixes: from `prefill` of this very model.
+            rows: per prompt, the document's row in `prefixes`.
+            suffixes: per prompt, suffix ids from the processor.
+            token_budget: padded tokens, those of the prefixes included, per forward pass.
+            progress: whether a long call shows a bar.
+
+        Returns:
+            `(len(rows), d)` in the backbone's dtype, equal to `encode_prompts` of the joined prompts but for rounding.
+
+        Raises:
+            ValueError: the prefixes are another model's, or a row is out of range.
+        """
+        if prefixes.model != model_fingerprint(self):
+            raise ValueError("these prefixes were made by another model; accepted: those of this model's own prefill()")
+        if len(rows) != len(suffixes) or not all(0 <= row < len(prefixes) for row in rows):
+            raise ValueError(f"rows must name one of {len(prefixes)} documents for each of {len(suffixes)} suffixes")
+        documents = torch.tensor(rows)
+
+        def encode(batch_rows: list[int]) -> Tensor:
+            batch = self.processor.pad([suffixes[row] for row in batch_rows]).to(self.device)
+            prefix = prefixes.batch(documents[batch_rows], self.device)
+            return self._run(self.backbone.base_model, **batch, prefix=prefix).last_hidden_state[:, -1]
+
+        lengths = [prefixes.longest + len(ids) for ids in suffixes]
+        return self._map_rows(encode, lengths, token_budget, progress)
+
+    def score(
+        self, queries: Sequence[str], documents: Sequence[str] | DocumentPrefixes, token_budget: int = TOKEN_BUDGET
+    ) -> Tensor:
+        """Log-odds of every query against every document; each document is read once.
+
+        Args:
+            queries: `n` texts.
+            documents: `m` texts, or what `prefill` made of them.
+            token_budget: padded tokens per forward pass.
+
+        Returns:
+            `(n, m)` fp32, on the model's device.
+
+        Raises:
+            ValueError: a blank text, prefixes of another model, or a model without a processor.
+        """
+        suffixes = self.processor.query_ids(queries)
+        prefixes = documents if isinstance(documents, DocumentPrefixes) else self.prefill(documents, token_budget)
+        rows = [row for row in range(len(prefixes)) for _ in suffixes]
+        states = self.encode_suffixes(prefixes, rows, suffixes * len(prefixes), token_budget)
+        return self.log_odds(states).view(len(prefixes), len(suffixes)).T
 
     def predict(self, pairs: Sequence[tuple[str, str]], token_budget: int = TOKEN_BUDGET) -> Tensor:
         """Log-odds of (query, document) pairs.

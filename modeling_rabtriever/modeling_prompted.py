@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_rabtriever import GenerativeRerankerConfig
@@ -121,30 +121,53 @@ class PromptedPreTrainedModel(PreTrainedModel):
             self._processor.save_pretrained(save_directory)
 
     def _run(
-        self, backbone: Callable[..., Any], input_ids: Tensor, attention_mask: Tensor | None, **kwargs: Any
+        self,
+        backbone: Callable[..., Any],
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix: tuple[Cache, Tensor] | None = None,
+        **kwargs: Any,
     ) -> Any:
-        # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
+        """One pass; `prefix` is a cache of what was read before and its mask, `(batch, prefix length)`."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        if prefix is not None:
+            cache, prefix_mask = prefix
+            attention_mask = torch.cat([prefix_mask, attention_mask], dim=-1)
+            kwargs |= {"past_key_values": cache, "use_cache": True}
+        # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         return backbone(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=positions, use_cache=False, **kwargs
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            **{"use_cache": False, **kwargs},
         )
 
-    @torch.no_grad()
     def _map_prompts(
         self, compute: Callable[..., Tensor], sequences: Sequence[TokenIds], token_budget: int, progress: bool = True
     ) -> Tensor:
         """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given."""
+
+        def of_rows(rows: list[int]) -> Tensor:
+            batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
+            return compute(batch["input_ids"], batch["attention_mask"])
+
+        return self._map_rows(of_rows, [len(ids) for ids in sequences], token_budget, progress)
+
+    @torch.no_grad()
+    def _map_rows(
+        self, compute: Callable[[list[int]], Tensor], lengths: Sequence[int], token_budget: int, progress: bool
+    ) -> Tensor:
+        """Applies `compute(rows) -> (len(rows), ...)` to batches of rows of like length; results in row order."""
         was_training = self.training
         self.eval()
         parts: list[Tensor] = []
         order: list[int] = []
-        silent = not progress or len(sequences) < PROGRESS_FROM
-        bar = logging.tqdm(total=len(sequences), disable=silent, unit="text")
-        for rows in batches_by_length([len(ids) for ids in sequences], token_budget):
-            batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
-            parts.append(compute(batch["input_ids"], batch["attention_mask"]))
+        silent = not progress or len(lengths) < PROGRESS_FROM
+        bar = logging.tqdm(total=len(lengths), disable=silent, unit="text")
+        for rows in batches_by_length(lengths, token_budget):
+            parts.append(compute(rows))
             order.extend(rows)
             bar.update(len(rows))
         bar.close()

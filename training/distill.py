@@ -17,8 +17,8 @@ from datasets import Dataset
 from transformers import AutoModel, set_seed
 
 from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.files import write_json
 from training.distillation_trainer import RabtrieverDistillationConfig, RabtrieverDistillationTrainer
-from training.files import write_json
 from training.recipe import parse_stage
 from training.stages import StageFolder, model_digest
 from training.tasks.beir import Split, load_beir

@@ -14,8 +14,8 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.files import write_tensors
 from training.candidates import positives_and_uniform, sample_from_student
-from training.files import write_tensors
 from training.losses import answer_reverse_kl, check_finite, hidden_state_mse, listwise_reverse_kl
 from training.teacher_states import TeacherStates, cached_features
 

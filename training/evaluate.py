@@ -18,7 +18,7 @@ from transformers import AutoModel
 from evaluation.report import NOTE, evaluate_systems, markdown_table, retention_line
 from evaluation.systems import System, baselines, rabtriever_system, reranker_system
 from model_cards.generate import write_cards
-from training.files import write_json, write_tensors, write_text
+from modeling_rabtriever.files import write_json, write_tensors, write_text
 from training.recipe import parse_stage
 from training.stages import StageFolder, model_digest
 from training.tasks.beir import RetrievalTask, Split, load_beir

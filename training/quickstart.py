@@ -25,9 +25,9 @@ from transformers.utils import logging
 
 from evaluation.plots import student_against_teacher, training_curves
 from evaluation.report import NOTE, markdown_table, retention_line
+from modeling_rabtriever.files import write_json
 from training import pipeline
 from training.evaluate import fixed_sample
-from training.files import write_json
 from training.tasks.beir import RetrievalTask, load_beir
 from training.tasks.household import write_household
 

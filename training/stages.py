@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from training.files import write_json
+from modeling_rabtriever.files import write_json
 
 # Settings that change how a run is watched, stored or split over devices, not what comes out of it.
 _NOT_RESULTS = (

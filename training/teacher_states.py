@@ -17,9 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training.files import write_json, write_tensors
+from modeling_rabtriever.files import write_json, write_tensors
 
 SHARD_PAIRS = 8192
+PREFIX_TOKENS = 16_384  # document tokens whose attention state is held at once
 
 
 class TeacherStates:
@@ -77,9 +78,7 @@ class TeacherStates:
             return 0
         with tqdm(total=len(missing), desc="teacher states", unit="pair", disable=len(missing) < SHARD_PAIRS) as bar:
             for keys in missing.split(SHARD_PAIRS):
-                pairs = [divmod(key, len(self._prefixes)) for key in keys.tolist()]
-                prompts = [self._prefixes[document] + self._suffixes[query] for query, document in pairs]
-                states = self.teacher.encode_prompts(prompts, progress=False)
+                states = self._encode(keys)
                 path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
                 tensors = {"keys": keys, "logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
                 if not torch.isfinite(tensors["logits"]).all():
@@ -113,8 +112,24 @@ class TeacherStates:
             states[here] = self._shards[shard][slots[here] - self._starts[shard]].float()
         return states
 
+    def _encode(self, keys: Tensor) -> Tensor:
+        # Keys are sorted, so the pairs of a document follow each other and it is read once per block.
+        documents, queries = keys // len(self._suffixes), keys % len(self._suffixes)
+        asked, rows = documents.unique_consecutive(return_inverse=True)
+        lengths = torch.tensor([len(self._prefixes[document]) for document in asked.tolist()])
+        block_of = (lengths.cumsum(0) - lengths) // PREFIX_TOKENS
+        states = []
+        for block in block_of.unique().tolist():
+            here = (block_of == block).nonzero()[:, 0]
+            prefixes = self.teacher.read_prefixes([self._prefixes[asked[row]] for row in here], progress=False)
+            pairs = (block_of[rows] == block).nonzero()[:, 0]
+            suffixes = [self._suffixes[query] for query in queries[pairs].tolist()]
+            local = (rows[pairs] - here[0]).tolist()
+            states.append(self.teacher.encode_suffixes(prefixes, local, suffixes, progress=False))
+        return torch.cat(states)
+
     def _key(self, queries: Tensor, documents: Tensor) -> Tensor:
-        return queries * len(self._prefixes) + documents
+        return documents * len(self._suffixes) + queries
 
     def _find(self, queries: Tensor, documents: Tensor) -> Tensor:
         keys = self._key(queries, documents)

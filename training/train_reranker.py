@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.files import write_json
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
-from training.files import write_json
 from training.pairs import PairGroups, draw_groups, pair_dataset
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig

@@ -36,10 +36,16 @@ def test_logistic_regression_learns_labels_from_words(task: RetrievalTask) -> No
     assert (scores[:, 12:] == -torch.inf).all()  # never relevant in training
 
 
+@pytest.mark.parametrize("kept_tokens", [0, 10_000])
 def test_all_systems_score_the_whole_corpus(
-    task: RetrievalTask, reranker: GenerativeRerankerModel, student: RabtrieverModel, monkeypatch: pytest.MonkeyPatch
+    task: RetrievalTask,
+    reranker: GenerativeRerankerModel,
+    student: RabtrieverModel,
+    kept_tokens: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evaluation.systems.TEACHER_PROMPTS", 30)  # two queries per block
+    monkeypatch.setattr("evaluation.systems.BLOCK_TOKENS", 50)  # a few documents per block
+    monkeypatch.setattr("evaluation.systems.KEPT_TOKENS", kept_tokens)
     queries = task.split("test").queries[:5]
     systems = [
         *baselines(task, "train"),

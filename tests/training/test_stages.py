@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.files import write_json, write_text
+from modeling_rabtriever.files import write_json, write_text
 from training.stages import StageFolder, model_digest
 
 

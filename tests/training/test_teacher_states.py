@@ -33,7 +33,7 @@ def test_states_are_the_teachers(states: TeacherStates, reranker: GenerativeRera
 
 def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyPatch) -> None:
     states.ask(*PAIRS.T)
-    monkeypatch.setattr(states.teacher, "encode_prompts", lambda *_, **__: pytest.fail("the teacher was asked again"))
+    monkeypatch.setattr(states.teacher, "encode_suffixes", lambda *_, **__: pytest.fail("the teacher was asked again"))
     assert states.ask(*PAIRS.flip(0).T) == 0
     assert states.ask(*torch.cat([PAIRS, PAIRS]).T) == 0
     assert len(states) == 5
@@ -52,25 +52,36 @@ def test_an_interrupted_run_keeps_its_finished_shards(
 ) -> None:
     monkeypatch.setattr(teacher_states, "SHARD_PAIRS", 2)
     states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    encode, calls = reranker.encode_prompts, []
+    encode, calls = reranker.encode_suffixes, []
 
-    def killed_in_the_second_shard(prompts: Any, **options: Any) -> torch.Tensor:
-        calls.append(len(prompts))
-        if len(calls) == 2:
+    def killed_in_the_second_shard(prefixes: Any, rows: Any, suffixes: Any, **options: Any) -> torch.Tensor:
+        calls.append(len(rows))
+        if sum(calls) > 2:
             raise KeyboardInterrupt
-        return encode(prompts, **options)
+        return encode(prefixes, rows, suffixes, **options)
 
-    monkeypatch.setattr(reranker, "encode_prompts", killed_in_the_second_shard)
+    monkeypatch.setattr(reranker, "encode_suffixes", killed_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
         states.ask(*PAIRS.T)
     (tmp_path / ".pairs-000001.safetensors.123.tmp").write_bytes(b"half a shard")  # what a killed process leaves
-    monkeypatch.setattr(reranker, "encode_prompts", encode)
+    monkeypatch.setattr(reranker, "encode_suffixes", encode)
     resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     assert len(resumed) == 2
     assert resumed.ask(*PAIRS.T) == 3
     expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
     torch.testing.assert_close(resumed.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(reranker.log_odds(resumed.hidden_states(*PAIRS.T)), expected, atol=1e-5, rtol=0)
+
+
+def test_blocks_of_documents_change_nothing(
+    reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_states, "PREFIX_TOKENS", 12)
+    queries, documents = torch.cartesian_prod(torch.arange(len(QUERIES)), torch.arange(len(DOCUMENTS))).T
+    states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    assert states.ask(queries, documents) == len(QUERIES) * len(DOCUMENTS)
+    expected = reranker.predict([(query, document) for query in QUERIES for document in DOCUMENTS])
+    torch.testing.assert_close(states.logits(queries, documents), expected, atol=1e-5, rtol=0)
 
 
 def test_half_precision_states(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:

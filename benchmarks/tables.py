@@ -1,0 +1,108 @@
+"""Writes the tables of README.md from `results/`, so that no published number is typed by hand.
+
+Usage:
+    python -m benchmarks.tables            # rewrites what lies between <!-- results:NAME --> and <!-- /results -->
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import FOLDER
+from modeling_rabtriever.files import write_text
+
+README = Path(__file__).parent.parent / "README.md"
+MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
+
+
+def render(text: str, folder: Path = FOLDER) -> str:
+    """`text` with every marked place filled from the result file of its name.
+
+    Args:
+        text: Markdown with `<!-- results:NAME -->` and `<!-- /results -->` on lines of their own.
+        folder: of the result files.
+
+    Raises:
+        ValueError: a marker names a result without a table.
+        FileNotFoundError: a marker names a result that has not been measured.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match[2]
+        if name not in TABLES:
+            raise ValueError(f"results:{name} has no table; accepted: {', '.join(TABLES)}")
+        result = json.loads((folder / f"{name}.json").read_text())
+        source = f"`{result['command']}`, {result['date']}, {result['machine'].split(',')[0]}"
+        return f"{match[1]}\n{TABLES[name](result)}\n\nSource: {source}.\n{match[4]}"
+
+    return MARKER.sub(fill, text)
+
+
+def quickstart_household(result: Mapping[str, Any]) -> str:
+    """Both full test splits of the household task, mean over seeds."""
+    parts = [
+        reports_table([row["full"][split] for row in result["rows"]], f"household, `{split}`")
+        for split in ("test", "test_phrasing")
+    ]
+    return "\n\n".join(parts)
+
+
+def evaluation_esconv(result: Mapping[str, Any]) -> str:
+    """ESConv's test split, mean over seeds."""
+    return reports_table([row["test"] for row in result["rows"]], "ESConv, `test`")
+
+
+def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
+    """Means over the reports of several seeds; in brackets the mean of the seeds' 95% intervals.
+
+    Args:
+        reports: as `evaluation.report.evaluate_systems` gives them, one per seed.
+        title: what was measured.
+    """
+    head = f"{title}: n = {reports[0]['n']:,}, {reports[0]['documents']} documents, {len(reports)} seed(s)"
+    lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+    for system in reports[0]["systems"]:
+        cells = []
+        for metric in METRICS:
+            mean, low, high = (
+                100 * float(np.mean([report["systems"][system][metric][part] for report in reports]))
+                for part in ("mean", "low", "high")
+            )
+            cells.append(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    kept = [report["retention"]["success@1"]["mean"] for report in reports]
+    seeds = ", ".join(f"{ratio:.3f}" for ratio in kept)
+    return "\n".join([*lines, "", f"Rabtriever's R@1 over its teacher's, seed by seed: {seeds}."])
+
+
+def student_household(result: Mapping[str, Any]) -> str:
+    """One line per ablation: R@1 on both splits and retention."""
+    first = result["rows"][0]
+    lines = [
+        f"| one teacher, one change at a time | R@1 dev (n = {first['dev']['n']:,}) | "
+        f"R@1 test (n = {first['test']['n']:,}) | of the teacher's, test | seeds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        dev, test = row["dev"], row["test"]
+        interval = f"[{100 * test['low']:.1f}, {100 * test['high']:.1f}]"
+        lines.append(
+            f"| {row['row']} | {100 * dev['success@1']:.1f} | {100 * test['success@1']:.1f} {interval} | "
+            f"{test['retention']:.3f} | {row['seeds']} |"
+        )
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "quickstart_household": quickstart_household,
+    "student_household": student_household,
+    "evaluation_esconv": evaluation_esconv,
+}
+
+if __name__ == "__main__":
+    write_text(README, render(README.read_text()))

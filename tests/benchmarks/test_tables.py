@@ -1,0 +1,36 @@
+import json
+
+import pytest
+
+from benchmarks.results import FOLDER, bar
+from benchmarks.tables import README, TABLES, render
+
+
+def test_readme_says_what_was_measured():
+    assert render(README.read_text()) == README.read_text()
+
+
+def test_tables_come_from_the_files(tmp_path):
+    result = json.loads((FOLDER / "evaluation_esconv.json").read_text())
+    for row in result["rows"]:
+        row["test"]["systems"]["teacher"]["success@1"] |= {"mean": 0.1234, "low": 0.1, "high": 0.2}
+    (tmp_path / "evaluation_esconv.json").write_text(json.dumps(result))
+    text = render("a\n<!-- results:evaluation_esconv -->\nold\n<!-- /results -->\nb", tmp_path)
+    assert "12.3 [10.0, 20.0]" in text
+    assert "old" not in text
+    assert text.startswith("a\n") and text.endswith("\nb")
+
+
+def test_unknown_and_unmeasured_results_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="results:nothing has no table"):
+        render("<!-- results:nothing -->\n<!-- /results -->")
+    with pytest.raises(FileNotFoundError):
+        render(f"<!-- results:{next(iter(TABLES))} -->\n<!-- /results -->", tmp_path)
+
+
+def test_bars():
+    assert bar("x", 4.0, ">=", 3.5, 5)["holds"] is True
+    assert bar("x", 3.0, "<", 3.0, 5)["holds"] is False
+    assert bar("x", None, ">=", 3.5, 0, why="no GPU") == {
+        "name": "x", "value": None, "op": ">=", "limit": 3.5, "n": 0, "why": "no GPU"
+    }  # fmt: skip

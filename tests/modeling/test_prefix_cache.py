@@ -1,0 +1,113 @@
+"""Documents read once: the same scores as the full pass, whatever the batch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel
+from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
+from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
+
+
+def full_scores(reranker, queries, documents):
+    return torch.stack([reranker.predict([(query, document) for document in documents]) for query in queries])
+
+
+@pytest.mark.parametrize("token_budget", [1, 64, 8192])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_the_full_pass(make_reranker, family, token_budget):
+    reranker = make_reranker(family)
+    expected = full_scores(reranker, QUERIES, DOCUMENTS)
+    assert expected.std() > 0.1
+    prefixes = reranker.prefill(DOCUMENTS, token_budget)
+    torch.testing.assert_close(reranker.score(QUERIES, prefixes, token_budget), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS, token_budget), expected, atol=1e-5, rtol=0)
+
+
+def test_eager_attention_and_train_mode(make_reranker):
+    reranker = make_reranker()
+    expected = full_scores(reranker, QUERIES, DOCUMENTS)
+    reranker.set_attn_implementation("eager")
+    reranker.train()
+    reranker.activation_checkpointing_enable()  # in train mode it would drop the cache, and the document with it
+    torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
+    assert reranker.training
+
+
+def test_absolute_positions(make_reranker):
+    # Rotary positions hide a constant shift; learned absolute ones do not.
+    processor = make_reranker().processor
+    vocabulary = len(processor.tokenizer)
+    config = AutoConfig.for_model(
+        "gpt2", vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.2
+    )
+    answers = {"true_token_id": processor.true_token_id, "false_token_id": processor.false_token_id}
+    reranker = GenerativeRerankerModel(GenerativeRerankerConfig(text_config=config, **answers)).eval()
+    reranker.processor = processor
+    expected = full_scores(reranker, QUERIES, DOCUMENTS)
+    torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
+
+
+def test_sliding_window_shorter_than_the_document_is_refused(make_reranker, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "mistral", {"num_key_value_heads": 2})
+    wide = make_reranker("mistral", sliding_window=64)
+    expected = full_scores(wide, QUERIES, DOCUMENTS)
+    torch.testing.assert_close(wide.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="full attention"):
+        make_reranker("mistral", sliding_window=3).score(QUERIES, DOCUMENTS)
+
+
+def test_encode_suffixes_takes_any_pairs(reranker):
+    prefixes = reranker.prefill(DOCUMENTS)
+    suffixes = reranker.processor.query_ids(QUERIES)
+    rows, queries = [3, 0, 3, 1, 2], [0, 2, 1, 1, 0]
+    found = reranker.encode_suffixes(prefixes, rows, [suffixes[query] for query in queries], token_budget=70)
+    prompts = [reranker.processor.document_ids(DOCUMENTS)[r] + suffixes[q] for r, q in zip(rows, queries, strict=True)]
+    torch.testing.assert_close(found, reranker.encode_prompts(prompts), atol=1e-5, rtol=0)
+
+
+def test_parts_describe_themselves(reranker):
+    prefixes = reranker.prefill(DOCUMENTS)
+    ids = reranker.processor.document_ids(DOCUMENTS)
+    assert len(prefixes) == len(DOCUMENTS)
+    assert [prefixes.token_ids(row) for row in range(len(prefixes))] == ids
+    assert prefixes.longest == max(map(len, ids))
+    tokens = sum(map(len, ids))
+    assert prefixes.nbytes == tokens * 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, head size, fp32
+    again = DocumentPrefixes.from_tensors(prefixes.tensors(), prefixes.model)
+    torch.testing.assert_close(reranker.score(QUERIES, again), reranker.score(QUERIES, prefixes))
+    both = DocumentPrefixes.concatenate([prefixes.select(torch.tensor([2])), prefixes])
+    scores = reranker.score(QUERIES, both)
+    torch.testing.assert_close(scores[:, 0], scores[:, 3], atol=1e-5, rtol=0)
+    assert prefixes.to("cpu").nbytes == prefixes.nbytes
+
+
+def test_other_models_prefixes_are_refused(make_reranker):
+    reranker, other = make_reranker(), make_reranker()
+    prefixes = reranker.prefill(DOCUMENTS)
+    other.score(QUERIES, prefixes)  # equal weights: the same model
+    with torch.no_grad():
+        other.backbone.get_input_embeddings().weight.mul_(1.001)
+    with pytest.raises(ValueError, match="another model"):
+        other.score(QUERIES, prefixes)
+
+
+def test_bad_input(reranker):
+    prefixes = reranker.prefill(DOCUMENTS)
+    suffixes = reranker.processor.query_ids(QUERIES)
+    with pytest.raises(ValueError, match="one of 4 documents"):
+        reranker.encode_suffixes(prefixes, [4, 0, 0], suffixes)
+    with pytest.raises(ValueError, match="for each of 3 suffixes"):
+        reranker.encode_suffixes(prefixes, [0], suffixes)
+    for documents in ([], [" "]):
+        with pytest.raises(ValueError, match="documents"):
+            reranker.prefill(documents)
+    tensors = prefixes.tensors()
+    with pytest.raises(ValueError, match="accepted: the parts"):
+        DocumentPrefixes.from_tensors({"starts": tensors["starts"]}, "x")
+    with pytest.raises(ValueError, match="do not describe"):
+        DocumentPrefixes.from_tensors({**tensors, "lengths": tensors["lengths"] + 100}, "x")
+    with pytest.raises(ValueError, match="do not describe"):
+        DocumentPrefixes.from_tensors(replace(prefixes, input_ids=prefixes.input_ids[:-1]).tensors(), "x")
