@@ -36,7 +36,7 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    task = load_beir(run / "data")
+    task = load_beir(run / "data" / "household")
     teacher, student = (AutoModel.from_pretrained(run / stage / "model").eval() for stage in ("teacher", "student"))
     systems = [
         *baselines(task, "train"),

@@ -47,7 +47,14 @@ def measure(name: str, changes: dict[str, str], seed: int, run: Path, task: Retr
         settings["embedding_dim"] = "null"
     flags = [item for key, value in settings.items() for item in (f"--{key}", *value.split())]
     folder = run / "ablation" / f"{list(ROWS).index(name):02d}-seed{seed}"
-    shared = ["--config", RECIPE, "--data", str(run / "data"), "--teacher", str(run / "teacher" / "model")]
+    shared = [
+        "--config",
+        RECIPE,
+        "--data",
+        str(run / "data" / "household"),
+        "--teacher",
+        str(run / "teacher" / "model"),
+    ]
     places = ["--output_dir", str(folder), "--states", str(run / "ablation" / "states"), "--seed", str(seed)]
     student = AutoModel.from_pretrained(distill.main([*shared, *places, *flags])).eval()
     return values(rabtriever_system(student, task.corpus), task)
@@ -68,7 +75,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished quickstart run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
-    task = load_beir(arguments.run / "data")
+    task = load_beir(arguments.run / "data" / "household")
     teacher = AutoModel.from_pretrained(arguments.run / "teacher" / "model").eval()
     reference = values(reranker_system(teacher, task.corpus), task)
     rows: list[dict[str, Any]] = [{"row": "teacher", "seeds": 1, **summary([reference], reference)}]

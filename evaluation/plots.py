@@ -65,11 +65,11 @@ def student_against_teacher(
 def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:
     losses = [(record["step"], record["loss"]) for record in log if "loss" in record]
     qualities = [(record["step"], record[quality]) for record in log if quality in record]
-    panel.plot(*zip(*losses, strict=True), color="C0", label="training loss")
-    panel.set(title=title, xlabel="step", ylabel="training loss", yscale="log")
+    panel.plot(*zip(*losses, strict=True), color="C0")
+    panel.set(title=title, xlabel="step", yscale="log")
+    panel.set_ylabel("training loss", color="C0")
     twin = panel.twinx()
     if qualities:
-        twin.plot(*zip(*qualities, strict=True), color="C1", marker="o", markersize=3, label=quality_label)
-    twin.set(ylabel=quality_label, ylim=(0, 1.02))
-    lines = [*panel.get_lines(), *twin.get_lines()]
-    panel.legend(lines, [line.get_label() for line in lines], frameon=False, loc="center right")
+        twin.plot(*zip(*qualities, strict=True), color="C1", marker="o", markersize=3)
+    twin.set(ylim=(0, 1.02))
+    twin.set_ylabel(quality_label, color="C1")

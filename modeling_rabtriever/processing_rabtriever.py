@@ -1,7 +1,8 @@
 """The prompt: text in, token ids out. Everything that decides what the model reads lives here and is saved with it."""
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from transformers import ProcessorMixin
@@ -25,10 +26,10 @@ class RabtrieverProcessor(ProcessorMixin):
     """Turns documents into prompt prefixes and queries into prompt suffixes.
 
     The document comes first, so under causal attention its states do not depend on the query. That holds only if prefix
-    and suffix are tokenised apart and joined as ids, which is what this class does: a template is cut at its
-    placeholder, each piece is tokenised on its own, and a text is cut to its limit before the pieces are joined.
-    Template, instruction and answer position are therefore never truncated. Special tokens written inside a document or
-    a query are read as plain text.
+    and suffix are tokenised apart and joined as ids, which is what this class does. Within each, text and template are
+    tokenised as the running text they form, so that other engines, which render the prompt as one string, read the same
+    tokens. A text that is too long is cut before it is put into the template: template, instruction and answer position
+    are never truncated. Special tokens written inside a document or a query are read as plain text.
 
     Args:
         tokenizer: the backbone's tokenizer.
@@ -37,15 +38,16 @@ class RabtrieverProcessor(ProcessorMixin):
         instruction: the question put to the model; stands where `query_template` says `{instruction}`.
         document_template: text of the prefix, with `{document}` once.
         query_template: text of the suffix, with `{query}` once; its last token is the answer position.
-        max_document_length: tokens kept of a document (from its start).
-        max_query_length: tokens kept of a query.
+        max_document_length: tokens kept of a document (from its start), those of the template not counted.
+        max_query_length: tokens kept of a query, those of the template not counted.
         query_truncation_side: which end of an over-long query is dropped: `"right"` keeps the start, `"left"` the end
             (right for chats, whose last turn matters most).
         chat_template: accepted because `ProcessorMixin` passes it on; not used.
 
     Raises:
         ValueError: an answer is not exactly one token, both answers are the same token, a template lacks its
-            placeholder, or a limit is not a whole number of at least 1.
+            placeholder, a limit is not a whole number of at least 1, or the tokenizer is not a fast one (offsets are
+            needed to cut texts).
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class RabtrieverProcessor(ProcessorMixin):
         if query_truncation_side not in SIDES:
             raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {', '.join(SIDES)}")
         self.query_truncation_side = query_truncation_side
-        self._split("document_template", document_template, "{document}")
-        self._split("query_template", query_template, "{query}")
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")
+        self._document_frame()
+        self._query_frame()
         if self.true_token_id == self.false_token_id:
             raise ValueError(f"true_answer and false_answer are both token {self.true_token_id}; they must differ")
 
@@ -107,10 +111,8 @@ class RabtrieverProcessor(ProcessorMixin):
     @property
     def max_pair_length(self) -> int:
         """Tokens of the longest prompt this processor can produce: both limits plus the templates."""
-        start, document_end = self._document_frame()
-        query_start, query_end = self._query_frame()
-        templates = len(start) + len(document_end) + len(query_start) + len(query_end)
-        return templates + self.max_document_length + self.max_query_length
+        frames = self._document_frame().size + self._query_frame().size
+        return frames + self.max_document_length + self.max_query_length
 
     def document_ids(self, documents: Texts) -> list[TokenIds]:
         """Token ids of the prompt prefix of each document.
@@ -118,10 +120,7 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: the list is empty, or an item is not a string or is blank.
         """
-        start, end = self._document_frame()
-        space = _space_before("{document}", self.document_template)
-        contents = self._content_ids([space + text for text in _checked("documents", documents)])
-        return [start + ids[: self.max_document_length] + end for ids in contents]
+        return self._fill(self._document_frame(), _checked("documents", documents), self.max_document_length, "right")
 
     def query_ids(self, queries: Texts) -> list[TokenIds]:
         """Token ids of the prompt suffix of each query; the last one is the answer position.
@@ -129,13 +128,8 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: the list is empty, or an item is not a string or is blank.
         """
-        start, end = self._query_frame()
-        space = _space_before("{query}", self.query_template)
-        kept = slice(-self.max_query_length, None)
-        if self.query_truncation_side == "right":
-            kept = slice(self.max_query_length)
-        contents = self._content_ids([space + text for text in _checked("queries", queries)])
-        return [start + ids[kept] + end for ids in contents]
+        texts = _checked("queries", queries)
+        return self._fill(self._query_frame(), texts, self.max_query_length, self.query_truncation_side)
 
     def pad(self, sequences: Sequence[TokenIds]) -> BatchFeature:
         """Left-pads to the longest: `input_ids` and `attention_mask`, int64 `(batch, longest)`.
@@ -175,26 +169,56 @@ class RabtrieverProcessor(ProcessorMixin):
             raise ValueError(f"{len(suffixes)} queries and {len(prefixes)} documents; pairs need as many of each")
         return self.pad([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)])
 
-    def _document_frame(self) -> tuple[TokenIds, TokenIds]:
-        before, after = self._split("document_template", self.document_template, "{document}")
-        return self._beginning_of_text() + self._template_ids(before), self._template_ids(after)
+    def _document_frame(self) -> "_Frame":
+        frame = self._frame("document_template", self.document_template, "{document}")
+        return frame._replace(start=self._beginning_of_text() + frame.start)
 
-    def _query_frame(self) -> tuple[TokenIds, TokenIds]:
-        before, after = self._split("query_template", self.query_template, "{query}")
-        return self._template_ids(before), self._template_ids(after.replace("{instruction}", self.instruction))
+    def _query_frame(self) -> "_Frame":
+        return self._frame("query_template", self.query_template, "{query}")
 
-    @staticmethod
-    def _split(name: str, template: str, placeholder: str) -> tuple[str, str]:
+    def _frame(self, name: str, template: str, placeholder: str) -> "_Frame":
         if not isinstance(template, str) or template.count(placeholder) != 1:
             raise ValueError(f"{name} is {template!r}; accepted: a text that holds {placeholder} exactly once")
-        before, _, after = template.partition(placeholder)
-        return before.rstrip(" "), after
+        before, after = template.split(placeholder)
+        after = after.replace("{instruction}", self.instruction)
+        # Templates are the model owner's own words: special tokens in them are meant as such, and nothing merges
+        # across them. Between the text and the nearest special token everything is plain.
+        special = "|".join(
+            re.escape(token) for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
+        )
+        marks = list(re.finditer(special, before)) if special else []
+        head = marks[-1].end() if marks else 0
+        mark = re.search(special, after) if special else None
+        tail = mark.start() if mark else len(after)
+        start, end = self._template_ids(before[:head]), self._template_ids(after[tail:])
+        head_text, tail_text = before[head:], after[:tail]
+        size = sum(map(len, (start, end, self._template_ids(head_text), self._template_ids(tail_text))))
+        return _Frame(start, head_text, tail_text, end, size)
+
+    def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:
+        filled = self._plain_ids([frame.head + text + frame.tail for text in texts])
+        longest = frame.size + limit - len(frame.start) - len(frame.end)
+        for row, text in enumerate(texts):
+            kept = limit
+            while len(filled[row]) > longest and kept > 0:
+                cut = self._cut(text, kept, side)
+                filled[row] = self._plain_ids([frame.head + cut + frame.tail])[0]
+                kept -= 1  # only where the cut left part of a character, or met the template in more tokens
+        return [frame.start + ids + frame.end for ids in filled]
+
+    def _cut(self, text: str, count: int, side: str) -> str:
+        """The first (or, for `side="left"`, the last) `count` tokens of a text, as text."""
+        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
+        if len(spans) <= count:
+            return text
+        return text[spans[-count][0] :] if side == "left" else text[: spans[count - 1][1]]
 
     def _template_ids(self, text: str) -> TokenIds:
-        # Templates are the model owner's own words: special tokens in them are meant as such.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
-    def _content_ids(self, texts: list[str]) -> list[TokenIds]:
+    def _plain_ids(self, texts: list[str]) -> list[TokenIds]:
         encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
         return [list(ids) for ids in encoded["input_ids"]]
 
@@ -213,16 +237,20 @@ class RabtrieverProcessor(ProcessorMixin):
         return ids[0]
 
 
+class _Frame(NamedTuple):
+    """A template around its text: ids up to the last special token before it, plain words, ids from the next one on."""
+
+    start: TokenIds
+    head: str
+    tail: str
+    end: TokenIds
+    size: int  # tokens without the text
+
+
 def _limit(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
     return value
-
-
-def _space_before(placeholder: str, template: str) -> str:
-    # "Document: {document}" is tokenised as "Document:" + " text", as a language model has seen it in running text.
-    before = template.partition(placeholder)[0]
-    return before[len(before.rstrip(" ")) :]
 
 
 def _checked(name: str, texts: Any) -> list[str]:

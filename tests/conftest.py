@@ -13,11 +13,11 @@ from typing import Any
 import datasets
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, Qwen2Tokenizer
 from transformers.utils import logging
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from training.backbone import train_tokenizer
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()
@@ -34,30 +34,17 @@ QUERIES = ["I spilled my drink", "it is dark up here", "I cannot reach the shelf
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.train_from_iterator(
-        [*DOCUMENTS, *QUERIES, "Document: Query: yes no Relevant"] * 5,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<pad>", "<T>", "<F>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", additional_special_tokens=["<T>", "<F>"], padding_side="left"
-    )
+def tokenizer() -> Qwen2Tokenizer:
+    return train_tokenizer([*DOCUMENTS, *QUERIES, "Document: Query: yes no Relevant"] * 5, 400, ("<T>", "<F>"))
 
 
 @pytest.fixture
-def processor(tokenizer: PreTrainedTokenizerFast) -> RabtrieverProcessor:
+def processor(tokenizer: Qwen2Tokenizer) -> RabtrieverProcessor:
     return RabtrieverProcessor(tokenizer, instruction="Relevant:", max_document_length=16, max_query_length=16)
 
 
 @pytest.fixture
-def text_config(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
+def text_config(tokenizer: Qwen2Tokenizer) -> Callable[..., Any]:
     def make(family: str = "qwen2", **changes: Any) -> Any:
         sizes = {
             "vocab_size": len(tokenizer),

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast, set_seed
+from tokenizers import pre_tokenizers, trainers
+from transformers import AutoConfig, AutoTokenizer, Qwen2Tokenizer, set_seed
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
@@ -95,22 +95,25 @@ def build_reranker(
     return reranker
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of at most `vocab_size` tokens, with padding and the two answers as special tokens."""
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocab_size,
-            special_tokens=["<pad>", *answers],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens that splits text as Qwen2's does.
+
+    The answers become special tokens. The class is Qwen2's because `AutoTokenizer` insists on it for `qwen2` models.
+    """
+    blank = Qwen2Tokenizer(extra_special_tokens=list(answers), padding_side="left")
+    backend = blank.backend_tokenizer
+    special = ["<|endoftext|>", *answers]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", additional_special_tokens=list(answers), padding_side="left"
+    backend.train_from_iterator(texts, trainer)
+    learned = json.loads(backend.to_str())["model"]
+    merges = [tuple(merge) for merge in learned["merges"]]
+    return Qwen2Tokenizer(
+        vocab=learned["vocab"], merges=merges, extra_special_tokens=list(answers), padding_side="left"
     )
 
 

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if "--output_dir" not in flags:
         flags += ["--output_dir", "runs/household"]
     run = Path(flags[flags.index("--output_dir") + 1])
-    data = write_household(run / "data")
+    data = write_household(run / "data" / "household")
     pipeline.main(["--config", str(RECIPE), "--data", str(data), *flags])
 
     task = load_beir(data)

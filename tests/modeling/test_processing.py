@@ -1,5 +1,6 @@
 """The prompt: what is tokenised how, what is cut, what is refused."""
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,9 @@ def test_beginning_of_text_token_opens_the_prefix_only(tokenizer: PreTrainedToke
     from tokenizers.processors import TemplateProcessing
 
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = TemplateProcessing(single="<pad> $A", special_tokens=[("<pad>", 0)])
+    backend.post_processor = TemplateProcessing(single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)])
     with_bos = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<pad>", additional_special_tokens=["<T>", "<F>"]
+        tokenizer_object=backend, bos_token="<|endoftext|>", additional_special_tokens=["<T>", "<F>"]
     )
     processor = RabtrieverProcessor(with_bos)
     assert processor.document_ids("a")[0][0] == 0
@@ -131,3 +132,26 @@ def test_unusable_settings_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         RabtrieverProcessor(tokenizer, **setting)
+
+
+def test_other_engines_read_the_same_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    # They render prefix and suffix as text; Qwen2's tokenizer merges a full stop with the line break behind it.
+    processor = RabtrieverProcessor(tokenizer, document_template="<T>A {document}\n", query_template="Q: {query}.\nR:")
+    for text in ("bring it.", "  two blanks  ", "line\n", "ü🙂"):
+        assert processor.document_ids(text)[0] == tokenizer(f"<T>A {text}\n")["input_ids"]
+        assert processor.query_ids(text)[0] == tokenizer(f"Q: {text}.\nR:")["input_ids"]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_no_text_exceeds_the_longest_pair(tokenizer: PreTrainedTokenizerFast, side: str) -> None:
+    processor = RabtrieverProcessor(
+        tokenizer, max_document_length=5, max_query_length=7, query_truncation_side=side, instruction="Relevant:"
+    )
+    rng = random.Random(0)
+    alphabet = "ab .,\n🙂ü<T>"
+    for _ in range(200):
+        text = "".join(rng.choices(alphabet, k=rng.randint(1, 40))) + "x"
+        prefix, suffix = processor.document_ids(text)[0], processor.query_ids(text)[0]
+        assert len(prefix) + len(suffix) <= processor.max_pair_length
+        assert suffix[-3:] == processor.query_ids("x")[0][-3:]
+        assert processor.true_token_id not in prefix + suffix
