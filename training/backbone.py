@@ -18,11 +18,12 @@ from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
 class BackboneArguments:
     """Which language model the teacher is made from."""
 
-    model_name_or_path: str = field(
+    model_name_or_path: str | None = field(
+        default=None,
         metadata={
             "help": "Hub id or folder of a causal language model; or a .json file with a model configuration, to start "
             "from scratch with a tokenizer trained on the task's texts."
-        }
+        },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
     dtype: str = field(
@@ -70,13 +71,17 @@ def build_reranker(
         ValueError: the configuration file is missing or malformed, or the prompt does not fit the tokenizer.
     """
     source = backbone.model_name_or_path
+    if source is None:
+        raise ValueError("model_name_or_path is missing; accepted: a Hub id, a folder, or a .json configuration")
     scratch = source.endswith(".json")
     hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": trust_remote_code}
     if scratch:
         settings = _read_config(Path(source))
         tokenizer = train_tokenizer(texts, settings["vocab_size"], (prompt.true_answer, prompt.false_answer))
         # Unused rows of the embedding would only cost memory.
-        text_config = AutoConfig.for_model(**{**settings, "vocab_size": len(tokenizer)})
+        own = {"vocab_size": len(tokenizer)}
+        own |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
+        text_config = AutoConfig.for_model(**{**settings, **own})
     else:
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         text_config = AutoConfig.from_pretrained(source, **hub)

@@ -4,16 +4,17 @@ Usage:
     python -m training.pipeline --config training/recipes/household.yaml --data path/to/household
     python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
 
-A flag goes to all stages; `--<stage>.<flag>` goes to one (train_reranker, distill, evaluate).
+A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker, distill, evaluate). pretrain runs
+only if the recipe has a section for it.
 """
 
 import sys
 from collections.abc import Sequence
 
-from training import distill, evaluate, train_reranker
-from training.recipe import STAGES, parse_stage, split_config
+from training import distill, evaluate, pretrain, train_reranker
+from training.recipe import STAGES, parse_stage, read_recipe, split_config
 
-_STAGES = {"train_reranker": train_reranker, "distill": distill, "evaluate": evaluate}
+_STAGES = {"pretrain": pretrain, "train_reranker": train_reranker, "distill": distill, "evaluate": evaluate}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,23 +30,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, flags = split_config(arguments)
     if config is None:
         raise ValueError("--config is missing; accepted: a recipe such as training/recipes/household.yaml")
-    commands = {stage: ["--config", config, *own] for stage, own in _by_stage(flags).items()}
-    for stage in STAGES:  # a broken recipe fails before the first stage, not before the last
+    stages = [stage for stage in STAGES if stage != "pretrain" or read_recipe(config)[1][stage]]
+    commands = {stage: ["--config", config, *own] for stage, own in _by_stage(flags, stages).items()}
+    for stage in stages:  # a broken recipe fails before the first stage, not before the last
         parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
-    for stage in STAGES:
+    for stage in stages:
         print(f"== {stage}", flush=True)
         _STAGES[stage].main(commands[stage])
 
 
-def _by_stage(flags: Sequence[str]) -> dict[str, list[str]]:
-    chosen: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    targets: Sequence[str] = STAGES
+def _by_stage(flags: Sequence[str], stages: Sequence[str]) -> dict[str, list[str]]:
+    chosen: dict[str, list[str]] = {stage: [] for stage in stages}
+    targets: Sequence[str] = stages
     for item in flags:
         if item.startswith("--"):
             stage, dot, flag = item.removeprefix("--").partition(".")
-            if dot and stage not in STAGES:
-                raise ValueError(f"{item} names no stage; accepted: --<stage>.<flag> with {', '.join(STAGES)}")
-            targets, item = ([stage], f"--{flag}") if dot else (STAGES, item)
+            if dot and stage not in stages:
+                raise ValueError(f"{item} names no stage; accepted: --<stage>.<flag> with {', '.join(stages)}")
+            targets, item = ([stage], f"--{flag}") if dot else (stages, item)
         for target in targets:
             chosen[target].append(item)
     return chosen

@@ -2,6 +2,7 @@
 
     data: path/to/beir-folder        # keys at the top are shared by all stages
     output_dir: runs/mine
+    pretrain: {max_steps: 1000}      # optional: the stage runs only if its section is there
     train_reranker: {max_steps: 600} # a section holds what only its stage reads
     distill: {max_steps: 1500}
     evaluate: {splits: [test]}
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 from trl import TrlParser
 
-STAGES = ("train_reranker", "distill", "evaluate")
+STAGES = ("pretrain", "train_reranker", "distill", "evaluate")
 
 
 def read_recipe(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

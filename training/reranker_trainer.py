@@ -14,7 +14,30 @@ OBJECTIVES = ("sft", "listwise")
 
 
 @dataclass
-class RerankerTrainingConfig(SFTConfig):
+class LanguageModelTrainingConfig(SFTConfig):
+    """TRL's `SFTConfig` for prompts the processor has tokenised and cut before."""
+
+    activation_checkpointing: bool | None = field(
+        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "Not used: the processor has cut document and query before, without touching the answer."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+        super().__post_init__()
+        if self.max_length is not None:
+            raise ValueError(f"max_length is {self.max_length}; accepted: set max_document_length, max_query_length")
+        self.dataset_kwargs = {"skip_prepare_dataset": True}
+        self.remove_unused_columns = False
+
+
+@dataclass
+class RerankerTrainingConfig(LanguageModelTrainingConfig):
     """Settings of `RerankerTrainer` beyond TRL's `SFTConfig`."""
 
     objective: str = field(
@@ -35,18 +58,8 @@ class RerankerTrainingConfig(SFTConfig):
     hard_negative_depth: int = field(
         default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
     )
-    activation_checkpointing: bool | None = field(
-        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
-    )
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "Not used: the processor has cut document and query before, without touching the answer."},
-    )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; accepted: {', '.join(OBJECTIVES)}")
@@ -56,8 +69,6 @@ class RerankerTrainingConfig(SFTConfig):
             )
         if not 0 <= self.hard_negative_fraction <= 1:
             raise ValueError(f"hard_negative_fraction is {self.hard_negative_fraction}; accepted: 0 to 1")
-        if self.max_length is not None:
-            raise ValueError(f"max_length is {self.max_length}; accepted: set max_document_length, max_query_length")
 
 
 class RerankerTrainer(SFTTrainer):

@@ -4,7 +4,8 @@ Usage:
     python -m training.train_reranker --config training/recipes/household.yaml
     python -m training.train_reranker --config training/recipes/esconv.yaml --data path/to/esconv --max_steps 100
 
-Writes <output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
+Starts from --model_name_or_path, or else from <output_dir>/backbone/model, which training.pretrain wrote. Writes
+<output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
 """
 
 import itertools
@@ -19,7 +20,7 @@ from training.backbone import BackboneArguments, PromptArguments, build_reranker
 from training.pairs import PairGroups, draw_groups, pair_dataset
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
-from training.stages import StageFolder
+from training.stages import StageFolder, model_digest
 from training.tasks.beir import RetrievalTask, load_beir
 
 
@@ -51,16 +52,25 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     run, backbone, prompt, watch, config = parse_stage("train_reranker", ARGUMENTS, argv)
     task = load_beir(run.data)
+    if backbone.model_name_or_path is None:
+        backbone.model_name_or_path = str(Path(config.output_dir) / "backbone" / "model")
+        if not Path(backbone.model_name_or_path).is_dir():
+            raise ValueError(
+                f"{backbone.model_name_or_path} is missing; accepted: run training.pretrain first, or pass "
+                "--model_name_or_path"
+            )
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
         (run, backbone, prompt, watch, config),
-        {"task": task.fingerprint()},
+        {"task": task.fingerprint(), "backbone": model_digest(backbone.model_name_or_path)},
         run.overwrite,
     )
     if stage.done:
         print(f"teacher: done before, in {stage.model}")
         return stage.model
-    reranker = build_reranker(backbone, prompt, _texts(task, run, prompt), config.seed, config.trust_remote_code)
+    reranker = build_reranker(
+        backbone, prompt, tokenizer_texts(task, run, prompt), config.seed, config.trust_remote_code
+    )
     trainer = make_trainer(reranker, task, run, watch, config, stage)
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
     reranker.save_pretrained(stage.model)
@@ -92,8 +102,6 @@ def make_trainer(
         config.max_steps = math.ceil(config.num_train_epochs * judged / max(groups_per_step, 1))
     training_groups = itertools.chain([first], training_groups)
     config.output_dir = str(stage.checkpoints)
-    config.dataset_kwargs = {"skip_prepare_dataset": True}
-    config.remove_unused_columns = False
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
     processor = reranker.processor
     return RerankerTrainer(
@@ -116,9 +124,9 @@ def _take(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
     return PairGroups(list(queries), list(documents))
 
 
-def _texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:
-    # What a tokenizer from scratch learns from: never the evaluation queries. The template is repeated so that its
-    # words, which stand in every prompt, become single tokens.
+def tokenizer_texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:
+    """What a tokenizer from scratch learns from: never the evaluation queries."""
+    # The template is repeated so that its words, which stand in every prompt, become single tokens.
     yield from task.corpus
     yield from task.split(run.train_split).queries
     yield from [prompt.document_template + prompt.query_template + prompt.instruction] * 100

@@ -75,7 +75,11 @@ def test_special_tokens_in_texts_stay_text(reranker, tmp_path):
 
 def test_a_prompt_that_merges_between_document_and_query_is_refused(reranker, tokenizer, tmp_path):
     reranker.processor = RabtrieverProcessor(
-        tokenizer, document_template="{document} Que", query_template="ry: {query}", max_document_length=16, max_query_length=16
+        tokenizer,
+        document_template="{document} Que",
+        query_template="ry: {query}",
+        max_document_length=16,
+        max_query_length=16,
     )
     with pytest.raises(ValueError, match="as one string"):
         export_cross_encoder(reranker, tmp_path)

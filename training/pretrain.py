@@ -1,0 +1,72 @@
+"""Stage 0, optional: a backbone from scratch learns the task's language before it learns to judge.
+
+Usage:
+    python -m training.pretrain --config training/recipes/esconv.yaml --data path/to/esconv
+
+Language modelling on the training split: each query behind a document relevant for it, as the teacher will read them.
+Writes <output_dir>/backbone/model, a plain causal language model with its tokenizer, from which training.train_reranker
+starts. Interrupted, it resumes from its last checkpoint.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from trl import SFTTrainer
+
+from modeling_rabtriever import RabtrieverProcessor
+from modeling_rabtriever.files import write_json
+from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.recipe import parse_stage
+from training.reranker_trainer import LanguageModelTrainingConfig
+from training.stages import StageFolder, model_digest
+from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.train_reranker import RunArguments, tokenizer_texts
+
+ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder of the trained backbone."""
+    run, backbone, prompt, config = parse_stage("pretrain", ARGUMENTS, argv)
+    task = load_beir(run.data)
+    inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
+    stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)
+    if stage.done:
+        print(f"backbone: done before, in {stage.model}")
+        return stage.model
+    texts = tokenizer_texts(task, run, prompt)
+    reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
+    config.output_dir = str(stage.checkpoints)
+    trainer = SFTTrainer(
+        model=reranker.backbone,
+        args=config,
+        train_dataset=prompt_dataset(task, task.split(run.train_split), reranker.processor),
+        eval_dataset=prompt_dataset(task, task.split(run.dev_split), reranker.processor),
+        processing_class=reranker.processor.tokenizer,
+    )
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    reranker.backbone.save_pretrained(stage.model)
+    reranker.processor.tokenizer.save_pretrained(stage.model)
+    write_json(stage.log, trainer.state.log_history)
+    stage.finish(parameters=reranker.num_parameters())
+    return stage.model
+
+
+def prompt_dataset(task: RetrievalTask, split: Split, processor: RabtrieverProcessor) -> Dataset:
+    """Every (relevant document, query) of a split as `input_ids` and `labels`, put together when read."""
+    prefixes, suffixes = processor.document_ids(task.corpus), processor.query_ids(split.queries)
+    judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    rows = Dataset.from_dict({"query": [query for query, _ in judged], "document": [row for _, row in judged]})
+
+    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        pairs = zip(batch["query"], batch["document"], strict=True)
+        prompts = [prefixes[document] + suffixes[query] for query, document in pairs]
+        return {"input_ids": prompts, "labels": prompts}
+
+    return rows.with_transform(tokenised)
+
+
+if __name__ == "__main__":
+    main()
