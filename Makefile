@@ -12,7 +12,7 @@ install: $(INSTALLED) ## .venv with everything, in the tested versions
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,retrieval]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 quickstart: install ## train, distil, save, reload and query on the embedded task (minutes, offline)

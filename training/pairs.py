@@ -1,8 +1,9 @@
 """Training pairs of the teacher: groups of one relevant document and its negatives, for one query each."""
 
+import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +12,34 @@ from datasets import Dataset
 from evaluation.baselines import BM25
 from modeling_rabtriever import RabtrieverProcessor
 from training.tasks.beir import RetrievalTask, Split
+
+
+@dataclass
+class NegativeArguments:
+    """Which documents stand against a relevant one.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    negatives_per_positive: int | None = field(
+        default=7,
+        metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
+    )
+    hard_negative_fraction: float = field(
+        default=0.5, metadata={"help": "Chance of each negative to be mined by BM25 instead of drawn uniformly."}
+    )
+    hard_negative_depth: int = field(
+        default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.negatives_per_positive is not None and self.negatives_per_positive < 1:
+            raise ValueError(
+                f"negatives_per_positive is {self.negatives_per_positive}; accepted: at least 1, or null for all"
+            )
+        if not 0 <= self.hard_negative_fraction <= 1:
+            raise ValueError(f"hard_negative_fraction is {self.hard_negative_fraction}; accepted: 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -25,18 +54,16 @@ class PairGroups:
 
 
 def draw_groups(
-    task: RetrievalTask, split: Split, negatives: int | None, hard_fraction: float, hard_depth: int, seed: int
+    task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int
 ) -> Iterator[tuple[int, list[int]]]:
     """Endless passes over a split: every (query, relevant document) once per pass, in random order, with new negatives.
 
     Args:
         task: the corpus.
         split: the judged queries.
-        negatives: per positive; `None` takes all there are, or as many as the query with the fewest has.
-        hard_fraction: chance of each negative to be mined by BM25 (a document that shares words with the query) instead
-            of uniform. By chance and not by quota, so that groups differ in what tells their documents apart.
-        hard_depth: mined negatives come from the first `hard_depth` of the BM25 ranking. Ties, which are the rule in
-            tiny documents, are broken at random.
+        negatives: how many and which. All (`null`) means as many as the query with the fewest has. Each is mined by
+            BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
+            tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
         seed: of the draw.
 
     Yields:
@@ -49,13 +76,14 @@ def draw_groups(
     rng = random.Random(seed)
     judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
     fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
-    count = fewest if negatives is None else negatives
+    count, hard_fraction = negatives.negatives_per_positive or fewest, negatives.hard_negative_fraction
     if not 1 <= count <= fewest:
         raise ValueError(
             f"{count} negatives per positive; accepted: 1 to {fewest}, the documents every query of {task.name} "
             f"{split.name} has that are not relevant"
         )
-    hard = _bm25_neighbours(task, split, hard_depth, rng) if count < fewest and hard_fraction > 0 else None
+    mine = count < fewest and hard_fraction > 0
+    hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
     while True:
         rng.shuffle(judged)
         for query, positive in judged:
@@ -66,6 +94,12 @@ def draw_groups(
             drawn = rng.sample(range(len(task.corpus)), count + len(relevant))
             others = [row for row in drawn if row not in relevant and row not in chosen]
             yield query, [positive, *(chosen + others)[:count]]
+
+
+def take_groups(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
+    """The next `count` groups."""
+    queries, documents = zip(*itertools.islice(groups, count), strict=True)
+    return PairGroups(list(queries), list(documents))
 
 
 def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
@@ -92,6 +126,24 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
         return {"input_ids": input_ids, "labels": labels}
 
     return rows.with_transform(tokenised)
+
+
+def preference_dataset(
+    groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor
+) -> Dataset:
+    """The rows TRL's `DPOTrainer` trains on: token ids of the prompt, of the right and of the wrong answer."""
+    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
+    right, wrong = [processor.true_token_id], [processor.false_token_id]
+
+    def rows() -> Iterator[dict[str, list[int]]]:
+        for query, group in zip(groups.queries, groups.documents, strict=True):
+            for place, document in enumerate(group):
+                chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
+                prompt = prefixes[document] + suffixes[query]
+                yield {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
+
+    columns: list[dict[str, list[int]]] = list(rows())
+    return Dataset.from_list(columns)
 
 
 def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:

@@ -18,7 +18,8 @@ from typing import Any
 import yaml
 from trl import TrlParser
 
-STAGES = ("pretrain", "train_reranker", "distill", "evaluate")
+STAGES = ("pretrain", "train_reranker", "distill", "evaluate")  # of the pipeline, in order
+SECTIONS = (*STAGES, "train_reranker_dpo")
 
 
 def read_recipe(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -32,7 +33,7 @@ def read_recipe(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, A
     recipe = yaml.safe_load(Path(path).read_text())
     if not isinstance(recipe, dict):
         raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
-    sections = {stage: recipe.pop(stage, None) or {} for stage in STAGES}
+    sections = {stage: recipe.pop(stage, None) or {} for stage in SECTIONS}
     for stage, section in sections.items():
         if not isinstance(section, dict):
             raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
@@ -43,7 +44,7 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
     """The stage's settings: defaults, then the recipe's shared keys, then its section, then the command line.
 
     Args:
-        stage: one of `STAGES`.
+        stage: one of `SECTIONS`.
         argument_types: dataclasses, one instance of each is returned.
         argv: command line without the program's name; `None` reads `sys.argv`.
 

@@ -48,27 +48,11 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             "choices": OBJECTIVES,
         },
     )
-    negatives_per_positive: int | None = field(
-        default=7,
-        metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
-    )
-    hard_negative_fraction: float = field(
-        default=0.5, metadata={"help": "Chance of each negative to be mined by BM25 instead of drawn uniformly."}
-    )
-    hard_negative_depth: int = field(
-        default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; accepted: {', '.join(OBJECTIVES)}")
-        if self.negatives_per_positive is not None and self.negatives_per_positive < 1:
-            raise ValueError(
-                f"negatives_per_positive is {self.negatives_per_positive}; accepted: at least 1, or null for all"
-            )
-        if not 0 <= self.hard_negative_fraction <= 1:
-            raise ValueError(f"hard_negative_fraction is {self.hard_negative_fraction}; accepted: 0 to 1")
 
 
 class RerankerTrainer(SFTTrainer):

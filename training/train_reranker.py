@@ -13,11 +13,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig, get_peft_config
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
-from training.pairs import PairGroups, draw_groups, pair_dataset
+from training.pairs import NegativeArguments, draw_groups, pair_dataset, take_groups
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.stages import StageFolder, model_digest
@@ -45,12 +48,38 @@ class TeacherArguments:
     )
 
 
-ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, TeacherArguments, RerankerTrainingConfig)
+@dataclass
+class LoraArguments:
+    """Low-rank adapters instead of full fine-tuning; the saved teacher has them merged into its weights."""
+
+    use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters instead of all weights."})
+    lora_r: int = field(default=16, metadata={"help": "Rank of the adapters."})
+    lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapters, divided by their rank."})
+    lora_dropout: float = field(default=0.05, metadata={"help": "Dropout before the adapters."})
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "Names of the layers with adapters; default: all linear layers but the head."}
+    )
+
+    def peft_config(self) -> Any:
+        """As `trl.get_peft_config` makes it; `None` without LoRA."""
+        modules = self.lora_target_modules or ["all-linear"]
+        return get_peft_config(ModelConfig(**{**vars(self), "lora_target_modules": modules}))
+
+
+ARGUMENTS = (
+    RunArguments,
+    BackboneArguments,
+    PromptArguments,
+    TeacherArguments,
+    NegativeArguments,
+    LoraArguments,
+    RerankerTrainingConfig,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
-    run, backbone, prompt, watch, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    run, backbone, prompt, watch, negatives, lora, config = parse_stage("train_reranker", ARGUMENTS, argv)
     task = load_beir(run.data)
     if backbone.model_name_or_path is None:
         backbone.model_name_or_path = str(Path(config.output_dir) / "backbone" / "model")
@@ -61,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             )
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
-        (run, backbone, prompt, watch, config),
+        (run, backbone, prompt, watch, negatives, lora, config),
         {"task": task.fingerprint(), "backbone": model_digest(backbone.model_name_or_path)},
         run.overwrite,
     )
@@ -71,8 +100,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     reranker = build_reranker(
         backbone, prompt, tokenizer_texts(task, run, prompt), config.seed, config.trust_remote_code
     )
-    trainer = make_trainer(reranker, task, run, watch, config, stage)
+    config.output_dir = str(stage.checkpoints)
+    trainer = make_trainer(reranker, task, run, watch, negatives, config, lora.peft_config())
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    if lora.use_peft:
+        reranker.backbone = trainer.model.merge_and_unload()
     reranker.save_pretrained(stage.model)
     write_json(stage.log, trainer.state.log_history)
     stage.finish(
@@ -87,21 +119,21 @@ def make_trainer(
     task: RetrievalTask,
     run: RunArguments,
     watch: TeacherArguments,
+    negatives: NegativeArguments,
     config: RerankerTrainingConfig,
-    stage: StageFolder,
+    peft_config: Any = None,
 ) -> RerankerTrainer:
     """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
     train, dev = task.split(run.train_split), task.split(run.dev_split)
-    draw = (config.negatives_per_positive, config.hard_negative_fraction, config.hard_negative_depth)
-    training_groups = draw_groups(task, train, *draw, seed=config.seed)
+    training_groups = draw_groups(task, train, negatives, config.seed)
     first = next(training_groups)
     group_size = len(first[1])
-    groups_per_step = config.train_batch_size * config.gradient_accumulation_steps // group_size
+    groups_per_step = max(config.train_batch_size * config.gradient_accumulation_steps // group_size, 1)
     if config.max_steps <= 0:
         judged = sum(len(relevant) for relevant in train.relevant)
-        config.max_steps = math.ceil(config.num_train_epochs * judged / max(groups_per_step, 1))
-    training_groups = itertools.chain([first], training_groups)
-    config.output_dir = str(stage.checkpoints)
+        config.max_steps = math.ceil(config.num_train_epochs * judged / groups_per_step)
+    groups = take_groups(itertools.chain([first], training_groups), config.max_steps * groups_per_step)
+    watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
     processor = reranker.processor
     return RerankerTrainer(
@@ -109,19 +141,11 @@ def make_trainer(
         answers=(processor.true_token_id, processor.false_token_id),
         model=reranker.backbone,
         args=config,
-        train_dataset=pair_dataset(
-            _take(training_groups, config.max_steps * max(groups_per_step, 1)), train, task.corpus, processor
-        ),
-        eval_dataset=pair_dataset(
-            _take(draw_groups(task, dev, *draw, seed=config.seed), watch.dev_groups), dev, task.corpus, processor
-        ),
+        train_dataset=pair_dataset(groups, train, task.corpus, processor),
+        eval_dataset=pair_dataset(watched, dev, task.corpus, processor),
         processing_class=processor.tokenizer,
+        peft_config=peft_config,
     )
-
-
-def _take(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
-    queries, documents = zip(*itertools.islice(groups, count), strict=True)
-    return PairGroups(list(queries), list(documents))
 
 
 def tokenizer_texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:

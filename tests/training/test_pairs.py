@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverProcessor
-from training.pairs import PairGroups, draw_groups, pair_dataset
+from training.pairs import NegativeArguments, PairGroups, draw_groups, pair_dataset
 from training.tasks.beir import RetrievalTask, load_beir
 
 
@@ -18,7 +18,7 @@ def task(beir_folder: Path) -> RetrievalTask:
 
 def test_each_pass_holds_every_judged_pair_once(task: RetrievalTask) -> None:
     train = task.split("train")
-    groups = list(itertools.islice(draw_groups(task, train, 3, 0.0, 5, seed=0), 2 * len(train)))
+    groups = list(itertools.islice(draw_groups(task, train, NegativeArguments(3, 0.0, 5), seed=0), 2 * len(train)))
     for pass_ in (groups[: len(train)], groups[len(train) :]):
         assert sorted(query for query, _ in pass_) == list(range(len(train)))
     for query, documents in groups:
@@ -30,13 +30,15 @@ def test_each_pass_holds_every_judged_pair_once(task: RetrievalTask) -> None:
 
 def test_seed_decides_the_draw(task: RetrievalTask) -> None:
     def draw(seed: int) -> list[tuple[int, list[int]]]:
-        return list(itertools.islice(draw_groups(task, task.split("train"), 3, 0.5, 5, seed=seed), 20))
+        return list(
+            itertools.islice(draw_groups(task, task.split("train"), NegativeArguments(3, 0.5, 5), seed=seed), 20)
+        )
 
     assert draw(1) == draw(1) != draw(2)
 
 
 def test_all_negatives(task: RetrievalTask) -> None:
-    query, documents = next(draw_groups(task, task.split("train"), None, 0.5, 5, seed=0))
+    query, documents = next(draw_groups(task, task.split("train"), NegativeArguments(None, 0.5, 5), seed=0))
     assert sorted(documents) == list(range(12))
     assert documents[0] in task.split("train").relevant[query]
 
@@ -47,7 +49,9 @@ def test_mined_negatives_share_words_with_the_query(task: RetrievalTask) -> None
         task.name, [*task.corpus_ids, *(f"x{i}" for i in range(12))], [*task.corpus, *task.corpus], task.splits
     )
     mined = Counter()
-    for query, documents in itertools.islice(draw_groups(doubled, task.split("train"), 1, 1.0, 2, seed=0), 36):
+    for query, documents in itertools.islice(
+        draw_groups(doubled, task.split("train"), NegativeArguments(1, 1.0, 2), seed=0), 36
+    ):
         (positive,) = task.split("train").relevant[query]
         mined[documents[1] == positive + 12] += 1
     assert mined[True] == 36
@@ -55,7 +59,7 @@ def test_mined_negatives_share_words_with_the_query(task: RetrievalTask) -> None
 
 def test_too_many_negatives_are_refused(task: RetrievalTask) -> None:
     with pytest.raises(ValueError, match="12 negatives per positive; accepted: 1 to 11"):
-        next(draw_groups(task, task.split("train"), 12, 0.0, 5, seed=0))
+        next(draw_groups(task, task.split("train"), NegativeArguments(12, 0.0, 5), seed=0))
 
 
 def test_rows_hold_prefix_suffix_and_answer(task: RetrievalTask, processor: RabtrieverProcessor) -> None:
@@ -70,3 +74,15 @@ def test_rows_hold_prefix_suffix_and_answer(task: RetrievalTask, processor: Rabt
         prompt = processor.document_ids(task.corpus[document])[0] + processor.query_ids(train.queries[query])[0]
         assert row["input_ids"] == [*prompt, answer]
         assert row["labels"] == [-100] * len(prompt) + [answer]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"negatives_per_positive": 0}, "negatives_per_positive is 0; accepted"),
+        ({"hard_negative_fraction": 1.5}, "hard_negative_fraction is 1.5; accepted: 0 to 1"),
+    ],
+)
+def test_unusable_settings_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NegativeArguments(**settings)  # type: ignore[arg-type]

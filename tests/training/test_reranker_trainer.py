@@ -120,8 +120,6 @@ def test_batches_that_split_groups_are_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"negatives_per_positive": 0}, "negatives_per_positive is 0; accepted"),
-        ({"hard_negative_fraction": 1.5}, "hard_negative_fraction is 1.5; accepted: 0 to 1"),
         ({"max_length": 64}, "max_length is 64; accepted: set max_document_length"),
         ({"objective": "ranknet"}, "objective is 'ranknet'; accepted: sft, listwise"),
     ],

@@ -1,0 +1,116 @@
+"""Stage 1b, optional: direct preference optimisation of a trained teacher, with TRL's `DPOTrainer`.
+
+Usage:
+    python -m training.train_reranker_dpo --config training/recipes/esconv.yaml --data path/to/esconv
+    python -m training.distill --config training/recipes/esconv.yaml --teacher runs/esconv/teacher_dpo/model ...
+
+The prompt of a pair is the teacher's; the right answer is chosen, the wrong one rejected; the reference is the teacher
+as it was. Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/teacher_dpo/model.
+Interrupted, it resumes from its last checkpoint.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModel
+from trl import DPOConfig, DPOTrainer
+
+from modeling_rabtriever.files import write_json
+from training.pairs import NegativeArguments, draw_groups, preference_dataset, take_groups
+from training.recipe import parse_stage
+from training.stages import StageFolder, model_digest
+from training.tasks.beir import load_beir
+from training.train_reranker import LoraArguments, RunArguments, TeacherArguments
+
+
+@dataclass
+class PriorArguments:
+    """The teacher to start from."""
+
+    teacher: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
+    )
+
+
+@dataclass
+class RerankerDPOConfig(DPOConfig):
+    """TRL's `DPOConfig` for prompts the processor has tokenised and cut before."""
+
+    precompute_ref_log_probs: bool = field(
+        default=True, metadata={"help": "Run the reference once over the data instead of keeping it in memory."}
+    )
+    activation_checkpointing: bool | None = field(
+        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Not used: the processor has cut document and query before."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None and not self.fp16:
+            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+        super().__post_init__()
+        if self.max_length is not None:
+            raise ValueError(f"max_length is {self.max_length}; accepted: set the limits of the teacher's processor")
+
+
+class RerankerDPOTrainer(DPOTrainer):
+    """`DPOTrainer` over rows that hold token ids already.
+
+    With answers of one token each the loss is `-log sigmoid(beta * s * (z - z_ref))`, where `z` are log-odds and `s` is
+    1 for relevant pairs and -1 for others (tested): the normalisation over the vocabulary cancels.
+    """
+
+    _tag_names = ["generative-reranker", "dpo"]  # noqa: RUF012 (TRL's convention)
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+ARGUMENTS = (RunArguments, PriorArguments, TeacherArguments, NegativeArguments, LoraArguments, RerankerDPOConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder of the trained teacher."""
+    run, prior, watch, negatives, lora, config = parse_stage("train_reranker_dpo", ARGUMENTS, argv)
+    task = load_beir(run.data)
+    path = prior.teacher or str(Path(config.output_dir) / "teacher" / "model")
+    if prior.teacher is None and not Path(path).is_dir():
+        raise ValueError(f"{path} is missing; accepted: run training.train_reranker first, or pass --teacher")
+    inputs = {"task": task.fingerprint(), "teacher": model_digest(path)}
+    settings = (run, prior, watch, negatives, lora, config)
+    stage = StageFolder(Path(config.output_dir) / "teacher_dpo", settings, inputs, run.overwrite)
+    if stage.done:
+        print(f"teacher (DPO): done before, in {stage.model}")
+        return stage.model
+    reranker = AutoModel.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    train, dev = task.split(run.train_split), task.split(run.dev_split)
+    judged = sum(len(relevant) for relevant in train.relevant)
+    groups = take_groups(draw_groups(task, train, negatives, config.seed), judged)
+    watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
+    config.output_dir = str(stage.checkpoints)
+    trainer = RerankerDPOTrainer(
+        model=reranker.backbone,
+        args=config,
+        train_dataset=preference_dataset(groups, train, task.corpus, reranker.processor),
+        eval_dataset=preference_dataset(watched, dev, task.corpus, reranker.processor),
+        processing_class=reranker.processor.tokenizer,
+        peft_config=lora.peft_config(),
+    )
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    if lora.use_peft:
+        reranker.backbone = trainer.model.merge_and_unload()
+    reranker.save_pretrained(stage.model)
+    write_json(stage.log, trainer.state.log_history)
+    pairs = trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps
+    stage.finish(pairs=pairs, parameters=reranker.num_parameters())
+    return stage.model
+
+
+if __name__ == "__main__":
+    main()
