@@ -19,13 +19,15 @@ RECIPE = "training/recipes/esconv.yaml"
 KNOWN_LOGISTIC_REGRESSION = 0.289
 
 
-def measure(data: str, seed: int, folder: Path) -> dict[str, Any]:
+def measure(data: str, seed: int, folder: Path, precision: list[str]) -> dict[str, Any]:
     """One run of the pipeline; a run that is there already is read."""
     run = folder / f"esconv-seed{seed}"
-    pipeline.main(["--config", RECIPE, "--data", data, "--output_dir", str(run), "--seed", str(seed)])
-    stages = {stage: json.loads((run / stage / "stage.json").read_text()) for stage in ("teacher", "student")}
+    pipeline.main(["--config", RECIPE, "--data", data, "--output_dir", str(run), "--seed", str(seed), *precision])
+    names = ("backbone", "teacher", "student")
+    stages = {stage: json.loads((run / stage / "stage.json").read_text()) for stage in names}
     return {
         "seed": seed,
+        "pretraining_seconds": stages["backbone"]["seconds"],
         "teacher_seconds": stages["teacher"]["seconds"],
         "teacher_training_pairs": stages["teacher"]["pairs"],
         "teacher_parameters": stages["teacher"]["parameters"],
@@ -42,8 +44,12 @@ def main() -> None:
     parser.add_argument("data", help="folder of ESConv in BEIR layout")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="where the runs go")
+    parser.add_argument("--bf16", action="store_true", help="train in bf16, for CPUs with AVX512-BF16 or AMX")
     arguments = parser.parse_args()
-    rows = [measure(arguments.data, seed, arguments.runs) for seed in arguments.seeds]
+    trained = ("pretrain", "train_reranker")
+    flags = [f"--{stage}.{name}" for stage in trained for name in ("bf16", "use_cpu")]
+    precision = [item for flag in flags for item in (flag, "true")] if arguments.bf16 else []
+    rows = [measure(arguments.data, seed, arguments.runs, precision) for seed in arguments.seeds]
     bars = []
     for row in rows:
         report, seed = row["test"], row["seed"]
@@ -64,7 +70,14 @@ def main() -> None:
             bars.append(
                 bar(name, found["mean"], ">=", KNOWN_LOGISTIC_REGRESSION, report["n"], (found["low"], found["high"]))
             )
-    print(write_result("benchmarks.evaluation_esconv", {"recipe": RECIPE, "seeds": arguments.seeds}, rows, bars))
+    print(
+        write_result(
+            "benchmarks.evaluation_esconv",
+            {"recipe": RECIPE, "seeds": arguments.seeds, "bf16": arguments.bf16},
+            rows,
+            bars,
+        )
+    )
 
 
 if __name__ == "__main__":

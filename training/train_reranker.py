@@ -3,6 +3,7 @@
 Usage:
     python -m training.train_reranker --config training/recipes/household.yaml
     python -m training.train_reranker --config training/recipes/esconv.yaml --data path/to/esconv --max_steps 100
+    python -m training.train_reranker --config training/recipes/qwen3-0.6b.yaml --data path/to/folder --dry_run true
 
 Starts from --model_name_or_path, or else from <output_dir>/backbone/model, which training.pretrain wrote. Writes
 <output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
@@ -20,6 +21,7 @@ from trl import ModelConfig, get_peft_config
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.dry_run import plan, report
 from training.pairs import NegativeArguments, draw_groups, pair_dataset, take_groups
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
@@ -49,6 +51,16 @@ class TeacherArguments:
 
 
 @dataclass
+class DryRunArguments:
+    """Whether to train at all."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Train nothing: print parameters, memory, steps and FLOPs, worked out without the weights."},
+    )
+
+
+@dataclass
 class LoraArguments:
     """Low-rank adapters instead of full fine-tuning; the saved teacher has them merged into its weights."""
 
@@ -73,13 +85,17 @@ ARGUMENTS = (
     TeacherArguments,
     NegativeArguments,
     LoraArguments,
+    DryRunArguments,
     RerankerTrainingConfig,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Runs the stage and returns the folder of the trained teacher."""
-    run, backbone, prompt, watch, negatives, lora, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    """Runs the stage and returns the folder of the trained teacher (with `dry_run`, where it would go)."""
+    run, backbone, prompt, watch, negatives, lora, dry, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    if dry.dry_run:
+        print(report(plan(backbone, prompt, negatives, lora, config, run)))
+        return Path(config.output_dir) / "teacher" / "model"
     task = load_beir(run.data)
     if backbone.model_name_or_path is None:
         backbone.model_name_or_path = str(Path(config.output_dir) / "backbone" / "model")
