@@ -62,6 +62,36 @@ def student_against_teacher(
     plt.close(figure)
 
 
+def reliability_diagram(groups: Sequence[Mapping[str, float]], error: float, path: Path) -> None:
+    """Share of relevant pairs against the predicted probability; the area of a point grows with its pairs' number.
+
+    Args:
+        groups: as `evaluation.calibration.reliability` gives them.
+        error: their expected calibration error.
+        path: where the PNG goes.
+    """
+    figure, panel = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    largest = max(group["count"] for group in groups)
+    panel.plot([0, 1], [0, 1], color="0.3", linewidth=0.8, linestyle="--")
+    panel.scatter(
+        [group["confidence"] for group in groups],
+        [group["accuracy"] for group in groups],
+        s=[10 + 200 * (group["count"] / largest) ** 0.5 for group in groups],
+        color="C0",
+        alpha=0.7,
+        linewidths=0,
+    )
+    panel.set(
+        xlabel="predicted probability of relevance",
+        ylabel="share of relevant pairs",
+        xlim=(-0.03, 1.03),
+        ylim=(-0.03, 1.03),
+        title=f"Teacher, {sum(group['count'] for group in groups):,} pairs, ECE = {error:.3f}",
+    )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:
     losses = [(record["step"], record["loss"]) for record in log if "loss" in record]
     qualities = [(record["step"], record[quality]) for record in log if quality in record]

@@ -73,6 +73,12 @@ def retention_line(report: Mapping[str, Any]) -> str:
     return f"Rabtriever keeps of the teacher: {', '.join(parts)}."
 
 
+def calibration_line(report: Mapping[str, Any]) -> str:
+    """One sentence on the teacher's probabilities."""
+    error = report["calibration"]["ece"]
+    return f"Calibration of the teacher's sigmoid over all pairs: ECE {error:.3f} (0 is perfect)."
+
+
 def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
     low, high = bootstrap_interval(values, seed)
     return {"mean": float(values.mean()), "low": low, "high": high}

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from evaluation.report import COLUMNS, NOTE, markdown_table, retention_line
+from evaluation.report import COLUMNS, NOTE, calibration_line, markdown_table, retention_line
 from modeling_rabtriever.files import write_text
 from training.tasks.beir import load_beir
 
@@ -70,7 +70,10 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _results(reports: list[dict[str, Any]]) -> str:
-    tables = [f"{markdown_table(report, report['documents'])}\n\n{retention_line(report)}" for report in reports]
+    tables = [
+        f"{markdown_table(report, report['documents'])}\n\n{retention_line(report)} {calibration_line(report)}"
+        for report in reports
+    ]
     return "\n\n".join([*tables, NOTE])
 
 

@@ -201,6 +201,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         lengths = [prefixes.longest + len(ids) for ids in suffixes]
         return self._map_rows(encode, lengths, token_budget, progress)
 
+    @torch.no_grad()
     def score(
         self, queries: Sequence[str], documents: Sequence[str] | DocumentPrefixes, token_budget: int = TOKEN_BUDGET
     ) -> Tensor:

@@ -4,7 +4,8 @@ Usage:
     python -m training.evaluate --config training/recipes/household.yaml
     python -m training.evaluate --data path/to/beir --output_dir runs/mine --student path/or/hub-id --splits test
 
-Writes <output_dir>/evaluation/<split>.json and report.md, and a model card into the folders of this run's own models.
+Writes <output_dir>/evaluation/<split>.json, report.md and a reliability diagram of the teacher's probabilities, and a
+model card into the folders of this run's own models.
 """
 
 import random
@@ -15,6 +16,8 @@ from typing import Any
 
 from transformers import AutoModel
 
+from evaluation.calibration import expected_calibration_error, reliability
+from evaluation.plots import reliability_diagram
 from evaluation.report import NOTE, evaluate_systems, markdown_table, retention_line
 from evaluation.systems import System, baselines, rabtriever_system, reranker_system
 from model_cards.generate import write_cards
@@ -101,13 +104,16 @@ def fixed_sample(split: Split, count: int | None) -> Split:
 def evaluate_split(
     task: RetrievalTask, name: str, systems: list[System], max_queries: int | None, seed: int, folder: Path
 ) -> dict[str, Any]:
-    """Scores a split with every system and writes `<split>.json` and the scores of teacher and student to `folder`."""
+    """Scores a split with every system and writes report, calibration and scores of teacher and student to `folder`."""
     split = fixed_sample(task.split(name), max_queries)
     scores = {system.name: system.score(split.queries) for system in systems}
     report = {"task": task.name, "split": name, "documents": len(task.corpus)}
     report |= evaluate_systems(scores, split.relevant, seed)
     for system in systems:
         report["systems"][system.name]["milliseconds"] = system.milliseconds_per_query(split.queries)
+    groups = reliability(scores["teacher"], split.relevant)
+    report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
+    reliability_diagram(groups, report["calibration"]["ece"], folder / f"{name}-reliability.png")
     write_json(folder / f"{name}.json", report)
     write_tensors(folder / f"{name}-scores.safetensors", {s: scores[s] for s in ("teacher", "Rabtriever")})
     return report

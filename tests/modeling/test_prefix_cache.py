@@ -22,6 +22,7 @@ def test_scores_equal_the_full_pass(make_reranker, family, token_budget):
     expected = full_scores(reranker, QUERIES, DOCUMENTS)
     assert expected.std() > 0.1
     prefixes = reranker.prefill(DOCUMENTS, token_budget)
+    assert not reranker.score(QUERIES, prefixes).requires_grad
     torch.testing.assert_close(reranker.score(QUERIES, prefixes, token_budget), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS, token_budget), expected, atol=1e-5, rtol=0)
 
