@@ -98,10 +98,37 @@ def student_household(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def teacher_scoring(result: Mapping[str, Any]) -> str:
+    """Pairs per second of the four ways to score, medians over blocks."""
+    blocks = [row for row in result["rows"] if "block" in row]
+    ways = {
+        "plain": "`AutoModelForCausalLM`, padded batches, all logits",
+        "sentence_transformers": "sentence-transformers `CrossEncoder` on the export",
+        "ours": "`GenerativeRerankerModel.predict`",
+        "cached": "`GenerativeRerankerModel.score` with cached prefixes",
+    }
+    settings = result["settings"]
+    lines = [
+        f"| the teacher, {settings['parameters'] / 1e6:.0f}M parameters, documents of {settings['prefix']} tokens, "
+        f"queries of {settings['suffix']} tokens, {settings['threads']} thread(s) | pairs/s | times plain | peak GB |",
+        "|---|---:|---:|---:|",
+    ]
+    for name, label in ways.items():
+        speed = np.median([block["pairs"] / block[f"{name}_seconds"] for block in blocks])
+        ratio = np.median([block["plain_seconds"] / block[f"{name}_seconds"] for block in blocks])
+        peak = max(block[f"{name}_peak_gb"] for block in blocks)
+        lines.append(f"| {label} | {speed:.1f} | {ratio:.2f} | {peak:.2f} |")
+    prefill = np.median(
+        [block["plain_seconds"] / (block["cached_seconds"] + block["prefill_seconds"]) for block in blocks]
+    )
+    return "\n".join([*lines, "", f"With the reading of the documents counted in: {prefill:.2f} times plain."])
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "quickstart_household": quickstart_household,
     "student_household": student_household,
     "evaluation_esconv": evaluation_esconv,
+    "teacher_scoring": teacher_scoring,
 }
 
 if __name__ == "__main__":
