@@ -14,9 +14,7 @@ from .modeling_prefix_cache import DocumentPrefixes, model_fingerprint, take_pre
 from .modeling_prompted import (
     TOKEN_BUDGET,
     PromptedPreTrainedModel,
-    RankedDocument,
     last_token,
-    ranking,
 )
 from .processing_rabtriever import TokenIds
 
@@ -244,27 +242,9 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         suffixes = self.processor.query_ids([query for query, _ in pairs])
         return self._score([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)], token_budget)
 
-    def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
-    ) -> list[RankedDocument]:
-        """Documents by falling log-odds for one query.
-
-        Args:
-            query: one text.
-            documents: the candidates.
-            top_k: how many to return; `None` returns all.
-            token_budget: padded tokens per forward pass.
-
-        Returns:
-            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
-
-        Raises:
-            ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
-        """
-        documents = [documents] if isinstance(documents, str) else list(documents)
+    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
         suffix = self.processor.query_ids([query])[0]
-        prompts = [prefix + suffix for prefix in self.processor.document_ids(documents)]
-        return ranking(self._score(prompts, token_budget), documents, top_k)
+        return self._score([prefix + suffix for prefix in self.processor.document_ids(documents)], token_budget)
 
     @torch.no_grad()
     def _score(self, prompts: list[TokenIds], token_budget: int) -> Tensor:

@@ -80,11 +80,14 @@ class PromptedPreTrainedModel(PreTrainedModel):
             )
         self._processor = processor
 
-    if TYPE_CHECKING:  # each subclass says where its rows are
+    if TYPE_CHECKING:  # each subclass says where its rows are and how it scores
 
         @property
         def answer_rows(self) -> Tensor:
             """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
+
+        def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
+            """Scores of one query's candidates, `(len(documents),)`."""
 
     @property
     def answer_direction(self) -> Tensor:
@@ -119,6 +122,27 @@ class PromptedPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
+
+    def rank(
+        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
+    ) -> list[RankedDocument]:
+        """Documents by falling score for one query: log-odds (teacher) or inner product (student).
+
+        Args:
+            query: one text.
+            documents: the candidates. For a fixed corpus read them once instead: `prefill` and `score` (teacher),
+                `encode_document` and `similarity` (student).
+            top_k: how many to return; `None` returns all.
+            token_budget: padded tokens per forward pass.
+
+        Returns:
+            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
+
+        Raises:
+            ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
+        """
+        documents = [documents] if isinstance(documents, str) else list(documents)
+        return ranking(self._score_documents(query, documents, token_budget), documents, top_k)
 
     def _run(
         self,

@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
 from .modeling_predictor import RabtrieverPredictor
-from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, RankedDocument, last_token, ranking
+from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, last_token
 from .processing_rabtriever import Texts
 
 
@@ -224,27 +224,9 @@ class RabtrieverModel(PromptedPreTrainedModel):
             )
         return query_embeds.float() @ document_embeds.float().T
 
-    def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
-    ) -> list[RankedDocument]:
-        """Documents by falling inner product for one query; for a fixed corpus encode it once instead.
-
-        Args:
-            query: one text.
-            documents: the candidates.
-            top_k: how many to return; `None` returns all.
-            token_budget: padded tokens per forward pass.
-
-        Returns:
-            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
-
-        Raises:
-            ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
-        """
-        documents = [documents] if isinstance(documents, str) else list(documents)
+    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
-        scores = self.similarity(self.encode_query([query], token_budget), vectors)[0]
-        return ranking(scores, documents, top_k)
+        return self.similarity(self.encode_query([query], token_budget), vectors)[0]
 
 
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_tensors
 from training.candidates import positives_and_uniform, sample_from_student
 from training.losses import answer_reverse_kl, check_finite, hidden_state_mse, listwise_reverse_kl
+from training.machine import fit_to_machine
 from training.teacher_states import TeacherStates, cached_features
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
@@ -71,7 +72,7 @@ class RabtrieverDistillationConfig(_BaseConfig):
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16:
             self.bf16 = False  # predictor and losses are fp32; there is nothing large to save on
-        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+        fit_to_machine(self)
         super().__post_init__()
         weights = {name: getattr(self, name) for name in ("mse_weight", "kl_weight", "listwise_weight")}
         if min(weights.values()) < 0 or not any(weights.values()):

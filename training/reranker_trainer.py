@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
 from training.losses import check_finite, listwise_cross_entropy
+from training.machine import fit_to_machine
 
 OBJECTIVES = ("sft", "listwise")
 
@@ -26,9 +26,7 @@ class LanguageModelTrainingConfig(SFTConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+        fit_to_machine(self)
         super().__post_init__()
         if self.max_length is not None:
             raise ValueError(f"max_length is {self.max_length}; accepted: set max_document_length, max_query_length")

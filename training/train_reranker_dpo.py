@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import AutoModel
 from trl import DPOConfig, DPOTrainer
 
 from modeling_rabtriever.files import write_json
+from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, preference_dataset, take_groups
 from training.recipe import parse_stage
 from training.stages import StageFolder, model_digest
@@ -51,9 +51,7 @@ class RerankerDPOConfig(DPOConfig):
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+        fit_to_machine(self)
         super().__post_init__()
         if self.max_length is not None:
             raise ValueError(f"max_length is {self.max_length}; accepted: set the limits of the teacher's processor")
