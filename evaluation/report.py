@@ -13,7 +13,7 @@ COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10":
 NOTE = (
     "R@k: share of queries with a relevant document among the first k, in percent (success@k; the recall where one "
     "document is relevant). Brackets: 95% bootstrap interval over queries. ms: one query at a time, text in, scores of "
-    "the whole corpus out, median."
+    "the whole corpus out, median; the teacher's document prefixes and Rabtriever's vectors are computed before."
 )
 
 
