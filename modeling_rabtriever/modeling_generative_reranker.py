@@ -194,7 +194,8 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         def encode(batch_rows: list[int]) -> Tensor:
             batch = self.processor.pad([suffixes[row] for row in batch_rows]).to(self.device)
             prefix = prefixes.batch(documents[batch_rows], self.device)
-            return self._run(self.backbone.base_model, **batch, prefix=prefix).last_hidden_state[:, -1]
+            states = self._run(self.backbone.base_model, **batch, prefix=prefix).last_hidden_state
+            return states[:, -1].clone()  # a view would keep the states of all positions in memory
 
         lengths = [prefixes.longest + len(ids) for ids in suffixes]
         return self._map_rows(encode, lengths, token_budget, progress)

@@ -69,6 +69,18 @@ def test_encode_suffixes_takes_any_pairs(reranker):
     torch.testing.assert_close(found, reranker.encode_prompts(prompts), atol=1e-5, rtol=0)
 
 
+def test_memory_is_that_of_the_results(reranker, monkeypatch):
+    kept = []
+    map_rows = type(reranker)._map_rows
+
+    def watched(self, compute, *others):
+        return map_rows(self, lambda rows: kept.append(compute(rows)) or kept[-1], *others)
+
+    monkeypatch.setattr(type(reranker), "_map_rows", watched)
+    reranker.score(QUERIES, DOCUMENTS)
+    assert all(part.untyped_storage().nbytes() == part.nbytes for part in kept)
+
+
 def test_parts_describe_themselves(reranker):
     prefixes = reranker.prefill(DOCUMENTS)
     ids = reranker.processor.document_ids(DOCUMENTS)
