@@ -5,16 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.processing_rabtriever import TokenIds
 from training.tasks.beir import RetrievalTask
 
-# Document tokens whose attention state the teacher holds at once, and keeps between calls.
-BLOCK_TOKENS, KEPT_TOKENS = 16_384, 131_072
+# Document tokens whose attention state is kept between calls.
+KEPT_TOKENS = 131_072
 
 
 @dataclass(frozen=True)
@@ -52,19 +50,12 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
 
 
 def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str]) -> System:
-    """The teacher over the whole corpus. The documents are read once and kept if `KEPT_TOKENS` allows it."""
-    sequences = reranker.processor.document_ids(corpus)
-    blocks: list[list[TokenIds]] = [[]]
-    for sequence in sequences:
-        if sum(map(len, blocks[-1])) + len(sequence) > BLOCK_TOKENS:
-            blocks.append([])
-        blocks[-1].append(sequence)
-    kept = sum(map(len, sequences)) <= KEPT_TOKENS
-    read = [reranker.read_prefixes(block) for block in blocks] if kept else []
+    """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
+    tokens = sum(map(len, reranker.processor.document_ids(corpus)))
+    documents = reranker.prefill(corpus) if tokens <= KEPT_TOKENS else corpus
 
     def score(queries: Sequence[str]) -> Tensor:
-        prefixes = read or (reranker.read_prefixes(block, progress=False) for block in blocks)
-        return torch.cat([reranker.score(queries, block).cpu() for block in prefixes], dim=1)
+        return reranker.score(queries, documents).cpu()
 
     return System("teacher", score, latency_queries=5)
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import GenerativeRerankerConfig
-from .modeling_prefix_cache import DocumentPrefixes, model_fingerprint, take_prefixes
+from .modeling_prefix_cache import DocumentPrefixes, in_blocks, model_fingerprint, take_prefixes
 from .modeling_prompted import (
     TOKEN_BUDGET,
     PromptedPreTrainedModel,
@@ -206,6 +206,8 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
     ) -> Tensor:
         """Log-odds of every query against every document; each document is read once.
 
+        Texts are read block by block, so memory is bounded whatever their number.
+
         Args:
             queries: `n` texts.
             documents: `m` texts, or what `prefill` made of them.
@@ -218,7 +220,13 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             ValueError: a blank text, prefixes of another model, or a model without a processor.
         """
         suffixes = self.processor.query_ids(queries)
-        prefixes = documents if isinstance(documents, DocumentPrefixes) else self.prefill(documents, token_budget)
+        if isinstance(documents, DocumentPrefixes):
+            return self._score_prefixes(suffixes, documents, token_budget)
+        blocks = in_blocks(self.processor.document_ids(documents))
+        read = (self.read_prefixes(block, token_budget, progress=False) for block in blocks)
+        return torch.cat([self._score_prefixes(suffixes, prefixes, token_budget) for prefixes in read], dim=1)
+
+    def _score_prefixes(self, suffixes: list[TokenIds], prefixes: DocumentPrefixes, token_budget: int) -> Tensor:
         rows = [row for row in range(len(prefixes)) for _ in suffixes]
         states = self.encode_suffixes(prefixes, rows, suffixes * len(prefixes), token_budget)
         return self.log_odds(states).view(len(prefixes), len(suffixes)).T

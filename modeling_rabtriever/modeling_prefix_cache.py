@@ -1,7 +1,7 @@
 """Document prefixes read once: keys and values of every layer, kept without padding, for any number of queries."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+# Document tokens whose attention state is held at once where a corpus is read block by block.
+PREFIX_TOKENS = 16_384
 _SAMPLES = 64  # numbers of each weight matrix that go into a model's fingerprint
 
 
@@ -166,3 +168,16 @@ def model_fingerprint(model: PreTrainedModel) -> str:
         digest.update(f"{name} {tuple(weights.shape)} {weights.dtype}".encode())
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def in_blocks(sequences: Sequence[list[int]], tokens: int = PREFIX_TOKENS) -> Iterator[list[list[int]]]:
+    """Consecutive sequences, in lists of at most `tokens` tokens (one sequence at least)."""
+    block: list[list[int]] = []
+    held = 0
+    for ids in sequences:
+        if block and held + len(ids) > tokens:
+            yield block
+            block, held = [], 0
+        block.append(ids)
+        held += len(ids)
+    yield block

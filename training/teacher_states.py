@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors
+from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS
 
 SHARD_PAIRS = 8192
-PREFIX_TOKENS = 16_384  # document tokens whose attention state is held at once
 
 
 class TeacherStates:

@@ -125,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     write_json(stage.log, trainer.state.log_history)
     stage.finish(
         pairs=trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps,
+        relevant_share=1 / trainer.group_size,
         parameters=reranker.num_parameters(),
     )
     return stage.model

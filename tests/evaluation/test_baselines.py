@@ -44,7 +44,6 @@ def test_all_systems_score_the_whole_corpus(
     kept_tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evaluation.systems.BLOCK_TOKENS", 50)  # a few documents per block
     monkeypatch.setattr("evaluation.systems.KEPT_TOKENS", kept_tokens)
     queries = task.split("test").queries[:5]
     systems = [
