@@ -4,7 +4,9 @@ A ranking is the list of corpus rows of one query, best first. Unjudged document
 the corpus order.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -12,7 +14,7 @@ from torch import Tensor
 Run = list[list[int]]
 Relevant = Sequence[Mapping[int, int]]
 
-CUTOFFS = (1, 3, 5)
+TABLE_METRICS = ("success@1", "success@3", "success@5", "mrr@10")
 BOOTSTRAP_SAMPLES = 1000
 
 
@@ -27,25 +29,47 @@ def rank_documents(scores: Tensor, depth: int) -> Run:
     return scores.argsort(dim=1, descending=True, stable=True)[:, :depth].tolist()
 
 
-def query_metrics(run: Run, relevant: Relevant) -> dict[str, np.ndarray]:
-    """Per-query values.
+def query_metrics(
+    run: Sequence[Sequence[Hashable]], relevant: Sequence[Mapping[Any, int]], metrics: Sequence[str] = TABLE_METRICS
+) -> dict[str, np.ndarray]:
+    """Per-query values of `name@k` metrics, defined as in trec_eval.
 
-    `success@k`: 1 if one of the first `k` documents is relevant (the "R@k" of the tables; where every query has one
-    relevant document it is also the recall). `mrr@10`: 1 / rank of the first relevant document, 0 below rank 10.
+    `recall@k`: share of the relevant documents among the first `k`. `success@k`: 1 if one of the first `k` is relevant
+    (the "R@k" of the tables; where every query has one relevant document it is also the recall). `mrr@k`: 1 / rank of
+    the first relevant document, 0 below rank `k`. `ndcg@k`: gain = grade, discount = log2(rank + 1), over the best
+    possible order of the judged documents. `map@k`: mean over the relevant documents of the precision at their ranks,
+    0 for those below rank `k`. A document that is not judged is not relevant.
+
+    Args:
+        run: per query the documents, best first; ties are broken by whoever ranked them.
+        relevant: per query document -> grade; at least one grade above 0.
+        metrics: such as `["ndcg@10", "recall@100"]`.
 
     Returns:
         Name -> `(n,)` float64.
 
     Raises:
-        ValueError: runs and judgements differ in number, or there are none.
+        ValueError: a metric is unknown, runs and judgements differ in number, there are none, a ranking names a
+            document twice, or a query has no relevant document.
     """
     if len(run) != len(relevant) or not run:
         raise ValueError(
             f"{len(run)} rankings and {len(relevant)} judged queries; accepted: as many of each, one or more"
         )
-    first = np.array([_first_relevant(ranking, judged) for ranking, judged in zip(run, relevant, strict=True)])
-    values = {f"success@{k}": (first <= k).astype(float) for k in CUTOFFS}
-    return values | {"mrr@10": np.where(first <= 10, 1 / first, 0.0)}
+    parsed = {name: _parse(name) for name in metrics}
+    for row, (ranking, judged) in enumerate(zip(run, relevant, strict=True)):
+        if len(set(ranking)) != len(ranking):
+            raise ValueError(f"ranking {row} names a document twice; accepted: every document once")
+        if not any(grade > 0 for grade in judged.values()):
+            raise ValueError(f"query {row} has no relevant document; accepted: judgements with a grade above 0")
+    gains = [
+        [max(judged.get(document, 0), 0) for document in ranking] for ranking, judged in zip(run, relevant, strict=True)
+    ]
+    ideals = [sorted((grade for grade in judged.values() if grade > 0), reverse=True) for judged in relevant]
+    return {
+        name: np.array([metric(gain[:k], ideal, k) for gain, ideal in zip(gains, ideals, strict=True)], dtype=float)
+        for name, (metric, k) in parsed.items()
+    }
 
 
 def mean_metrics(run: Run, relevant: Relevant) -> dict[str, float]:
@@ -69,8 +93,68 @@ def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, see
     return float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975))
 
 
-def _first_relevant(ranking: Sequence[int], judged: Mapping[int, int]) -> float:
-    return next((place for place, row in enumerate(ranking, start=1) if row in judged), np.inf)
+def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p-value of a sign-flip test that two systems have the same mean on the same queries: `(n,)` each.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"{len(first)} and {len(second)} values; accepted: the same queries for both systems")
+    difference = first - second
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(samples, len(difference)))
+    extreme = np.abs(signs @ difference) >= abs(difference.sum()) - 1e-12
+    return float((extreme.sum() + 1) / (samples + 1))
+
+
+Gains = Sequence[int]  # grades of the first k documents, and of all relevant ones from the highest
+
+
+def _recall(gains: Gains, ideal: Gains, _: int) -> float:
+    return sum(gain > 0 for gain in gains) / len(ideal)
+
+
+def _success(gains: Gains, _: Gains, __: int) -> float:
+    return float(any(gains))
+
+
+def _reciprocal_rank(gains: Gains, _: Gains, __: int) -> float:
+    return next((1 / rank for rank, gain in enumerate(gains, start=1) if gain > 0), 0.0)
+
+
+def _ndcg(gains: Gains, ideal: Gains, k: int) -> float:
+    return _discounted(gains) / _discounted(ideal[:k])
+
+
+def _discounted(gains: Gains) -> float:
+    return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
+
+
+def _average_precision(gains: Gains, ideal: Gains, _: int) -> float:
+    found, total = 0, 0.0
+    for rank, gain in enumerate(gains, start=1):
+        if gain > 0:
+            found += 1
+            total += found / rank
+    return total / len(ideal)
+
+
+_METRICS: dict[str, Callable[[Gains, Gains, int], float]] = {
+    "recall": _recall,
+    "success": _success,
+    "mrr": _reciprocal_rank,
+    "ndcg": _ndcg,
+    "map": _average_precision,
+}
+
+
+def _parse(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
+    kind, _, depth = name.partition("@")
+    if kind not in _METRICS or not depth.isdigit() or int(depth) < 1:
+        raise ValueError(
+            f"metric {name!r}; accepted: {', '.join(f'{kind}@k' for kind in _METRICS)} with k of at least 1"
+        )
+    return _METRICS[kind], int(depth)
 
 
 def _resamples(count: int, seed: int) -> np.ndarray:
