@@ -113,8 +113,8 @@ def evaluate_split(
         report["systems"][system.name]["milliseconds"] = system.milliseconds_per_query(split.queries)
     groups = reliability(scores["teacher"], split.relevant)
     report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
-    reliability_diagram(groups, report["calibration"]["ece"], folder / f"{name}-reliability.png")
     write_json(folder / f"{name}.json", report)
+    reliability_diagram(groups, report["calibration"]["ece"], folder / f"{name}-reliability.png")
     write_tensors(folder / f"{name}-scores.safetensors", {s: scores[s] for s in ("teacher", "Rabtriever")})
     return report
 
