@@ -69,7 +69,8 @@ def main() -> None:
             blocks.append(measure_block(systems, queries, documents, block))
             print(f"block {block + 1} of {arguments.blocks}: {blocks[-1]}", flush=True)
         rows += blocks
-        curve = [measure_length(systems, queries, [texts.document(n) for _ in range(10)], n) for n in LENGTHS]
+        few = queries[:10]
+        curve = [measure_length(systems, few, [texts.document(n) for _ in range(4)], n) for n in LENGTHS]
     rows += curve
     plot(curve, FOLDER / "teacher_scoring.png")
     bars = [
