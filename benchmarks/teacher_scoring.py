@@ -45,7 +45,7 @@ PREFIX, SUFFIX = 128, 32
 BATCH = 32  # of the plain pass, and sentence-transformers' default
 LENGTHS = (16, 32, 64, 128, 256, 512)
 # Made-up words of letters; the tokenizer learns each as one token, with the blank before it.
-WORDS = ["".join(pair) for pair in itertools.product(("ba", "ke", "li", "mo", "nu", "ra", "se", "ti"), repeat=4)]
+WORDS = ["".join(pair) for pair in itertools.product(("po", "ke", "li", "mo", "nu", "ra", "se", "ti"), repeat=4)]
 
 
 def main() -> None:
