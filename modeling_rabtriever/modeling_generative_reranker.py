@@ -128,7 +128,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
     def prefill(self, documents: Sequence[str], token_budget: int = TOKEN_BUDGET) -> DocumentPrefixes:
         """Reads documents once, for `score` against any number of queries.
 
-        Keys and values of a token take `2 x layers x key-value heads x head size` numbers: 28 kB for a 0.5B Qwen2 in
+        Keys and values of a token take `2 x layers x key-value heads x head size` numbers: 12 kB for a 0.5B Qwen2 in
         bf16. `modeling_rabtriever.retrieval.PrefixFiles` keeps them on disk, where a corpus does not fit in memory.
 
         Args:

@@ -19,8 +19,7 @@ class DocumentPrefixes:
     """The attention state of `m` documents, `T` tokens in all, made by `GenerativeRerankerModel.prefill`.
 
     There is no padding and no mask in it, so it cannot be laid out wrongly: a batch is put together, with positions and
-    masks, when it is scored. Keys and values live where they were
-    made or moved, the rest on the CPU.
+    masks, when it is scored. Keys and values live where they were made or moved, the rest on the CPU.
 
     Args:
         input_ids: `(T,)` int64; the tokens of all prefixes.
