@@ -64,16 +64,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         export_cross_encoder(reranker, folder, document_characters=100_000)
         systems = Systems(reranker, folder)
-        rows, blocks = [], []
+        blocks = []
         per_block = arguments.documents // arguments.blocks
         for block in range(arguments.blocks):
             documents = [texts.document(PREFIX) for _ in range(per_block)]
             blocks.append(measure_block(systems, queries, documents, block))
             print(f"block {block + 1} of {arguments.blocks}: {blocks[-1]}", flush=True)
-        rows += blocks
         few = queries[:10]
         curve = [measure_length(systems, few, [texts.document(n) for _ in range(4)], n) for n in LENGTHS]
-    rows += curve
     plot(curve, FOLDER / "teacher_scoring.png")
     bars = [
         ratio_bar(blocks, "sentence_transformers", "ours", 1.1),
@@ -81,7 +79,7 @@ def main() -> None:
     ]
     settings = {**vars(arguments), "prefix": PREFIX, "suffix": SUFFIX, "batch": BATCH, "backbone": BACKBONE}
     settings |= {"parameters": reranker.num_parameters(), "dtype": "float32"}
-    print(write_result("benchmarks.teacher_scoring", settings, rows, bars))
+    print(write_result("benchmarks.teacher_scoring", settings, [*blocks, *curve], bars))
 
 
 class TextMaker:

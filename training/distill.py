@@ -20,7 +20,7 @@ from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_json
 from training.distillation_trainer import RabtrieverDistillationConfig, RabtrieverDistillationTrainer
 from training.recipe import parse_stage
-from training.stages import StageFolder, model_digest
+from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import Split, load_beir
 from training.train_reranker import RunArguments
 
@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run, student, config = parse_stage("distill", ARGUMENTS, argv)
     output = Path(config.output_dir)
     task = load_beir(run.data)
-    teacher_path = student.teacher or str(output / "teacher" / "model")
-    if student.teacher is None and not Path(teacher_path).is_dir():
-        raise ValueError(f"{teacher_path} is missing; accepted: run training.train_reranker first, or pass --teacher")
+    teacher_path = earlier_model(
+        student.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
+    )
     inputs = {"task": task.fingerprint(), "teacher": model_digest(teacher_path)}
     stage = StageFolder(output / "student", (run, student, config), inputs, run.overwrite)
     if stage.done:

@@ -147,7 +147,7 @@ def _prompt(
 def _judged(run: Any) -> int | None:
     if not Path(run.data).is_dir():
         return None
-    return sum(len(relevant) for relevant in load_beir(run.data).split(run.train_split).relevant)
+    return load_beir(run.data).split(run.train_split).judgements
 
 
 def _embeddings(model: GenerativeRerankerModel) -> int:

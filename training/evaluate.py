@@ -23,7 +23,7 @@ from evaluation.systems import System, baselines, rabtriever_system, reranker_sy
 from model_cards.generate import write_cards
 from modeling_rabtriever.files import write_json, write_tensors, write_text
 from training.recipe import parse_stage
-from training.stages import StageFolder, model_digest
+from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import RetrievalTask, Split, load_beir
 from training.train_reranker import RunArguments
 
@@ -60,12 +60,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     output = Path(arguments.output_dir)
     task = load_beir(run.data)
     paths = {
-        "teacher": arguments.teacher or str(output / "teacher" / "model"),
-        "student": arguments.student or str(output / "student" / "model"),
+        name: earlier_model(getattr(arguments, name), arguments.output_dir, name, f"train it first, or pass --{name}")
+        for name in ("teacher", "student")
     }
-    for name, path in paths.items():
-        if getattr(arguments, name) is None and not Path(path).is_dir():
-            raise ValueError(f"{path} is missing; accepted: train it first, or pass --{name}")
     digests = {name: model_digest(path) for name, path in paths.items()}
     stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **digests}, run.overwrite)
     if stage.done:

@@ -135,15 +135,13 @@ def preference_dataset(
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
     right, wrong = [processor.true_token_id], [processor.false_token_id]
 
-    def rows() -> Iterator[dict[str, list[int]]]:
-        for query, group in zip(groups.queries, groups.documents, strict=True):
-            for place, document in enumerate(group):
-                chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
-                prompt = prefixes[document] + suffixes[query]
-                yield {"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected}
-
-    columns: list[dict[str, list[int]]] = list(rows())
-    return Dataset.from_list(columns)
+    rows = []
+    for query, group in zip(groups.queries, groups.documents, strict=True):
+        for place, document in enumerate(group):
+            chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
+            prompt = prefixes[document] + suffixes[query]
+            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return Dataset.from_list(rows)
 
 
 def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:

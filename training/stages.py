@@ -102,6 +102,18 @@ class StageFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -> str:
+    """The model a stage starts from: the one given, or what an earlier stage of the run left in `<stage>/model`.
+
+    Raises:
+        ValueError: none is given and the earlier stage has not been run; `remedy` says what to do.
+    """
+    path = given or str(Path(output_dir) / stage / "model")
+    if given is None and not Path(path).is_dir():
+        raise ValueError(f"{path} is missing; accepted: {remedy}")
+    return path
+
+
 def model_digest(name_or_path: str) -> str:
     """The identity of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id as it is."""
     folder = Path(name_or_path)

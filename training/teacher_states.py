@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors
-from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS
+from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS, in_blocks
 
 SHARD_PAIRS = 8192
 
@@ -116,16 +116,15 @@ class TeacherStates:
         # Keys are sorted, so the pairs of a document follow each other and it is read once per block.
         documents, queries = keys // len(self._suffixes), keys % len(self._suffixes)
         asked, rows = documents.unique_consecutive(return_inverse=True)
-        lengths = torch.tensor([len(self._prefixes[document]) for document in asked.tolist()])
-        block_of = (lengths.cumsum(0) - lengths) // PREFIX_TOKENS
-        states = []
-        for block in block_of.unique().tolist():
-            here = (block_of == block).nonzero()[:, 0]
-            prefixes = self.teacher.read_prefixes([self._prefixes[asked[row]] for row in here], progress=False)
-            pairs = (block_of[rows] == block).nonzero()[:, 0]
+        states: list[Tensor] = []
+        first = 0
+        for block in in_blocks([self._prefixes[document] for document in asked.tolist()], PREFIX_TOKENS):
+            pairs = ((rows >= first) & (rows < first + len(block))).nonzero()[:, 0]
+            prefixes = self.teacher.read_prefixes(block, progress=False)
             suffixes = [self._suffixes[query] for query in queries[pairs].tolist()]
-            local = (rows[pairs] - here[0]).tolist()
+            local = (rows[pairs] - first).tolist()
             states.append(self.teacher.encode_suffixes(prefixes, local, suffixes, progress=False))
+            first += len(block)
         return torch.cat(states)
 
     def _key(self, queries: Tensor, documents: Tensor) -> Tensor:

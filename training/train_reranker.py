@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
 from modeling_rabtriever import GenerativeRerankerModel
@@ -25,7 +26,7 @@ from training.dry_run import plan, report
 from training.pairs import NegativeArguments, draw_groups, pair_dataset, take_groups
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
-from training.stages import StageFolder, model_digest
+from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import RetrievalTask, load_beir
 
 
@@ -93,17 +94,16 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher (with `dry_run`, where it would go)."""
     run, backbone, prompt, watch, negatives, lora, dry, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    backbone.model_name_or_path = earlier_model(
+        backbone.model_name_or_path,
+        config.output_dir,
+        "backbone",
+        "run training.pretrain first, or pass --model_name_or_path",
+    )
     if dry.dry_run:
         print(report(plan(backbone, prompt, negatives, lora, config, run)))
         return Path(config.output_dir) / "teacher" / "model"
     task = load_beir(run.data)
-    if backbone.model_name_or_path is None:
-        backbone.model_name_or_path = str(Path(config.output_dir) / "backbone" / "model")
-        if not Path(backbone.model_name_or_path).is_dir():
-            raise ValueError(
-                f"{backbone.model_name_or_path} is missing; accepted: run training.pretrain first, or pass "
-                "--model_name_or_path"
-            )
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
         (run, backbone, prompt, watch, negatives, lora, config),
@@ -118,17 +118,22 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     config.output_dir = str(stage.checkpoints)
     trainer = make_trainer(reranker, task, run, watch, negatives, config, lora.peft_config())
+    train_and_save(reranker, trainer, stage, lora, relevant_share=1 / trainer.group_size)
+    return stage.model
+
+
+def train_and_save(
+    reranker: GenerativeRerankerModel, trainer: Trainer, stage: StageFolder, lora: LoraArguments, **result: Any
+) -> None:
+    """Trains the reranker's backbone, from the stage's last checkpoint on, and finishes the stage."""
+    config = trainer.args
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
     reranker.save_pretrained(stage.model)
     write_json(stage.log, trainer.state.log_history)
-    stage.finish(
-        pairs=trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps,
-        relevant_share=1 / trainer.group_size,
-        parameters=reranker.num_parameters(),
-    )
-    return stage.model
+    pairs = trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps
+    stage.finish(pairs=pairs, parameters=reranker.num_parameters(), **result)
 
 
 def make_trainer(
@@ -147,8 +152,7 @@ def make_trainer(
     group_size = len(first[1])
     groups_per_step = max(config.train_batch_size * config.gradient_accumulation_steps // group_size, 1)
     if config.max_steps <= 0:
-        judged = sum(len(relevant) for relevant in train.relevant)
-        config.max_steps = math.ceil(config.num_train_epochs * judged / groups_per_step)
+        config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
     groups = take_groups(itertools.chain([first], training_groups), config.max_steps * groups_per_step)
     watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together

@@ -18,13 +18,12 @@ from datasets import Dataset
 from transformers import AutoModel
 from trl import DPOConfig, DPOTrainer
 
-from modeling_rabtriever.files import write_json
 from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, preference_dataset, take_groups
 from training.recipe import parse_stage
-from training.stages import StageFolder, model_digest
+from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import load_beir
-from training.train_reranker import LoraArguments, RunArguments, TeacherArguments
+from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save
 
 
 @dataclass
@@ -77,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     run, prior, watch, negatives, lora, config = parse_stage("train_reranker_dpo", ARGUMENTS, argv)
     task = load_beir(run.data)
-    path = prior.teacher or str(Path(config.output_dir) / "teacher" / "model")
-    if prior.teacher is None and not Path(path).is_dir():
-        raise ValueError(f"{path} is missing; accepted: run training.train_reranker first, or pass --teacher")
+    path = earlier_model(
+        prior.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
+    )
     inputs = {"task": task.fingerprint(), "teacher": model_digest(path)}
     settings = (run, prior, watch, negatives, lora, config)
     stage = StageFolder(Path(config.output_dir) / "teacher_dpo", settings, inputs, run.overwrite)
@@ -88,8 +87,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return stage.model
     reranker = AutoModel.from_pretrained(path, trust_remote_code=config.trust_remote_code)
     train, dev = task.split(run.train_split), task.split(run.dev_split)
-    judged = sum(len(relevant) for relevant in train.relevant)
-    groups = take_groups(draw_groups(task, train, negatives, config.seed), judged)
+    groups = take_groups(draw_groups(task, train, negatives, config.seed), train.judgements)
     watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.output_dir = str(stage.checkpoints)
     trainer = RerankerDPOTrainer(
@@ -100,13 +98,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         processing_class=reranker.processor.tokenizer,
         peft_config=lora.peft_config(),
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
-    if lora.use_peft:
-        reranker.backbone = trainer.model.merge_and_unload()
-    reranker.save_pretrained(stage.model)
-    write_json(stage.log, trainer.state.log_history)
-    pairs = trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps
-    stage.finish(pairs=pairs, parameters=reranker.num_parameters())
+    train_and_save(reranker, trainer, stage, lora)
     return stage.model
 
 

@@ -30,6 +30,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.queries)
 
+    @property
+    def judgements(self) -> int:
+        """Number of (query, relevant document) pairs."""
+        return sum(len(relevant) for relevant in self.relevant)
+
     def take(self, rows: Iterable[int]) -> "Split":
         """The same split, cut to the given rows."""
         kept = list(rows)
