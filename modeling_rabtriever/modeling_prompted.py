@@ -10,7 +10,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_rabtriever import GenerativeRerankerConfig
-from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds
+from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
 # Padded tokens per forward pass of the text-level methods: 128 texts of 64 tokens.
 TOKEN_BUDGET = 8192
@@ -136,13 +136,17 @@ class PromptedPreTrainedModel(PreTrainedModel):
             token_budget: padded tokens per forward pass.
 
         Returns:
-            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
+            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list. Equal
+            texts are read once and get equal scores.
 
         Raises:
             ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
         """
-        documents = [documents] if isinstance(documents, str) else list(documents)
-        return ranking(self._score_documents(query, documents, token_budget), documents, top_k)
+        documents = checked_texts("documents", documents)
+        # Rows of a batch differ in the last bits of their scores: copies of a text would be ordered by chance.
+        places = {text: place for place, text in enumerate(dict.fromkeys(documents))}
+        scores = self._score_documents(query, list(places), token_budget)
+        return ranking(scores[[places[text] for text in documents]], documents, top_k)
 
     def _run(
         self,

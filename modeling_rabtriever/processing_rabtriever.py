@@ -120,7 +120,9 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: the list is empty, or an item is not a string or is blank.
         """
-        return self._fill(self._document_frame(), _checked("documents", documents), self.max_document_length, "right")
+        return self._fill(
+            self._document_frame(), checked_texts("documents", documents), self.max_document_length, "right"
+        )
 
     def query_ids(self, queries: Texts) -> list[TokenIds]:
         """Token ids of the prompt suffix of each query; the last one is the answer position.
@@ -128,7 +130,7 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: the list is empty, or an item is not a string or is blank.
         """
-        texts = _checked("queries", queries)
+        texts = checked_texts("queries", queries)
         return self._fill(self._query_frame(), texts, self.max_query_length, self.query_truncation_side)
 
     def pad(self, sequences: Sequence[TokenIds]) -> BatchFeature:
@@ -253,7 +255,12 @@ def _limit(name: str, value: Any) -> int:
     return value
 
 
-def _checked(name: str, texts: Any) -> list[str]:
+def checked_texts(name: str, texts: Any) -> list[str]:
+    """A text or several as a list of at least one.
+
+    Raises:
+        ValueError: there is none, or one is blank or not a string.
+    """
     if not isinstance(texts, str | Iterable):
         raise ValueError(f"{name} is {texts!r}; accepted: a text or a list of texts")
     listed: list[Any] = [texts] if isinstance(texts, str) else list(texts)

@@ -43,7 +43,9 @@ def export_cross_encoder(
             string otherwise than the processor reads prefix and suffix, so that scores would differ.
     """
     processor = reranker.processor
-    limit = document_characters or CHARACTERS_PER_TOKEN * processor.max_document_length
+    limit = document_characters
+    if limit is None:
+        limit = CHARACTERS_PER_TOKEN * processor.max_document_length
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
         raise ValueError(f"document_characters is {document_characters!r}; accepted: a whole number of at least 1")
     folder = Path(folder)

@@ -75,8 +75,13 @@ class PrefixFiles:
             token_budget: padded tokens per forward pass.
 
         Raises:
-            ValueError: a document is blank, or the folder belongs to another model or corpus.
+            ValueError: there are no documents or one is blank, `documents_per_shard` is below 1, or the folder belongs
+                to another model or corpus.
         """
+        if not documents or documents_per_shard < 1:
+            raise ValueError(
+                f"{len(documents)} documents, {documents_per_shard} per shard; accepted: at least one of each"
+            )
         path = Path(folder) / "prefixes.json"
         digest = hashlib.sha256("\0".join(map(json.dumps, documents)).encode()).hexdigest()[:16]
         record = {"model": model_fingerprint(reranker), "documents": len(documents), "texts": digest}

@@ -62,7 +62,7 @@ def test_document_characters(reranker, tmp_path):
     assert encoder.predict([("q", "bring the long sponge now, please")])[0] == pytest.approx(
         reranker.predict([("q", "bring the long sponge now")]).item(), abs=1e-5
     )
-    for wrong in (-1, 2.5):
+    for wrong in (-1, 0, 2.5):
         with pytest.raises(ValueError, match="document_characters"):
             export_cross_encoder(reranker, tmp_path, document_characters=wrong)
 

@@ -44,3 +44,9 @@ def test_others_are_refused(reranker, make_reranker, tmp_path):
         files.score(other, QUERIES)
     with pytest.raises(ValueError, match="no finished prefixes"):
         PrefixFiles(tmp_path / "nothing")
+
+
+def test_nothing_to_write_is_refused(reranker, tmp_path):
+    for documents, per_shard in (([], 4), (DOCUMENTS, 0)):
+        with pytest.raises(ValueError, match="accepted: at least one of each"):
+            PrefixFiles.write(tmp_path, reranker, documents, documents_per_shard=per_shard)

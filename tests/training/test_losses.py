@@ -1,6 +1,7 @@
 """Every loss against a naive reference written from its definition, and its gradient against finite differences."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -82,11 +83,13 @@ def test_listwise_cross_entropy() -> None:
         (lambda s, _: listwise_cross_entropy(s), (_numbers(2, 4), _numbers(1))),
     ],
 )
-def test_gradients(loss: object, arguments: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients(
+    loss: Callable[..., Tensor], arguments: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The losses compute in fp32; finite differences need float64, so the conversion is lifted here.
     monkeypatch.setattr(Tensor, "float", lambda self: self)
     student, teacher = arguments
-    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student.clone().requires_grad_())  # type: ignore[operator]
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), student.clone().requires_grad_())
 
 
 def test_losses_of_half_precision_inputs_are_fp32() -> None:
