@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from .configuration_rabtriever import RabtrieverConfig
 
@@ -28,6 +29,7 @@ class RabtrieverPredictor(nn.Module):
         whitened = config.feature_whitening
         self.query_whitening = nn.Linear(features, features) if whitened else None
         self.document_whitening = nn.Linear(features, features) if whitened else None
+        self.apply(init_predictor_layer)
 
     def query_factors(self, query_features: Tensor) -> Tensor:
         """`f(x_Q)`: `(n, features)` -> `(n, k)`."""
@@ -102,6 +104,14 @@ class RabtrieverPredictor(nn.Module):
         for whitening in (self.query_whitening, self.document_whitening):
             if whitening is not None:
                 whitening.requires_grad_(False)
+
+
+def init_predictor_layer(module: nn.Module) -> None:
+    """Fresh weights of unit gain whatever the width: k and d differ by orders of magnitude between recipes."""
+    if isinstance(module, nn.Linear | nn.Conv1d):
+        init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            init.zeros_(module.bias)
 
 
 def _whitening(name: str, features: Tensor, damping: float) -> nn.Linear:

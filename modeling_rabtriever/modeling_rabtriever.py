@@ -17,7 +17,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
-from .modeling_predictor import RabtrieverPredictor
+from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, last_token
 from .processing_rabtriever import Texts
 
@@ -61,11 +61,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         if module is self.answer_head:
             init.constant_(module.weight, float("nan"))  # a model without its teacher's rows must not rank
-        elif isinstance(module, nn.Linear | nn.Conv1d) and any(module is layer for layer in self.predictor.modules()):
-            # Unit gain whatever the width: k and d differ by orders of magnitude between recipes.
-            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            if module.bias is not None:
-                init.zeros_(module.bias)
+        elif any(module is layer for layer in self.predictor.modules()):
+            init_predictor_layer(module)
         else:
             super()._init_weights(module)
 
@@ -134,7 +131,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         pooled = []
         for layer in layers:
             states = output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer]
-            pooled += [_POOLINGS[name](states, mask).float() for name in self.config.feature_poolings]
+            pooled.append(pool_states(states, mask, self.config.feature_poolings))
         return torch.cat(pooled, dim=-1)
 
     def forward(
@@ -227,6 +224,17 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
+
+
+def pool_states(states: Tensor, attention_mask: Tensor, poolings: Sequence[str]) -> Tensor:
+    """The tokens of each text as one vector: `(batch, length, d)`, `(batch, length)` -> `(batch, d * poolings)` fp32.
+
+    Args:
+        states: of one layer.
+        attention_mask: 1 for the tokens that count.
+        poolings: as in `RabtrieverConfig.feature_poolings`, joined in this order.
+    """
+    return torch.cat([_POOLINGS[name](states, attention_mask).float() for name in poolings], dim=-1)
 
 
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from evaluation.baselines import BM25
 from modeling_rabtriever import RabtrieverProcessor
@@ -105,7 +106,8 @@ def take_groups(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGrou
 def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
     """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 but for the answer.
 
-    Rows of a group follow each other. They are put together when read, so the dataset holds two numbers per pair.
+    `prefix_length` says where the query begins. Rows of a group follow each other. They are put together when read, so
+    the dataset holds three numbers per pair.
     """
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
     answers = (processor.false_token_id, processor.true_token_id)
@@ -123,9 +125,34 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
             prompt, answer = prefixes[document] + suffixes[query], answers[relevant]
             input_ids.append([*prompt, answer])
             labels.append([-100] * len(prompt) + [answer])
-        return {"input_ids": input_ids, "labels": labels}
+        lengths = [len(prefixes[document]) for document in batch["document"]]
+        return {"input_ids": input_ids, "labels": labels, "prefix_length": lengths}
 
     return rows.with_transform(tokenised)
+
+
+class GroupCollator(DataCollatorForLanguageModeling):
+    """TRL's padding on the right, with the prefixes' lengths, and with each group's query alone as a further row.
+
+    Args:
+        pad_token_id: fills the rows.
+        group_size: rows per group, which have one query.
+        queries_alone: whether to add, behind all pairs, one row per group that holds the query's suffix only.
+    """
+
+    def __init__(self, pad_token_id: int, group_size: int, queries_alone: bool) -> None:
+        super().__init__(pad_token_id=pad_token_id)
+        self.group_size = group_size
+        self.queries_alone = queries_alone
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels` of all rows; `prefix_lengths` `(pairs,)` of the pairs."""
+        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
+        for row in examples[:: self.group_size] if self.queries_alone else ():
+            suffix = row["input_ids"][row["prefix_length"] : -1]
+            rows.append({"input_ids": suffix, "labels": [-100] * len(suffix)})
+        batch = super().torch_call(rows)
+        return {**batch, "prefix_lengths": torch.tensor([row["prefix_length"] for row in examples])}
 
 
 def preference_dataset(

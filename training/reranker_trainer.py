@@ -1,14 +1,18 @@
-"""Training of the teacher: TRL's supervised fine-tuning, with the loss on the answer token alone."""
+"""Training of the teacher: TRL's supervised fine-tuning, with the loss on the answer token alone or over candidates."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
+from modeling_rabtriever import GenerativeRerankerModel
+from training.document_states import attach_joint_predictor, document_lm_loss, joint_scores
 from training.losses import check_finite, listwise_cross_entropy
 from training.machine import fit_to_machine
+from training.pairs import GroupCollator
 
 OBJECTIVES = ("sft", "listwise")
 
@@ -46,11 +50,24 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             "choices": OBJECTIVES,
         },
     )
+    joint_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of a student trained beside the teacher, with gradient into the backbone: a predictor that "
+            "ranks each group from the states of document and query read apart. It is dropped at the end. 0 for none."
+        },
+    )
+    document_lm_weight: float = field(
+        default=0.0, metadata={"help": "Weight of language modelling on the documents' part of the prompt. 0 for none."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; accepted: {', '.join(OBJECTIVES)}")
+        for name in ("joint_weight", "document_lm_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: 0 or more")
 
 
 class RerankerTrainer(SFTTrainer):
@@ -61,7 +78,8 @@ class RerankerTrainer(SFTTrainer):
 
     Args:
         group_size: pairs per group; `per_device_train_batch_size` must be a multiple of it.
-        answers: token ids of the answers, `(true, false)`.
+        reranker: the teacher; its backbone is trained.
+        args: the settings.
         kwargs: those of `SFTTrainer`.
 
     Raises:
@@ -73,7 +91,7 @@ class RerankerTrainer(SFTTrainer):
     loss_is_scaled_for_ga = False  # the loss is a mean over the batch
 
     def __init__(
-        self, *, group_size: int, answers: tuple[int, int], args: RerankerTrainingConfig, **kwargs: Any
+        self, *, group_size: int, reranker: GenerativeRerankerModel, args: RerankerTrainingConfig, **kwargs: Any
     ) -> None:
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
             if getattr(args, name) % group_size:
@@ -81,9 +99,18 @@ class RerankerTrainer(SFTTrainer):
                     f"{name} is {getattr(args, name)}; accepted: a multiple of the group size {group_size} "
                     "(a relevant document and its negatives)"
                 )
-        super().__init__(args=args, **kwargs)
         self.group_size = group_size
-        self.answers = answers
+        self.answers = (reranker.config.true_token_id, reranker.config.false_token_id)
+        if args.joint_weight:
+            attach_joint_predictor(reranker, kwargs.get("peft_config"))
+        tokenizer = reranker.processor.tokenizer
+        super().__init__(
+            model=reranker.backbone,
+            args=args,
+            processing_class=tokenizer,
+            data_collator=GroupCollator(tokenizer.pad_token_id, group_size, queries_alone=bool(args.joint_weight)),
+            **kwargs,
+        )
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -91,20 +118,39 @@ class RerankerTrainer(SFTTrainer):
         """The objective's loss; also counts how often the relevant document leads its group."""
         if return_outputs:
             raise ValueError("return_outputs is True; accepted: False (this trainer evaluates the loss alone)")
-        positions = inputs["labels"].ne(-100).int().argmax(-1, keepdim=True) - 1
-        logits = model(
+        prefix_lengths = inputs["prefix_lengths"]
+        pairs = len(prefix_lengths)  # rows behind them are queries alone
+        positions = inputs["labels"].ne(-100).int().argmax(-1, keepdim=True).clamp(min=1) - 1
+        auxiliary = bool(self.args.joint_weight or self.args.document_lm_weight)
+        output = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             logits_to_keep=positions,
             use_cache=False,
-        ).logits[:, 0]
+            output_hidden_states=auxiliary,
+        )
+        logits = output.logits[:pairs, 0]
         true_id, false_id = self.answers
         log_odds = (logits[:, true_id] - logits[:, false_id]).float().view(-1, self.group_size)
         if self.args.objective == "listwise":
-            loss = listwise_cross_entropy(log_odds)
+            terms = {"objective": (1.0, listwise_cross_entropy(log_odds))}
         else:
-            loss = F.cross_entropy(logits.float(), inputs["labels"].gather(1, positions + 1)[:, 0])
-        check_finite("the teacher's loss", loss=loss)
+            answers = inputs["labels"].gather(1, positions + 1)[:pairs, 0]
+            terms = {"objective": (1.0, F.cross_entropy(logits.float(), answers))}
+        self._count("leads_group", log_odds)
+        if auxiliary:
+            states = output.hidden_states[-1]
+            in_document = torch.arange(states.shape[1], device=states.device) < prefix_lengths[:, None]
+            if self.args.joint_weight:
+                scores = joint_scores(model, states, in_document, inputs["attention_mask"][pairs:], self.answers)
+                terms["joint"] = (self.args.joint_weight, listwise_cross_entropy(scores))
+                self._count("joint_leads_group", scores)
+            if self.args.document_lm_weight:
+                loss = document_lm_loss(model, states[:pairs], inputs["input_ids"][:pairs], in_document)
+                terms["document_lm"] = (self.args.document_lm_weight, loss)
+        check_finite("the teacher's loss", **{name: loss.detach() for name, (_, loss) in terms.items()})
+        return torch.stack([weight * loss for weight, loss in terms.values()]).sum()
+
+    def _count(self, name: str, scores: Tensor) -> None:
         mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["leads_group"].append((log_odds.argmax(-1) == 0).float().mean().item())
-        return loss
+        self._metrics[mode][name].append((scores.argmax(-1) == 0).float().mean().item())

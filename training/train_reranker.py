@@ -22,6 +22,7 @@ from trl import ModelConfig, get_peft_config
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.document_states import detach_joint_predictor
 from training.dry_run import plan, report
 from training.pairs import NegativeArguments, draw_groups, pair_dataset, take_groups
 from training.recipe import parse_stage
@@ -130,6 +131,7 @@ def train_and_save(
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
+    detach_joint_predictor(reranker)
     reranker.save_pretrained(stage.model)
     write_json(stage.log, trainer.state.log_history)
     pairs = trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps
@@ -159,12 +161,10 @@ def make_trainer(
     processor = reranker.processor
     return RerankerTrainer(
         group_size=group_size,
-        answers=(processor.true_token_id, processor.false_token_id),
-        model=reranker.backbone,
+        reranker=reranker,
         args=config,
         train_dataset=pair_dataset(groups, train, task.corpus, processor),
         eval_dataset=pair_dataset(watched, dev, task.corpus, processor),
-        processing_class=processor.tokenizer,
         peft_config=peft_config,
     )
 

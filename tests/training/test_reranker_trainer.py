@@ -1,66 +1,45 @@
 """The teacher's trainer: TRL's loss on the answer token, the listwise objective, and refusals."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
 from trl import SFTTrainer
 
 from modeling_rabtriever import GenerativeRerankerModel
+from tests.training.conftest import GROUPS
 from training.losses import listwise_cross_entropy
-from training.pairs import PairGroups, pair_dataset
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.tasks.beir import load_beir
 
-
-def _trainer(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, **settings: Any) -> RerankerTrainer:
-    task = load_beir(beir_folder)
-    train, processor = task.split("train"), reranker.processor
-    groups = PairGroups([0, 1, 2, 3], [[0, 5, 6, 7], [1, 5, 6, 7], [2, 5, 6, 7], [3, 0, 1, 2]])
-    config = RerankerTrainingConfig(
-        output_dir=str(tmp_path),
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        train_sampling_strategy="sequential",
-        activation_checkpointing=False,
-        report_to="none",
-        use_cpu=True,
-        **{"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16, "max_steps": 1, **settings},
-    )
-    return RerankerTrainer(
-        group_size=4,
-        answers=(processor.true_token_id, processor.false_token_id),
-        model=reranker.backbone,
-        args=config,
-        train_dataset=pair_dataset(groups, train, task.corpus, processor),
-        processing_class=processor.tokenizer,
-    )
+MakeTrainer: TypeAlias = Callable[..., RerankerTrainer]
 
 
 def _batch(trainer: RerankerTrainer) -> dict[str, torch.Tensor]:
     return next(iter(trainer.get_train_dataloader()))
 
 
-def test_sft_loss_is_trls(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> None:
-    trainer = _trainer(reranker, beir_folder, tmp_path)
+def test_sft_loss_is_trls(teacher_trainer: MakeTrainer) -> None:
+    trainer = teacher_trainer()
     batch = _batch(trainer)
     ours = trainer.compute_loss(trainer.model, dict(batch))
+    del batch["prefix_lengths"]
     theirs = SFTTrainer.compute_loss(trainer, trainer.model, dict(batch))
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_listwise_loss_is_the_softmax_over_log_odds_of_a_group(
-    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
+    reranker: GenerativeRerankerModel, beir_folder: Path, teacher_trainer: MakeTrainer
 ) -> None:
-    trainer = _trainer(reranker, beir_folder, tmp_path, objective="listwise")
+    trainer = teacher_trainer(objective="listwise")
     loss = trainer.compute_loss(trainer.model, _batch(trainer))
     task = load_beir(beir_folder)
-    queries, documents = [0, 1, 2, 3], [[0, 5, 6, 7], [1, 5, 6, 7], [2, 5, 6, 7], [3, 0, 1, 2]]
     log_odds = torch.stack(
         [
             reranker.predict([(task.split("train").queries[query], task.corpus[row]) for row in group])
-            for query, group in zip(queries, documents, strict=True)
+            for query, group in zip(GROUPS.queries, GROUPS.documents, strict=True)
         ]
     )
     assert loss.item() == pytest.approx(listwise_cross_entropy(log_odds).item(), rel=1e-4)
@@ -70,11 +49,11 @@ def test_listwise_loss_is_the_softmax_over_log_odds_of_a_group(
 
 @pytest.mark.parametrize("objective", ["sft", "listwise"])
 def test_training_changes_the_wrapped_model(
-    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, objective: str
+    reranker: GenerativeRerankerModel, teacher_trainer: MakeTrainer, objective: str
 ) -> None:
     query, documents = "find me the ant", ["a story about the ant", "a story about the goat"]
     before = reranker.predict([(query, document) for document in documents])
-    trainer = _trainer(reranker, beir_folder, tmp_path, objective=objective, learning_rate=1e-2, num_train_epochs=1)
+    trainer = teacher_trainer(objective=objective, learning_rate=1e-2, num_train_epochs=1)
     trainer.train()
     after = reranker.eval().predict([(query, document) for document in documents])
     assert not torch.allclose(before, after)
@@ -82,16 +61,13 @@ def test_training_changes_the_wrapped_model(
     assert record["train_loss"] > 0
 
 
-def test_gradient_accumulation_averages(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> None:
+def test_gradient_accumulation_averages(reranker: GenerativeRerankerModel, teacher_trainer: MakeTrainer) -> None:
     """Two half batches accumulated move the weights as one whole batch does."""
     start = {name: weight.clone() for name, weight in reranker.state_dict().items()}
     moved = []
     for size, steps in ((16, 1), (8, 2)):
         reranker.load_state_dict(start)
-        _trainer(
-            reranker,
-            beir_folder,
-            tmp_path,
+        teacher_trainer(
             per_device_train_batch_size=size,
             gradient_accumulation_steps=steps,
             optim="sgd",
@@ -103,18 +79,16 @@ def test_gradient_accumulation_averages(reranker: GenerativeRerankerModel, beir_
     torch.testing.assert_close(moved[0], moved[1], atol=1e-5, rtol=1e-4)
 
 
-def test_nan_loss_stops_training(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> None:
-    trainer = _trainer(reranker, beir_folder, tmp_path)
+def test_nan_loss_stops_training(reranker: GenerativeRerankerModel, teacher_trainer: MakeTrainer) -> None:
+    trainer = teacher_trainer()
     reranker.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="the teacher's loss is not finite"):
         trainer.train()
 
 
-def test_batches_that_split_groups_are_refused(
-    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
-) -> None:
+def test_batches_that_split_groups_are_refused(teacher_trainer: MakeTrainer) -> None:
     with pytest.raises(ValueError, match="per_device_train_batch_size is 6; accepted: a multiple of the group size 4"):
-        _trainer(reranker, beir_folder, tmp_path, per_device_train_batch_size=6)
+        teacher_trainer(per_device_train_batch_size=6)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +96,8 @@ def test_batches_that_split_groups_are_refused(
     [
         ({"max_length": 64}, "max_length is 64; accepted: set max_document_length"),
         ({"objective": "ranknet"}, "objective is 'ranknet'; accepted: sft, listwise"),
+        ({"joint_weight": -1.0}, "joint_weight is -1.0; accepted: 0 or more"),
+        ({"document_lm_weight": float("nan")}, "document_lm_weight is nan; accepted: 0 or more"),
     ],
 )
 def test_unusable_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:

@@ -1,0 +1,89 @@
+"""Teachers whose document states are worth distilling: terms of the training loss that give these states a use.
+
+In ordinary training of a reranker the state of a document's last token is read by nothing but attention, and what it
+holds of the document is chance. The student has nothing else to go by.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
+from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
+from modeling_rabtriever.modeling_rabtriever import pool_states
+
+_NAME = "joint_predictor"
+
+
+def attach_joint_predictor(reranker: GenerativeRerankerModel, peft_config: Any = None) -> None:
+    """Gives the backbone a fresh predictor as a submodule, so that it is trained, saved and resumed with it.
+
+    Args:
+        reranker: the teacher.
+        peft_config: of LoRA, if it is used: the predictor is then trained in full.
+    """
+    config = reranker.config
+    settings = RabtrieverConfig(
+        text_config=config.text_config.to_dict(),
+        true_token_id=config.true_token_id,
+        false_token_id=config.false_token_id,
+    )
+    setattr(reranker.backbone, _NAME, RabtrieverPredictor(settings).to(reranker.device))
+    if peft_config is not None:
+        peft_config.modules_to_save = [*(peft_config.modules_to_save or []), _NAME]
+
+
+def detach_joint_predictor(reranker: GenerativeRerankerModel) -> None:
+    """Drops the predictor, if there is one."""
+    if hasattr(reranker.backbone, _NAME):
+        delattr(reranker.backbone, _NAME)
+
+
+def joint_scores(
+    model: Any, states: Tensor, in_document: Tensor, queries_mask: Tensor, answers: tuple[int, int]
+) -> Tensor:
+    """What a student on this backbone would score: inner products of queries and documents that were read apart.
+
+    Args:
+        model: the backbone with its predictor, wrapped or not.
+        states: `(pairs + groups, length, d)`, final states: pairs first, each document before its query, padded on the
+            right; then one query alone per group.
+        in_document: `(pairs, length)` bool, the tokens of the documents. Under causal attention their states do not
+            know of the query behind them.
+        queries_mask: `(groups, length)`, 1 for the tokens of the queries alone.
+        answers: token ids, `(true, false)`.
+
+    Returns:
+        `(groups, pairs / groups)` fp32.
+    """
+    pairs, groups = len(in_document), len(queries_mask)
+    backbone = model.get_base_model() if hasattr(model, "get_base_model") else getattr(model, "module", model)
+    predictor = getattr(backbone, _NAME)
+    rows = backbone.get_output_embeddings().weight.detach().float()
+    poolings = predictor.config.feature_poolings
+    with torch.autocast(states.device.type, enabled=False):  # a predictor is fp32 everywhere
+        documents = predictor.encode_document(pool_states(states[:pairs], in_document.long(), poolings))
+        queries = predictor.encode_query(
+            pool_states(states[pairs:], queries_mask, poolings), rows[answers[0]] - rows[answers[1]]
+        )
+        return torch.einsum("gk,gck->gc", queries, documents.view(groups, pairs // groups, -1))
+
+
+def document_lm_loss(model: Any, states: Tensor, input_ids: Tensor, in_document: Tensor) -> Tensor:
+    """Mean cross-entropy of every document token but the first, given those before it.
+
+    Args:
+        model: the backbone, wrapped or not.
+        states: `(pairs, length, d)`, final states.
+        input_ids: `(pairs, length)`.
+        in_document: `(pairs, length)` bool, the tokens of the documents with their template.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    known = in_document[:, 1:]  # a token is predicted from the state before it
+    head: nn.Module = getattr(model, "module", model).get_output_embeddings()
+    logits = head(states[:, :-1][known])
+    return F.cross_entropy(logits.float(), input_ids[:, 1:][known])
