@@ -46,6 +46,13 @@ class EvaluationArguments:
     seed: int = field(
         default=0, metadata={"help": "Of the bootstrap intervals. The draw of queries is the same for all seeds."}
     )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "Type of the models' weights; auto: as saved.",
+            "choices": ["auto", "float32", "bfloat16", "float16"],
+        },
+    )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether code from the models' repositories may run."}
     )
@@ -69,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         print(f"evaluation: done before, in {stage.folder}")
         return stage.folder
     models = {
-        name: AutoModel.from_pretrained(path, trust_remote_code=arguments.trust_remote_code).eval()
+        name: AutoModel.from_pretrained(
+            path, trust_remote_code=arguments.trust_remote_code, dtype=arguments.dtype
+        ).eval()
         for name, path in paths.items()
     }
     systems = [
