@@ -12,7 +12,6 @@ from transformers.utils.generic import ModelOutput
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .modeling_prefix_cache import DocumentPrefixes, in_blocks, model_fingerprint, take_prefixes
 from .modeling_prompted import (
-    TOKEN_BUDGET,
     PromptedPreTrainedModel,
     last_token,
 )
@@ -111,13 +110,13 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         return hidden_state.float() @ self.answer_direction
 
     def encode_prompts(
-        self, prompts: Sequence[TokenIds], token_budget: int = TOKEN_BUDGET, progress: bool = True
+        self, prompts: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True
     ) -> Tensor:
         """States `h_{Q|D}` of full prompts.
 
         Args:
             prompts: prefix ids + suffix ids, both from the processor.
-            token_budget: padded tokens per forward pass.
+            token_budget: padded tokens per forward pass; `None` fits the device.
             progress: whether a long call shows a bar.
 
         Returns:
@@ -125,7 +124,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         """
         return self._map_prompts(lambda ids, mask: self(ids, mask).hidden_state, prompts, token_budget, progress)
 
-    def prefill(self, documents: Sequence[str], token_budget: int = TOKEN_BUDGET) -> DocumentPrefixes:
+    def prefill(self, documents: Sequence[str], token_budget: int | None = None) -> DocumentPrefixes:
         """Reads documents once, for `score` against any number of queries.
 
         Keys and values of a token take `2 x layers x key-value heads x head size` numbers: 12 kB for a 0.5B Qwen2 in
@@ -133,7 +132,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
 
         Args:
             documents: the texts.
-            token_budget: padded tokens per forward pass.
+            token_budget: padded tokens per forward pass; `None` fits the device.
 
         Returns:
             The documents' attention state, in the order given, on the model's device.
@@ -144,7 +143,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         return self.read_prefixes(self.processor.document_ids(documents), token_budget)
 
     def read_prefixes(
-        self, sequences: Sequence[TokenIds], token_budget: int = TOKEN_BUDGET, progress: bool = True
+        self, sequences: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True
     ) -> DocumentPrefixes:
         """As `prefill`, from prefix ids of the processor."""
         fingerprint = model_fingerprint(self)
@@ -167,7 +166,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         prefixes: DocumentPrefixes,
         rows: Sequence[int],
         suffixes: Sequence[TokenIds],
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
         progress: bool = True,
     ) -> Tensor:
         """States `h_{Q|D}` of prompts whose prefixes have been read before.
@@ -176,7 +175,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             prefixes: from `prefill` of this very model.
             rows: per prompt, the document's row in `prefixes`.
             suffixes: per prompt, suffix ids from the processor.
-            token_budget: padded tokens, those of the prefixes included, per forward pass.
+            token_budget: padded tokens, those of the prefixes included, per forward pass; `None` fits the device.
             progress: whether a long call shows a bar.
 
         Returns:
@@ -202,7 +201,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def score(
-        self, queries: Sequence[str], documents: Sequence[str] | DocumentPrefixes, token_budget: int = TOKEN_BUDGET
+        self, queries: Sequence[str], documents: Sequence[str] | DocumentPrefixes, token_budget: int | None = None
     ) -> Tensor:
         """Log-odds of every query against every document; each document is read once.
 
@@ -211,7 +210,7 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         Args:
             queries: `n` texts.
             documents: `m` texts, or what `prefill` made of them.
-            token_budget: padded tokens per forward pass.
+            token_budget: padded tokens per forward pass; `None` fits the device.
 
         Returns:
             `(n, m)` fp32, on the model's device.
@@ -226,17 +225,18 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         read = (self.read_prefixes(block, token_budget, progress=False) for block in blocks)
         return torch.cat([self._score_prefixes(suffixes, prefixes, token_budget) for prefixes in read], dim=1)
 
-    def _score_prefixes(self, suffixes: list[TokenIds], prefixes: DocumentPrefixes, token_budget: int) -> Tensor:
+    def _score_prefixes(self, suffixes: list[TokenIds], prefixes: DocumentPrefixes, token_budget: int | None) -> Tensor:
         rows = [row for row in range(len(prefixes)) for _ in suffixes]
         states = self.encode_suffixes(prefixes, rows, suffixes * len(prefixes), token_budget)
         return self.log_odds(states).view(len(prefixes), len(suffixes)).T
 
-    def predict(self, pairs: Sequence[tuple[str, str]], token_budget: int = TOKEN_BUDGET) -> Tensor:
+    def predict(self, pairs: Sequence[tuple[str, str]], token_budget: int | None = None) -> Tensor:
         """Log-odds of (query, document) pairs.
 
         Args:
             pairs: texts, query first (as in sentence-transformers; the prompt still puts the document first).
-            token_budget: padded tokens per forward pass; bounds memory, does not change the scores.
+            token_budget: padded tokens per forward pass; bounds memory, does not change the scores. `None` fits the
+                device.
 
         Returns:
             `(len(pairs),)` fp32, on the model's device, in the order given.
@@ -251,12 +251,12 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
         suffixes = self.processor.query_ids([query for query, _ in pairs])
         return self._score([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)], token_budget)
 
-    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
+    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         suffix = self.processor.query_ids([query])[0]
         return self._score([prefix + suffix for prefix in self.processor.document_ids(documents)], token_budget)
 
     @torch.no_grad()
-    def _score(self, prompts: list[TokenIds], token_budget: int) -> Tensor:
+    def _score(self, prompts: list[TokenIds], token_budget: int | None) -> Tensor:
         return self.log_odds(self.encode_prompts(prompts, token_budget))
 
 

@@ -12,8 +12,10 @@ from transformers.utils import logging
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
-# Padded tokens per forward pass of the text-level methods: 128 texts of 64 tokens.
-TOKEN_BUDGET = 8192
+# Padded tokens per forward pass, where the caller does not say. On CPUs activations should stay in the cache: 2048
+# tokens are a fifth faster than 8192 (benchmarks/LOG.md). GPUs want to be filled.
+TOKEN_BUDGETS = {"cpu": 2048}
+OTHER_TOKEN_BUDGET = 8192
 # Text-level calls with at least this many texts show a progress bar.
 PROGRESS_FROM = 2048
 
@@ -86,7 +88,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
         def answer_rows(self) -> Tensor:
             """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
 
-        def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
+        def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
             """Scores of one query's candidates, `(len(documents),)`."""
 
     @property
@@ -124,7 +126,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             self._processor.save_pretrained(save_directory)
 
     def rank(
-        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int = TOKEN_BUDGET
+        self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int | None = None
     ) -> list[RankedDocument]:
         """Documents by falling score for one query: log-odds (teacher) or inner product (student).
 
@@ -133,7 +135,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             documents: the candidates. For a fixed corpus read them once instead: `prefill` and `score` (teacher),
                 `encode_document` and `similarity` (student).
             top_k: how many to return; `None` returns all.
-            token_budget: padded tokens per forward pass.
+            token_budget: padded tokens per forward pass; `None` fits the device.
 
         Returns:
             `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list. Equal
@@ -173,7 +175,11 @@ class PromptedPreTrainedModel(PreTrainedModel):
         )
 
     def _map_prompts(
-        self, compute: Callable[..., Tensor], sequences: Sequence[TokenIds], token_budget: int, progress: bool = True
+        self,
+        compute: Callable[..., Tensor],
+        sequences: Sequence[TokenIds],
+        token_budget: int | None,
+        progress: bool = True,
     ) -> Tensor:
         """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given."""
 
@@ -185,9 +191,11 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _map_rows(
-        self, compute: Callable[[list[int]], Tensor], lengths: Sequence[int], token_budget: int, progress: bool
+        self, compute: Callable[[list[int]], Tensor], lengths: Sequence[int], token_budget: int | None, progress: bool
     ) -> Tensor:
         """Applies `compute(rows) -> (len(rows), ...)` to batches of rows of like length; results in row order."""
+        if token_budget is None:
+            token_budget = TOKEN_BUDGETS.get(self.device.type, OTHER_TOKEN_BUDGET)
         was_training = self.training
         self.eval()
         parts: list[Tensor] = []

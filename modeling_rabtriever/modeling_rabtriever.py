@@ -18,7 +18,7 @@ from transformers.utils.generic import ModelOutput
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
 from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
-from .modeling_prompted import TOKEN_BUDGET, PromptedPreTrainedModel, last_token
+from .modeling_prompted import PromptedPreTrainedModel, last_token
 from .processing_rabtriever import Texts
 
 
@@ -180,18 +180,18 @@ class RabtrieverModel(PromptedPreTrainedModel):
             document_embeds=self.predictor.encode_document(document),
         )
 
-    def query_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+    def query_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """What the predictor reads of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
         return self.predictor.whiten_query(self._map_prompts(self.pool, self.processor.query_ids(texts), token_budget))
 
-    def document_features(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+    def document_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
         return self.predictor.whiten_document(
             self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget)
         )
 
     @torch.no_grad()
-    def encode_query(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+    def encode_query(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """Query vectors `u`: `(n, k)` fp32 on the model's device; one backbone pass per query.
 
         Raises:
@@ -200,7 +200,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return self.predictor.encode_query(self.query_features(texts, token_budget), self.answer_direction)
 
     @torch.no_grad()
-    def encode_document(self, texts: Texts, token_budget: int = TOKEN_BUDGET) -> Tensor:
+    def encode_document(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """Document vectors `v`: `(m, k)` fp32 on the model's device; computed once, kept in any vector store.
 
         Raises:
@@ -221,7 +221,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
             )
         return query_embeds.float() @ document_embeds.float().T
 
-    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int) -> Tensor:
+    def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
 

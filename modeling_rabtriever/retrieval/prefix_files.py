@@ -13,7 +13,6 @@ from transformers.utils import logging
 from ..files import write_json, write_tensors
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
-from ..modeling_prompted import TOKEN_BUDGET
 
 
 class PrefixFiles:
@@ -47,7 +46,7 @@ class PrefixFiles:
             yield DocumentPrefixes.from_tensors(load_file(path), self._model)
 
     def score(
-        self, reranker: GenerativeRerankerModel, queries: Sequence[str], token_budget: int = TOKEN_BUDGET
+        self, reranker: GenerativeRerankerModel, queries: Sequence[str], token_budget: int | None = None
     ) -> Tensor:
         """Log-odds of every query against every document: `(n, m)` fp32.
 
@@ -63,7 +62,7 @@ class PrefixFiles:
         reranker: GenerativeRerankerModel,
         documents: Sequence[str],
         documents_per_shard: int = 256,
-        token_budget: int = TOKEN_BUDGET,
+        token_budget: int | None = None,
     ) -> "PrefixFiles":
         """Reads all documents and writes their prefixes, shard by shard, each atomically.
 
@@ -72,7 +71,7 @@ class PrefixFiles:
             reranker: the teacher.
             documents: the corpus.
             documents_per_shard: bounds memory, here and when scoring.
-            token_budget: padded tokens per forward pass.
+            token_budget: padded tokens per forward pass; `None` fits the device.
 
         Raises:
             ValueError: there are no documents or one is blank, `documents_per_shard` is below 1, or the folder belongs
