@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
 from training.backbone import BackboneArguments, PromptArguments
-from training.pairs import NegativeArguments
+from training.pairs import NegativeArguments, negative_count
 from training.tasks.beir import load_beir
 
 BACKBONES = Path(__file__).parent / "recipes" / "backbones"
@@ -64,12 +64,11 @@ def plan(
         "optimiser (AdamW)": trainable * 2 * width / GIGA,
         "activations": kept / GIGA,
     }
-    groups = _judged(run)
-    group = 1 + (negatives.negatives_per_positive or 0)
+    pairs_per_epoch = _pairs_per_epoch(run, negatives)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
     steps = config.max_steps if config.max_steps > 0 else None
-    if steps is None and groups is not None and negatives.negatives_per_positive is not None:
-        steps = math.ceil(config.num_train_epochs * groups * group / per_step)
+    if steps is None and pairs_per_epoch is not None:
+        steps = math.ceil(config.num_train_epochs * pairs_per_epoch / per_step)
     # Forward 2, gradient of the activations 2, of the weights 2 (adapters: next to nothing), recomputing 2.
     passes = 4 + 2 * (not lora.use_peft) + 2 * bool(config.activation_checkpointing)
     pairs = None if steps is None else steps * per_step
@@ -144,10 +143,12 @@ def _prompt(
     return longest, answers
 
 
-def _judged(run: Any) -> int | None:
+def _pairs_per_epoch(run: Any, negatives: NegativeArguments) -> int | None:
     if not Path(run.data).is_dir():
         return None
-    return load_beir(run.data).split(run.train_split).judgements
+    task = load_beir(run.data)
+    split = task.split(run.train_split)
+    return split.judgements * (1 + negative_count(task, split, negatives))
 
 
 def _embeddings(model: GenerativeRerankerModel) -> int:

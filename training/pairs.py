@@ -54,6 +54,22 @@ class PairGroups:
         return len(self.queries)
 
 
+def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
+    """Negatives of every group: as many as asked for, or as the query with the fewest has.
+
+    Raises:
+        ValueError: a query has fewer documents that are not relevant than are asked for.
+    """
+    fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
+    count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
+    if not 1 <= count <= fewest:
+        raise ValueError(
+            f"{count} negatives per positive; accepted: 1 to {fewest}, the documents every query of {task.name} "
+            f"{split.name} has that are not relevant"
+        )
+    return count
+
+
 def draw_groups(
     task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int
 ) -> Iterator[tuple[int, list[int]]]:
@@ -75,15 +91,9 @@ def draw_groups(
         ValueError: a query has fewer documents that are not relevant than negatives are asked for.
     """
     rng = random.Random(seed)
+    count, hard_fraction = negative_count(task, split, negatives), negatives.hard_negative_fraction
     judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
-    fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
-    count, hard_fraction = negatives.negatives_per_positive or fewest, negatives.hard_negative_fraction
-    if not 1 <= count <= fewest:
-        raise ValueError(
-            f"{count} negatives per positive; accepted: 1 to {fewest}, the documents every query of {task.name} "
-            f"{split.name} has that are not relevant"
-        )
-    mine = count < fewest and hard_fraction > 0
+    mine = negatives.negatives_per_positive is not None and hard_fraction > 0
     hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
     while True:
         rng.shuffle(judged)

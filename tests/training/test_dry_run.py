@@ -9,7 +9,7 @@ import pytest
 from training import train_reranker
 
 RECIPES = Path(train_reranker.__file__).parent / "recipes"
-SIZES = {"qwen2.5-0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "qwen2-7b-paper": 7_615_616_512}
+SIZES = {"saycan": 134_515_008, "qwen2.5-0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "qwen2-7b-paper": 7_615_616_512}
 
 
 @pytest.mark.parametrize(("recipe", "parameters"), SIZES.items())
@@ -57,6 +57,7 @@ def test_counts(beir_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     matrices = 2 * (4 * 32 * 32 + 3 * 32 * 48 + 3 * 32 + 2 * 32) + 32  # projections, q-k-v biases, norms
     assert found["parameters"] == found["trainable"] == 400 * 32 + matrices
     assert found["steps"] == 2 * 36 * 4 // 8  # 36 judged training queries, groups of 4
+    assert _plan(beir_folder, tmp_path, negatives_per_positive="null")["pairs"] == 2 * 36 * 12  # the whole corpus
     assert found["flops"] == 6 * matrices * found["tokens_per_pair_at_most"] * found["pairs"]
     assert found["memory_gb"]["optimiser (AdamW)"] == 2 * found["memory_gb"]["weights"]
     lora = _plan(beir_folder, tmp_path, use_peft="true", lora_r=2)
