@@ -1,5 +1,6 @@
 """The form of result files: what was measured, how, on what, and whether the bars hold."""
 
+import json
 import os
 import platform
 import subprocess
@@ -68,6 +69,22 @@ def write_result(
         },
     )
     return path
+
+
+def with_earlier(module: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """New rows behind those of the result file that they do not replace; each says when and on what it was measured.
+
+    Args:
+        module: the script's module.
+        rows: the new measurements.
+        keys: the fields that tell rows apart.
+    """
+    path = FOLDER / f"{module.rpartition('.')[2]}.json"
+    earlier = json.loads(path.read_text())["rows"] if path.exists() else []
+    replaced = {tuple(row[key] for key in keys) for row in rows}
+    kept = [row for row in earlier if tuple(row[key] for key in keys) not in replaced]
+    origin = {"date": date.today().isoformat(), "machine": _processor(), "commit": _git("rev-parse", "HEAD")}
+    return kept + [{**row, **origin} for row in rows]
 
 
 def _git(*arguments: str) -> str:

@@ -9,6 +9,7 @@ as it was. Reads <output_dir>/teacher/model unless --teacher says otherwise; wri
 Interrupted, it resumes from its last checkpoint.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import AutoModel
 from trl import DPOConfig, DPOTrainer
 
 from training.machine import fit_to_machine
-from training.pairs import NegativeArguments, draw_groups, preference_dataset, take_groups
+from training.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import load_beir
@@ -87,7 +88,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return stage.model
     reranker = AutoModel.from_pretrained(path, trust_remote_code=config.trust_remote_code)
     train, dev = task.split(run.train_split), task.split(run.dev_split)
-    groups = take_groups(draw_groups(task, train, negatives, config.seed), train.judgements)
+    groups_per_step = (
+        config.train_batch_size * config.gradient_accumulation_steps / (1 + negative_count(task, train, negatives))
+    )
+    # The reference reads every pair of the data before the first step: no more than the run will use.
+    count = math.ceil(config.max_steps * groups_per_step) if config.max_steps > 0 else train.judgements
+    groups = take_groups(draw_groups(task, train, negatives, config.seed), min(count, train.judgements))
     watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.output_dir = str(stage.checkpoints)
     trainer = RerankerDPOTrainer(

@@ -1,0 +1,55 @@
+"""The tasks a benchmark of teachers runs on: recipes, and where data and backbones are, as the command line says."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One task at one seed: `shared` are the flags of every stage, `teacher` those of the teacher's training beside."""
+
+    task: str
+    seed: int
+    data: str
+    shared: list[str]
+    teacher: list[str]
+    steps: int | None
+
+
+def task_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
+    """A command line that names tasks, seeds and folders."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="+", help=f"name=folder in BEIR layout; names: {', '.join(RECIPES)}")
+    parser.add_argument("--backbone", nargs="+", default=[], help="name=folder: what a task's teachers start from")
+    parser.add_argument("--steps", nargs="+", default=[], help="name=steps of the teacher, where not the recipe's")
+    parser.add_argument("--flags", default="", help="further flags of training.train_reranker, for all tasks")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path(runs), help="where the runs go; finished ones are read")
+    return parser
+
+
+def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
+    """Every task at every seed.
+
+    Raises:
+        ValueError: a task is unknown, or an argument is not `name=value`.
+    """
+    tasks, backbones, steps = (_pairs(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
+    for task, data in tasks.items():
+        teacher = ["--model_name_or_path", backbones[task]] if task in backbones else []
+        teacher += ["--max_steps", steps[task]] if task in steps else []
+        teacher += arguments.flags.split()
+        for seed in arguments.seeds:
+            shared = ["--config", RECIPES[task], "--data", data, "--seed", str(seed)]
+            yield TaskRun(task, seed, data, shared, teacher, int(steps[task]) if task in steps else None)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    for item in items:
+        if item.partition("=")[0] not in RECIPES or "=" not in item:
+            raise ValueError(f"{item}; accepted: name=value with a name of {', '.join(RECIPES)}")
+    return dict(item.split("=", 1) for item in items)
