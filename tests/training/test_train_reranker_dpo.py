@@ -72,6 +72,19 @@ def recipe(beir_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_the_reference_reads_no_more_pairs_than_the_run_uses(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train_reranker.main(["--config", str(recipe), "--max_steps", "1"])
+    sizes: list[int] = []
+
+    def recorded(groups: PairGroups, *rest: Any) -> Any:
+        sizes.append(len(groups))
+        return preference_dataset(groups, *rest)
+
+    monkeypatch.setattr(train_reranker_dpo, "preference_dataset", recorded)
+    train_reranker_dpo.main(["--config", str(recipe), "--max_steps", "3"])
+    assert sizes == [3 * 16 // 4, 8]  # groups of four pairs; the second are those of dev
+
+
 def test_stage_moves_the_teacher_towards_the_right_answers(recipe: Path, tmp_path: Path, capsys: Any) -> None:
     with pytest.raises(ValueError, match="run training.train_reranker first"):
         train_reranker_dpo.main(["--config", str(recipe)])
