@@ -5,7 +5,8 @@ Usage:
     python -m benchmarks.teacher_objectives esconv=ESCONV --backbone esconv=runs/x/backbone/model --steps esconv=384
 
 The task's recipe but for what a row changes. DPO starts from the SFT teacher of its seed. Tasks and seeds can be
-measured one after another: finished runs under --runs and rows in the result file are kept. Dev decides which objective a recipe uses; test is reported.
+measured one after another: finished runs under --runs and rows in the result file are kept. Dev decides which objective
+a recipe uses; test is reported.
 """
 
 from pathlib import Path
