@@ -17,6 +17,7 @@ from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
 MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+PAIR = ("teacher", "Rabtriever")
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 
@@ -69,11 +70,7 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     for system in reports[0]["systems"]:
         cells = []
         for metric in METRICS:
-            mean, low, high = (
-                100 * float(np.mean([report["systems"][system][metric][part] for report in reports]))
-                for part in ("mean", "low", "high")
-            )
-            cells.append(f"{mean:.1f} [{low:.1f}, {high:.1f}]")
+            cells.append(_mean_interval([report["systems"][system][metric] for report in reports]))
         lines.append(f"| {system} | {' | '.join(cells)} |")
     kept = [report["retention"]["success@1"]["mean"] for report in reports]
     seeds = ", ".join(f"{ratio:.3f}" for ratio in kept)
@@ -96,6 +93,42 @@ def student_household(result: Mapping[str, Any]) -> str:
             f"{test['retention']:.3f} | {row['seeds']} |"
         )
     return "\n".join(lines)
+
+
+def document_states(result: Mapping[str, Any]) -> str:
+    """One line per task and way of training the teacher, means over seeds."""
+    lines = [
+        "| task | teacher | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for task, name in dict.fromkeys((row["task"], row["row"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["task"], row["row"]) == (task, name)]
+        cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
+        kept = np.mean([row["test"]["Rabtriever"]["mean"] / row["test"]["teacher"]["mean"] for row in rows])
+        n = rows[0]["test"]["n"]
+        lines.append(f"| {task} | {name} | {' | '.join(cells)} | {kept:.3f} | {n:,} | {len(rows)} |")
+    return "\n".join(lines)
+
+
+def teacher_objectives(result: Mapping[str, Any]) -> str:
+    """One line per task and objective, means over seeds."""
+    lines = [
+        "| task | objective | R@1 dev | R@1 test | MRR@10 test | ECE test | n | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for task, name in dict.fromkeys((row["task"], row["objective"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["task"], row["objective"]) == (task, name)]
+        dev, test = ([row[split] for row in rows] for split in ("dev", "test"))
+        found = [_mean_interval([{**row, "mean": row["success@1"]} for row in part]) for part in (dev, test)]
+        mrr, ece = (np.mean([row[key] for row in test]) for key in ("mrr@10", "ece"))
+        cells = [*found, f"{100 * mrr:.1f}", f"{ece:.3f}", f"{test[0]['n']:,}", str(len(rows))]
+        lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
+    mean, low, high = (100 * float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def teacher_scoring(result: Mapping[str, Any]) -> str:
@@ -129,6 +162,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "student_household": student_household,
     "evaluation_esconv": evaluation_esconv,
     "teacher_scoring": teacher_scoring,
+    "teacher_objectives": teacher_objectives,
+    "document_states": document_states,
 }
 
 if __name__ == "__main__":
