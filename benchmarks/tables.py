@@ -68,9 +68,7 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     head = f"{title}: n = {reports[0]['n']:,}, {reports[0]['documents']} documents, {len(reports)} seed(s)"
     lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in reports[0]["systems"]:
-        cells = []
-        for metric in METRICS:
-            cells.append(_mean_interval([report["systems"][system][metric] for report in reports]))
+        cells = [_mean_interval([report["systems"][system][metric] for report in reports]) for metric in METRICS]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     kept = [report["retention"]["success@1"]["mean"] for report in reports]
     seeds = ", ".join(f"{ratio:.3f}" for ratio in kept)
