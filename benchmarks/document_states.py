@@ -30,22 +30,27 @@ TEACHERS: dict[str, dict[str, str]] = {
     "joint student and summary token": {**JOINT, **SUMMARY},
 }
 # The student alone changes: it reads the ordinary teacher's inner layers too.
+LAYERS_ROW = "several layers"
 LAYERS = {"household": "0 1 2 -1", "esconv": "1 2 -1", "saycan": "10 20 -1"}
 SPLITS = ("dev", "test")
 
 
-def measure(run: TaskRun, runs: Path) -> list[dict[str, Any]]:
-    """All rows of one task and seed: R@1 of teacher and student on both splits."""
-    rows, teachers = [], {}
-    for name, changes in TEACHERS.items():
-        folder = runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
-        own = [item for key, value in changes.items() for item in (f"--{key}", value)]
-        teachers[name] = train_reranker.main([*run.shared, "--output_dir", str(folder), *own, *run.teacher])
-        rows.append({"row": name, **student(run.shared, folder, teachers[name], [])})
-    folder = runs / f"{run.task}-several-layers-seed{run.seed}"
-    layers = ["--feature_layers", *LAYERS[run.task].split()]
-    rows.append({"row": "several layers", **student(run.shared, folder, teachers["ordinary"], layers)})
-    return [{"task": run.task, "seed": run.seed, "steps": run.steps, **row} for row in rows]
+def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
+    """The rows named, for one task and seed: R@1 of teacher and student on both splits."""
+    rows = []
+    for name in names:
+        teacher_row = "ordinary" if name == LAYERS_ROW else name
+        flags = [item for key, value in TEACHERS[teacher_row].items() for item in (f"--{key}", value)]
+        output = str(_folder(runs, run, teacher_row))
+        teacher = train_reranker.main([*run.shared, "--output_dir", output, *flags, *run.teacher])
+        layers = ["--feature_layers", *LAYERS[run.task].split()] if name == LAYERS_ROW else []
+        found = student(run.shared, _folder(runs, run, name), teacher, layers)
+        rows.append({"task": run.task, "seed": run.seed, "steps": run.steps, "row": name, **found})
+    return rows
+
+
+def _folder(runs: Path, run: TaskRun, name: str) -> Path:
+    return runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
 
 
 def student(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
@@ -64,8 +69,11 @@ def student(shared: list[str], folder: Path, teacher: Path, flags: list[str]) ->
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
-    arguments = task_parser(__doc__, "runs/benchmark/document-states").parse_args()
-    new = [row for run in task_runs(arguments) for row in measure(run, arguments.runs)]
+    parser = task_parser(__doc__, "runs/benchmark/document-states")
+    every = [*TEACHERS, LAYERS_ROW]
+    parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which rows to measure")
+    arguments = parser.parse_args()
+    new = [row for run in task_runs(arguments) for row in measure(run, arguments.rows, arguments.runs)]
     rows = with_earlier("benchmarks.document_states", new, ("task", "seed", "row"))
     bars = []
     for task, name in dict.fromkeys((row["task"], row["row"]) for row in rows):
