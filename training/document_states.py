@@ -41,6 +41,11 @@ def detach_joint_predictor(reranker: GenerativeRerankerModel) -> None:
         delattr(reranker.backbone, _NAME)
 
 
+def joint_parameters(model: nn.Module) -> set[int]:
+    """The `id` of each weight of the predictor, wherever wrappers put it."""
+    return {id(weight) for name, weight in model.named_parameters() if _NAME in name.split(".")}
+
+
 def joint_scores(
     model: Any, states: Tensor, in_document: Tensor, queries_mask: Tensor, answers: tuple[int, int]
 ) -> Tensor:

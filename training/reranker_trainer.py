@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
 from modeling_rabtriever import GenerativeRerankerModel
-from training.document_states import attach_joint_predictor, document_lm_loss, joint_scores
+from training.document_states import attach_joint_predictor, document_lm_loss, joint_parameters, joint_scores
 from training.losses import check_finite, listwise_cross_entropy
 from training.machine import fit_to_machine
 from training.pairs import GroupCollator
@@ -57,6 +57,13 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             "ranks each group from the states of document and query read apart. It is dropped at the end. 0 for none."
         },
     )
+    joint_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of that student, whose weights are fresh; null takes the backbone's, which is too "
+            "low for it where the backbone is pretrained."
+        },
+    )
     document_lm_weight: float = field(
         default=0.0, metadata={"help": "Weight of language modelling on the documents' part of the prompt. 0 for none."}
     )
@@ -68,6 +75,8 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
         for name in ("joint_weight", "document_lm_weight"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: 0 or more")
+        if self.joint_learning_rate is not None and not self.joint_learning_rate > 0:
+            raise ValueError(f"joint_learning_rate is {self.joint_learning_rate}; accepted: null or a number above 0")
 
 
 class RerankerTrainer(SFTTrainer):
@@ -111,6 +120,18 @@ class RerankerTrainer(SFTTrainer):
             data_collator=GroupCollator(tokenizer.pad_token_id, group_size, queries_alone=bool(args.joint_weight)),
             **kwargs,
         )
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As transformers', with a learning rate of its own for the student trained beside."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh and self.args.joint_weight and self.args.joint_learning_rate is not None:
+            joint = joint_parameters(self.model)
+            for group in list(optimizer.param_groups):
+                own = [weight for weight in group["params"] if id(weight) in joint]
+                group["params"] = [weight for weight in group["params"] if id(weight) not in joint]
+                optimizer.add_param_group({**group, "params": own, "lr": self.args.joint_learning_rate})
+        return optimizer
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None

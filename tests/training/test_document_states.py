@@ -109,3 +109,15 @@ def test_the_predictor_is_trained_in_full_beside_lora(
     reranker.backbone = trainer.model.merge_and_unload()
     detach_joint_predictor(reranker)
     assert not any("joint" in name or "lora" in name for name in reranker.state_dict())
+
+
+def test_the_predictor_has_a_learning_rate_of_its_own(
+    reranker: GenerativeRerankerModel, teacher_trainer: Callable[..., RerankerTrainer]
+) -> None:
+    trainer = teacher_trainer(joint_weight=1.0, learning_rate=1e-30, joint_learning_rate=1e-2, max_steps=2)
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    count = sum(weight.requires_grad for weight in trainer.model.parameters())
+    trainer.train()
+    assert sum(len(group["params"]) for group in trainer.optimizer.param_groups) == count
+    moved = {name for name, weight in trainer.model.state_dict().items() if not torch.equal(weight, before[name])}
+    assert moved and all("joint_predictor" in name for name in moved)

@@ -97,6 +97,7 @@ def test_batches_that_split_groups_are_refused(teacher_trainer: MakeTrainer) -> 
         ({"max_length": 64}, "max_length is 64; accepted: set max_document_length"),
         ({"objective": "ranknet"}, "objective is 'ranknet'; accepted: sft, listwise"),
         ({"joint_weight": -1.0}, "joint_weight is -1.0; accepted: 0 or more"),
+        ({"joint_learning_rate": 0.0}, "joint_learning_rate is 0.0; accepted: null or a number above 0"),
         ({"document_lm_weight": float("nan")}, "document_lm_weight is nan; accepted: 0 or more"),
     ],
 )
