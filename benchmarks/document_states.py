@@ -13,10 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.tasks import TaskRun, task_parser, task_runs
+from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
+from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
 from training import distill, evaluate, train_reranker
 
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
@@ -31,7 +29,7 @@ TEACHERS: dict[str, dict[str, str]] = {
 }
 # The student alone changes: it reads the ordinary teacher's inner layers too.
 LAYERS_ROW = "several layers"
-LAYERS = {"household": "0 1 2 -1", "esconv": "1 2 -1", "saycan": "10 20 -1"}
+LAYERS = {"household": ["0", "1", "2", "-1"], "esconv": ["1", "2", "-1"], "saycan": ["10", "20", "-1"]}
 SPLITS = ("dev", "test")
 
 
@@ -40,10 +38,11 @@ def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
     rows = []
     for name in names:
         teacher_row = "ordinary" if name == LAYERS_ROW else name
-        flags = [item for key, value in TEACHERS[teacher_row].items() for item in (f"--{key}", value)]
         output = str(_folder(runs, run, teacher_row))
-        teacher = train_reranker.main([*run.shared, "--output_dir", output, *flags, *run.teacher])
-        layers = ["--feature_layers", *LAYERS[run.task].split()] if name == LAYERS_ROW else []
+        teacher = train_reranker.main(
+            [*run.shared, "--output_dir", output, *as_flags(TEACHERS[teacher_row]), *run.teacher]
+        )
+        layers = as_flags({"feature_layers": LAYERS[run.task]}) if name == LAYERS_ROW else []
         found = student(run.shared, _folder(runs, run, name), teacher, layers)
         rows.append({"task": run.task, "seed": run.seed, "steps": run.steps, "row": name, **found})
     return rows
@@ -76,11 +75,9 @@ def main() -> None:
     new = [row for run in task_runs(arguments) for row in measure(run, arguments.rows, arguments.runs)]
     rows = with_earlier("benchmarks.document_states", new, ("task", "seed", "row"))
     bars = []
-    for task, name in dict.fromkeys((row["task"], row["row"]) for row in rows):
-        tests = [row["test"] for row in rows if row["task"] == task and row["row"] == name]
-        kept = float(np.mean([test["Rabtriever"]["mean"] / test["teacher"]["mean"] for test in tests]))
-        label = f"student R@1 / teacher R@1, {task} test, {name}, mean of {len(tests)} seeds"
-        bars.append(bar(label, kept, ">=", 0.95, tests[0]["n"]))
+    for (task, name), seeds in grouped(rows, "task", "row"):
+        label = f"student R@1 / teacher R@1, {task} test, {name}, mean of {len(seeds)} seeds"
+        bars.append(bar(label, mean_kept(seeds), ">=", 0.95, seeds[0]["test"]["n"]))
     print(write_result("benchmarks.document_states", {"teachers": TEACHERS, "layers": LAYERS}, rows, bars))
 
 

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,13 @@ def write_result(
         rows: the measurements.
         bars: the figures held against a bar.
     """
-    name = module.rpartition(".")[2]
-    path = FOLDER / f"{name}.json"
+    path = _path(module)
     write_json(
         path,
         {
-            "name": name,
+            "name": path.stem,
             "command": f"python -m {module}",
-            "commit": _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--", "*.py") else ""),
+            "commit": _commit(),
             "machine": f"{os.cpu_count()} cores, {_processor()}, Python {sys.version.split()[0]}",
             "date": date.today().isoformat(),
             "settings": settings,
@@ -79,12 +78,32 @@ def with_earlier(module: str, rows: Sequence[dict[str, Any]], keys: Sequence[str
         rows: the new measurements.
         keys: the fields that tell rows apart.
     """
-    path = FOLDER / f"{module.rpartition('.')[2]}.json"
+    path = _path(module)
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []
     replaced = {tuple(row[key] for key in keys) for row in rows}
     kept = [row for row in earlier if tuple(row[key] for key in keys) not in replaced]
-    origin = {"date": date.today().isoformat(), "machine": _processor(), "commit": _git("rev-parse", "HEAD")}
+    origin = {"date": date.today().isoformat(), "machine": _processor(), "commit": _commit()}
     return kept + [{**row, **origin} for row in rows]
+
+
+def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
+    """The values of `keys` and the rows that have them, in the order they first occur: the seeds of one setting."""
+    for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        yield values, [row for row in rows if tuple(row[key] for key in keys) == values]
+
+
+def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
+    """The student's share of its teacher's R@1 on test, mean over seeds."""
+    tests = [row["test"] for row in rows]
+    return sum(test["Rabtriever"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
+
+
+def _path(module: str) -> Path:
+    return FOLDER / f"{module.rpartition('.')[2]}.json"
+
+
+def _commit() -> str:
+    return _git("rev-parse", "HEAD") + ("-dirty" if _git("status", "--porcelain", "--", "*.py") else "")
 
 
 def _git(*arguments: str) -> str:

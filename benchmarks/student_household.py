@@ -15,6 +15,7 @@ import numpy as np
 from transformers import AutoModel
 
 from benchmarks.results import bar, write_result
+from benchmarks.tasks import as_flags
 from evaluation.metrics import bootstrap_interval, query_metrics, rank_documents
 from evaluation.systems import System, rabtriever_system, reranker_system
 from training import distill
@@ -45,7 +46,7 @@ def measure(name: str, changes: dict[str, str], seed: int, run: Path, task: Retr
     settings = {"embedding_dim": "512", **changes}
     if settings.get("predictor_type") == "paper":
         settings["embedding_dim"] = "null"
-    flags = [item for key, value in settings.items() for item in (f"--{key}", *value.split())]
+    flags = as_flags({key: value.split() for key, value in settings.items()})
     folder = run / "ablation" / f"{list(ROWS).index(name):02d}-seed{seed}"
     shared = [
         "--config",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import FOLDER
+from benchmarks.results import FOLDER, grouped, mean_kept
 from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
@@ -99,14 +99,12 @@ def document_states(result: Mapping[str, Any]) -> str:
         "| task | teacher | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for task, name in dict.fromkeys((row["task"], row["row"]) for row in result["rows"]):
-        rows = [row for row in result["rows"] if (row["task"], row["row"]) == (task, name)]
+    for (task, name), rows in grouped(result["rows"], "task", "row"):
         if len(rows) < 3:
             continue  # a first look: in the log, not beside means over seeds
         cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
-        kept = np.mean([row["test"]["Rabtriever"]["mean"] / row["test"]["teacher"]["mean"] for row in rows])
         n = rows[0]["test"]["n"]
-        lines.append(f"| {task} | {name} | {' | '.join(cells)} | {kept:.3f} | {n:,} | {len(rows)} |")
+        lines.append(f"| {task} | {name} | {' | '.join(cells)} | {mean_kept(rows):.3f} | {n:,} | {len(rows)} |")
     return "\n".join(lines)
 
 
@@ -116,12 +114,12 @@ def teacher_objectives(result: Mapping[str, Any]) -> str:
         "| task | objective | R@1 dev | R@1 test | MRR@10 test | ECE test | n | seeds |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for task, name in dict.fromkeys((row["task"], row["objective"]) for row in result["rows"]):
-        rows = [row for row in result["rows"] if (row["task"], row["objective"]) == (task, name)]
+    for (task, name), rows in grouped(result["rows"], "task", "objective"):
         dev, test = ([row[split] for row in rows] for split in ("dev", "test"))
-        found = [_mean_interval([{**row, "mean": row["success@1"]} for row in part]) for part in (dev, test)]
-        mrr, ece = (np.mean([row[key] for row in test]) for key in ("mrr@10", "ece"))
-        cells = [*found, f"{100 * mrr:.1f}", f"{ece:.3f}", f"{test[0]['n']:,}", str(len(rows))]
+        wanted = ((dev, "success@1"), (test, "success@1"), (test, "mrr@10"))
+        found = [_mean_interval([split[metric] for split in part]) for part, metric in wanted]
+        ece = np.mean([split["ece"] for split in test])
+        cells = [*found, f"{ece:.3f}", f"{test[0]['n']:,}", str(len(rows))]
         lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

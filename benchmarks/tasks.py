@@ -1,7 +1,7 @@
 """The tasks a benchmark of teachers runs on: recipes, and where data and backbones are, as the command line says."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,12 @@ class TaskRun:
     shared: list[str]
     teacher: list[str]
     steps: int | None
+
+
+def as_flags(settings: Mapping[str, str | list[str]]) -> list[str]:
+    """Settings as a command line; a list is several values of one flag."""
+    values = {name: [value] if isinstance(value, str) else value for name, value in settings.items()}
+    return [item for name, given in values.items() for item in (f"--{name}", *given)]
 
 
 def task_parser(description: str | None, runs: str) -> argparse.ArgumentParser:

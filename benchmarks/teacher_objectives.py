@@ -14,10 +14,10 @@ from typing import Any
 
 from transformers import AutoModel
 
-from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.tasks import TaskRun, task_parser, task_runs
+from benchmarks.results import bar, grouped, with_earlier, write_result
+from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
 from evaluation.calibration import expected_calibration_error, reliability
-from evaluation.metrics import bootstrap_interval, query_metrics, rank_documents
+from evaluation.report import evaluate_systems
 from evaluation.systems import reranker_system
 from training import train_reranker, train_reranker_dpo
 from training.evaluate import fixed_sample
@@ -44,9 +44,8 @@ def measure(run: TaskRun, runs: Path, task: RetrievalTask) -> list[dict[str, Any
         output = str(runs / f"{run.task}-{objective}-seed{run.seed}")
         own = ["--output_dir", output, "--objective", objective]
         folders[objective] = train_reranker.main([*run.shared, *own, *run.teacher])
-    flags = [item for name, value in DPO[run.task].items() for item in (f"--{name}", value)]
     output = str(runs / f"{run.task}-sft-seed{run.seed}")
-    folders["sft, then DPO"] = train_reranker_dpo.main([*run.shared, "--output_dir", output, *flags])
+    folders["sft, then DPO"] = train_reranker_dpo.main([*run.shared, "--output_dir", output, *as_flags(DPO[run.task])])
     shared = {"task": run.task, "seed": run.seed, "steps": run.steps}
     return [
         {**shared, "objective": name, **evaluate(folder, task, QUERIES.get(run.task))}
@@ -61,14 +60,10 @@ def evaluate(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str
     for name in SPLITS:
         split = fixed_sample(task.split(name), queries)
         scores = score(split.queries)
-        values = query_metrics(rank_documents(scores, 10), split.relevant)
-        low, high = bootstrap_interval(values["success@1"])
+        report = evaluate_systems({"teacher": scores}, split.relevant)
         found[name] = {
-            "n": len(split),
-            "success@1": float(values["success@1"].mean()),
-            "low": low,
-            "high": high,
-            "mrr@10": float(values["mrr@10"].mean()),
+            "n": report["n"],
+            **{metric: report["systems"]["teacher"][metric] for metric in ("success@1", "mrr@10")},
             "ece": expected_calibration_error(reliability(scores, split.relevant)),
         }
     return found
@@ -80,10 +75,10 @@ def main() -> None:
     new = [row for run in task_runs(arguments) for row in measure(run, arguments.runs, load_beir(run.data))]
     rows = with_earlier("benchmarks.teacher_objectives", new, ("task", "seed", "objective"))
     bars = []
-    for task, objective in dict.fromkeys((row["task"], row["objective"]) for row in rows):
-        found = [row["test"] for row in rows if row["task"] == task and row["objective"] == objective]
+    for (task, objective), seeds in grouped(rows, "task", "objective"):
+        found = [row["test"] for row in seeds]
         name = f"teacher R@1, {task} test, {objective}, mean of {len(found)} seeds"
-        mean = sum(split["success@1"] for split in found) / len(found)
+        mean = sum(split["success@1"]["mean"] for split in found) / len(found)
         bars.append(bar(name, mean, ">=", BARS[task], found[0]["n"]))
     print(write_result("benchmarks.teacher_objectives", {"dpo": DPO, "queries": QUERIES}, rows, bars))
 

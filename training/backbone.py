@@ -13,6 +13,9 @@ from transformers import AutoConfig, AutoTokenizer, Qwen2Tokenizer, set_seed
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
 
+DTYPES = ["float32", "bfloat16", "float16"]
+SAVED_DTYPES = ["auto", *DTYPES]  # of a model that was saved: auto takes the type it has
+
 
 @dataclass
 class BackboneArguments:
@@ -26,9 +29,7 @@ class BackboneArguments:
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
-    dtype: str = field(
-        default="float32", metadata={"help": "Type of the weights.", "choices": ["float32", "bfloat16", "float16"]}
-    )
+    dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
     attn_implementation: str | None = field(
         default=None,
         metadata={

@@ -18,6 +18,7 @@ from transformers import AutoModel, set_seed
 
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_json
+from training.backbone import SAVED_DTYPES
 from training.distillation_trainer import RabtrieverDistillationConfig, RabtrieverDistillationTrainer
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
@@ -43,7 +44,7 @@ class StudentArguments:
         metadata={
             "help": "Type of the teacher's weights while it is asked, and of the student's backbone; auto: as saved. "
             "bfloat16 asks several times faster where the machine computes in it.",
-            "choices": ["auto", "float32", "bfloat16", "float16"],
+            "choices": SAVED_DTYPES,
         },
     )
     predictor_type: str = field(

@@ -7,7 +7,7 @@ holds of the document is chance. The student has nothing else to go by.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
@@ -41,46 +41,45 @@ def detach_joint_predictor(reranker: GenerativeRerankerModel) -> None:
         delattr(reranker.backbone, _NAME)
 
 
-def joint_parameters(model: nn.Module) -> set[int]:
-    """The `id` of each weight of the predictor, wherever wrappers put it."""
-    return {id(weight) for name, weight in model.named_parameters() if _NAME in name.split(".")}
+def joint_parameters(reranker: GenerativeRerankerModel) -> set[int]:
+    """The `id` of each weight of the predictor."""
+    return {id(weight) for weight in getattr(reranker.backbone, _NAME).parameters()}
 
 
 def joint_scores(
-    model: Any, states: Tensor, in_document: Tensor, queries_mask: Tensor, answers: tuple[int, int]
+    reranker: GenerativeRerankerModel, states: Tensor, in_document: Tensor, queries_mask: Tensor
 ) -> Tensor:
     """What a student on this backbone would score: inner products of queries and documents that were read apart.
 
     Args:
-        model: the backbone with its predictor, wrapped or not.
+        reranker: the teacher, with its predictor.
         states: `(pairs + groups, length, d)`, final states: pairs first, each document before its query, padded on the
             right; then one query alone per group.
         in_document: `(pairs, length)` bool, the tokens of the documents. Under causal attention their states do not
             know of the query behind them.
         queries_mask: `(groups, length)`, 1 for the tokens of the queries alone.
-        answers: token ids, `(true, false)`.
 
     Returns:
         `(groups, pairs / groups)` fp32.
     """
     pairs, groups = len(in_document), len(queries_mask)
-    backbone = model.get_base_model() if hasattr(model, "get_base_model") else getattr(model, "module", model)
-    predictor = getattr(backbone, _NAME)
-    rows = backbone.get_output_embeddings().weight.detach().float()
+    predictor = getattr(reranker.backbone, _NAME)
     poolings = predictor.config.feature_poolings
     with torch.autocast(states.device.type, enabled=False):  # a predictor is fp32 everywhere
         documents = predictor.encode_document(pool_states(states[:pairs], in_document.long(), poolings))
         queries = predictor.encode_query(
-            pool_states(states[pairs:], queries_mask, poolings), rows[answers[0]] - rows[answers[1]]
+            pool_states(states[pairs:], queries_mask, poolings), reranker.answer_direction.detach()
         )
         return torch.einsum("gk,gck->gc", queries, documents.view(groups, pairs // groups, -1))
 
 
-def document_lm_loss(model: Any, states: Tensor, input_ids: Tensor, in_document: Tensor) -> Tensor:
+def document_lm_loss(
+    reranker: GenerativeRerankerModel, states: Tensor, input_ids: Tensor, in_document: Tensor
+) -> Tensor:
     """Mean cross-entropy of every document token but the first, given those before it.
 
     Args:
-        model: the backbone, wrapped or not.
+        reranker: the teacher.
         states: `(pairs, length, d)`, final states.
         input_ids: `(pairs, length)`.
         in_document: `(pairs, length)` bool, the tokens of the documents with their template.
@@ -89,6 +88,5 @@ def document_lm_loss(model: Any, states: Tensor, input_ids: Tensor, in_document:
         A scalar, fp32, in nats.
     """
     known = in_document[:, 1:]  # a token is predicted from the state before it
-    head: nn.Module = getattr(model, "module", model).get_output_embeddings()
-    logits = head(states[:, :-1][known])
+    logits = reranker.get_output_embeddings()(states[:, :-1][known])
     return F.cross_entropy(logits.float(), input_ids[:, 1:][known])

@@ -22,6 +22,7 @@ from evaluation.report import NOTE, evaluate_systems, markdown_table, retention_
 from evaluation.systems import System, baselines, rabtriever_system, reranker_system
 from model_cards.generate import write_cards
 from modeling_rabtriever.files import write_json, write_tensors, write_text
+from training.backbone import SAVED_DTYPES
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import RetrievalTask, Split, load_beir
@@ -50,7 +51,7 @@ class EvaluationArguments:
         default="auto",
         metadata={
             "help": "Type of the models' weights; auto: as saved.",
-            "choices": ["auto", "float32", "bfloat16", "float16"],
+            "choices": SAVED_DTYPES,
         },
     )
     trust_remote_code: bool = field(

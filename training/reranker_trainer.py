@@ -109,7 +109,7 @@ class RerankerTrainer(SFTTrainer):
                     "(a relevant document and its negatives)"
                 )
         self.group_size = group_size
-        self.answers = (reranker.config.true_token_id, reranker.config.false_token_id)
+        self.reranker = reranker
         if args.joint_weight:
             attach_joint_predictor(reranker, kwargs.get("peft_config"))
         tokenizer = reranker.processor.tokenizer
@@ -126,7 +126,7 @@ class RerankerTrainer(SFTTrainer):
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if fresh and self.args.joint_weight and self.args.joint_learning_rate is not None:
-            joint = joint_parameters(self.model)
+            joint = joint_parameters(self.reranker)
             for group in list(optimizer.param_groups):
                 own = [weight for weight in group["params"] if id(weight) in joint]
                 group["params"] = [weight for weight in group["params"] if id(weight) not in joint]
@@ -151,8 +151,10 @@ class RerankerTrainer(SFTTrainer):
             output_hidden_states=auxiliary,
         )
         logits = output.logits[:pairs, 0]
-        true_id, false_id = self.answers
-        log_odds = (logits[:, true_id] - logits[:, false_id]).float().view(-1, self.group_size)
+        config = self.reranker.config
+        log_odds = (
+            (logits[:, config.true_token_id] - logits[:, config.false_token_id]).float().view(-1, self.group_size)
+        )
         if self.args.objective == "listwise":
             terms = {"objective": (1.0, listwise_cross_entropy(log_odds))}
         else:
@@ -163,11 +165,11 @@ class RerankerTrainer(SFTTrainer):
             states = output.hidden_states[-1]
             in_document = torch.arange(states.shape[1], device=states.device) < prefix_lengths[:, None]
             if self.args.joint_weight:
-                scores = joint_scores(model, states, in_document, inputs["attention_mask"][pairs:], self.answers)
+                scores = joint_scores(self.reranker, states, in_document, inputs["attention_mask"][pairs:])
                 terms["joint"] = (self.args.joint_weight, listwise_cross_entropy(scores))
                 self._count("joint_leads_group", scores)
             if self.args.document_lm_weight:
-                loss = document_lm_loss(model, states[:pairs], inputs["input_ids"][:pairs], in_document)
+                loss = document_lm_loss(self.reranker, states[:pairs], inputs["input_ids"][:pairs], in_document)
                 terms["document_lm"] = (self.args.document_lm_weight, loss)
         check_finite("the teacher's loss", **{name: loss.detach() for name, (_, loss) in terms.items()})
         return torch.stack([weight * loss for weight, loss in terms.values()]).sum()

@@ -9,7 +9,6 @@ Starts from --model_name_or_path, or else from <output_dir>/backbone/model, whic
 <output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from modeling_rabtriever.files import write_json
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
 from training.document_states import detach_joint_predictor
 from training.dry_run import plan, report
-from training.pairs import NegativeArguments, draw_groups, pair_dataset, take_groups
+from training.pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.stages import StageFolder, earlier_model, model_digest
@@ -149,13 +148,11 @@ def make_trainer(
 ) -> RerankerTrainer:
     """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
     train, dev = task.split(run.train_split), task.split(run.dev_split)
-    training_groups = draw_groups(task, train, negatives, config.seed)
-    first = next(training_groups)
-    group_size = len(first[1])
+    group_size = 1 + negative_count(task, train, negatives)
     groups_per_step = max(config.train_batch_size * config.gradient_accumulation_steps // group_size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
-    groups = take_groups(itertools.chain([first], training_groups), config.max_steps * groups_per_step)
+    groups = take_groups(draw_groups(task, train, negatives, config.seed), config.max_steps * groups_per_step)
     watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
     processor = reranker.processor

@@ -25,7 +25,7 @@ def test_joint_scores_are_those_of_a_student_that_reads_both_sides_apart(
     output = trainer.model(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
     states = output.hidden_states[-1]
     in_document = torch.arange(states.shape[1]) < batch["prefix_lengths"][:, None]
-    scores = joint_scores(trainer.model, states, in_document, batch["attention_mask"][16:], trainer.answers)
+    scores = joint_scores(reranker, states, in_document, batch["attention_mask"][16:])
     predictor = trainer.model.joint_predictor
     detach_joint_predictor(reranker)
     student = RabtrieverModel.from_teacher(reranker)
@@ -45,7 +45,7 @@ def test_document_lm_loss_is_the_models_own_on_the_documents_alone(
     output = reranker.backbone(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
     lengths = batch["prefix_lengths"]
     in_document = torch.arange(batch["input_ids"].shape[1]) < lengths[:, None]
-    loss = document_lm_loss(reranker.backbone, output.hidden_states[-1], batch["input_ids"], in_document)
+    loss = document_lm_loss(reranker, output.hidden_states[-1], batch["input_ids"], in_document)
     total, tokens = 0.0, 0
     for ids, length in zip(batch["input_ids"], lengths.tolist(), strict=True):
         document = ids[None, :length]
@@ -75,7 +75,7 @@ def test_gradients_reach_backbone_and_predictor(
     output = trainer.model(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
     states = output.hidden_states[-1]
     in_document = torch.arange(states.shape[1]) < batch["prefix_lengths"][:, None]
-    joint_scores(trainer.model, states, in_document, batch["attention_mask"][16:], trainer.answers)[0, 0].backward()
+    joint_scores(reranker, states, in_document, batch["attention_mask"][16:])[0, 0].backward()
     layer = reranker.backbone.base_model.layers[0].mlp.down_proj.weight
     assert layer.grad is not None and layer.grad.abs().sum() > 0
     assert trainer.model.joint_predictor.document_map.weight.grad.abs().sum() > 0
