@@ -17,6 +17,8 @@ from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
 MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+TITLES = {"household": "household", "esconv": "ESConv", "saycan": "SayCan"}
+SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
 PAIR = ("teacher", "Rabtriever")
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
@@ -53,9 +55,14 @@ def quickstart_household(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def evaluation_esconv(result: Mapping[str, Any]) -> str:
-    """ESConv's test split, mean over seeds."""
-    return reports_table([row["test"] for row in result["rows"]], "ESConv, `test`")
+def evaluation_tasks(result: Mapping[str, Any]) -> str:
+    """The test split of each task that three seeds were measured of, mean over seeds."""
+    parts = [
+        reports_table([row["test"] for row in rows], f"{TITLES[task]}, `test`")
+        for (task,), rows in grouped(result["rows"], "task")
+        if len(rows) >= SEEDS
+    ]
+    return "\n\n".join(parts)
 
 
 def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -100,8 +107,8 @@ def document_states(result: Mapping[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for (task, name), rows in grouped(result["rows"], "task", "row"):
-        if len(rows) < 3:
-            continue  # a first look: in the log, not beside means over seeds
+        if len(rows) < SEEDS:
+            continue
         cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
         n = rows[0]["test"]["n"]
         lines.append(f"| {task} | {name} | {' | '.join(cells)} | {mean_kept(rows):.3f} | {n:,} | {len(rows)} |")
@@ -158,7 +165,7 @@ def teacher_scoring(result: Mapping[str, Any]) -> str:
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "quickstart_household": quickstart_household,
     "student_household": student_household,
-    "evaluation_esconv": evaluation_esconv,
+    "evaluation_tasks": evaluation_tasks,
     "teacher_scoring": teacher_scoring,
     "teacher_objectives": teacher_objectives,
     "document_states": document_states,

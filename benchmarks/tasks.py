@@ -10,7 +10,7 @@ RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esco
 
 @dataclass(frozen=True)
 class TaskRun:
-    """One task at one seed: `shared` are the flags of every stage, `teacher` those of the teacher's training beside."""
+    """One task at one seed: `shared` are the flags of every stage, `teacher` those given on the command line beside."""
 
     task: str
     seed: int
@@ -26,15 +26,25 @@ def as_flags(settings: Mapping[str, str | list[str]]) -> list[str]:
     return [item for name, given in values.items() for item in (f"--{name}", *given)]
 
 
-def task_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
-    """A command line that names tasks, seeds and folders."""
+def task_parser(
+    description: str | None, runs: str, stage: str = "training.train_reranker", prefix: str = "--"
+) -> argparse.ArgumentParser:
+    """A command line that names tasks, seeds and folders.
+
+    Args:
+        description: the script's docstring.
+        runs: default folder of the runs.
+        stage: the module that reads `--flags`.
+        prefix: of the flags of the teacher's training there.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", help=f"name=folder in BEIR layout; names: {', '.join(RECIPES)}")
     parser.add_argument("--backbone", nargs="+", default=[], help="name=folder: what a task's teachers start from")
     parser.add_argument("--steps", nargs="+", default=[], help="name=steps of the teacher, where not the recipe's")
-    parser.add_argument("--flags", default="", help="further flags of training.train_reranker, for all tasks")
+    parser.add_argument("--flags", default="", help=f"further flags of {stage}, for all tasks")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path(runs), help="where the runs go; finished ones are read")
+    parser.set_defaults(prefix=prefix)
     return parser
 
 
@@ -46,8 +56,8 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
     """
     tasks, backbones, steps = (_pairs(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
     for task, data in tasks.items():
-        teacher = ["--model_name_or_path", backbones[task]] if task in backbones else []
-        teacher += ["--max_steps", steps[task]] if task in steps else []
+        teacher = [f"{arguments.prefix}model_name_or_path", backbones[task]] if task in backbones else []
+        teacher += [f"{arguments.prefix}max_steps", steps[task]] if task in steps else []
         teacher += arguments.flags.split()
         for seed in arguments.seeds:
             shared = ["--config", RECIPES[task], "--data", data, "--seed", str(seed)]

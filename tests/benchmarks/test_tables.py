@@ -11,11 +11,11 @@ def test_readme_says_what_was_measured():
 
 
 def test_tables_come_from_the_files(tmp_path):
-    result = json.loads((FOLDER / "evaluation_esconv.json").read_text())
+    result = json.loads((FOLDER / "evaluation_tasks.json").read_text())
     for row in result["rows"]:
         row["test"]["systems"]["teacher"]["success@1"] |= {"mean": 0.1234, "low": 0.1, "high": 0.2}
-    (tmp_path / "evaluation_esconv.json").write_text(json.dumps(result))
-    text = render("a\n<!-- results:evaluation_esconv -->\nold\n<!-- /results -->\nb", tmp_path)
+    (tmp_path / "evaluation_tasks.json").write_text(json.dumps(result))
+    text = render("a\n<!-- results:evaluation_tasks -->\nold\n<!-- /results -->\nb", tmp_path)
     assert "12.3 [10.0, 20.0]" in text
     assert "old" not in text
     assert text.startswith("a\n") and text.endswith("\nb")
