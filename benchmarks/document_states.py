@@ -20,6 +20,7 @@ from training import distill, evaluate, train_reranker
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
 SUMMARY = {"document_template": "Document: {document}\n<|endoftext|>"}
 JOINT = {"joint_weight": "0.3"}
+ORDINARY = {"document_lm_weight": "0"}  # whatever the recipe has
 TEACHERS: dict[str, dict[str, str]] = {
     "ordinary": {},
     "document language modelling": {"document_lm_weight": "0.1"},
@@ -40,7 +41,7 @@ def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
         teacher_row = "ordinary" if name == LAYERS_ROW else name
         output = str(_folder(runs, run, teacher_row))
         teacher = train_reranker.main(
-            [*run.shared, "--output_dir", output, *as_flags(TEACHERS[teacher_row]), *run.teacher]
+            [*run.shared, "--output_dir", output, *as_flags(ORDINARY | TEACHERS[teacher_row]), *run.teacher]
         )
         layers = as_flags({"feature_layers": LAYERS[run.task]}) if name == LAYERS_ROW else []
         found = student(run.shared, _folder(runs, run, name), teacher, layers)
