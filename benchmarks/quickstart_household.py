@@ -37,11 +37,11 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     task = load_beir(run / "data" / "household")
-    teacher, student = (AutoModel.from_pretrained(run / stage / "model").eval() for stage in ("teacher", "student"))
+    models = {stage: AutoModel.from_pretrained(run / stage / "model").eval() for stage in ("teacher", "student")}
     systems = [
         *baselines(task, "train"),
-        reranker_system(teacher, task.corpus),
-        rabtriever_system(student, task.corpus),
+        reranker_system(models["teacher"], task.corpus),
+        rabtriever_system(models["student"], task.corpus),
     ]
     full = run / "full-evaluation"
     return {
@@ -50,7 +50,7 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_memory_gb": json.loads((run / "quickstart.json").read_text())["peak_memory_gb"],
         "quickstart": json.loads((run / "evaluation" / "test.json").read_text()),
-        "full": {name: evaluate_split(task, name, systems, None, seed, full) for name in SPLITS},
+        "full": {name: evaluate_split(task, name, systems, None, seed, full, models) for name in SPLITS},
     }
 
 

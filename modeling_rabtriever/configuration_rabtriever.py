@@ -64,8 +64,11 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             `"hadamard"` (`B(f(e_Q) * A e_D) + shift(e_Q)` with a learned document map `A` and a free index width).
         embedding_dim: the index width `k`: numbers stored per document. `"paper"` fixes it to the hidden size (`None`
             is filled in).
-        num_heads: how many separate query MLPs produce the `k` numbers (`"hadamard"` only); divides `embedding_dim`.
+        num_heads: how many separate query MLPs produce the `k` numbers (`"hadamard"` only); divides `embedding_dim`
+            (less one with `document_prior`).
         predictor_hidden_size: hidden units of each query MLP; `None` means the backbone's hidden size.
+        document_prior: whether the last of the `k` numbers is a score of the document by itself, added for every query
+            (`"hadamard"` only).
         feature_layers: hidden states the features are read from, as in `output_hidden_states`: `-1` is the last layer
             after the final norm, `0` the input embeddings.
         feature_poolings: how each layer becomes one vector: `"last"` (last token), `"mean"` (mean over the text's
@@ -84,6 +87,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     predictor_type: str = "hadamard"
     embedding_dim: int = None  # type: ignore[assignment]  # filled in below
     num_heads: int = 1
+    document_prior: bool = False
     predictor_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_layers: list[int] | tuple[int, ...] = (-1,)
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
@@ -106,8 +110,16 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
-        if self.embedding_dim % self.num_heads:
-            raise ValueError(f"embedding_dim {self.embedding_dim} is not a multiple of num_heads {self.num_heads}")
+        if self.factors < 1 or self.factors % self.num_heads:
+            less = " less one for the document's prior" if self.document_prior else ""
+            raise ValueError(
+                f"embedding_dim is {self.embedding_dim}; accepted{less}: a multiple of num_heads, {self.num_heads}"
+            )
+
+    @property
+    def factors(self) -> int:
+        """How many of the `k` numbers the query's factors multiply: all but the document's prior."""
+        return self.embedding_dim - self.document_prior
 
     @property
     def feature_size(self) -> int:
@@ -134,6 +146,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         required = {
             "embedding_dim": self.hidden_size,
             "num_heads": 1,
+            "document_prior": False,
             "feature_layers": [-1],
             "feature_poolings": ["last"],
             "feature_whitening": False,

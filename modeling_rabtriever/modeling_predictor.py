@@ -12,46 +12,53 @@ from .configuration_rabtriever import RabtrieverConfig
 class RabtrieverPredictor(nn.Module):
     """`h_hat = B(f(x_Q) * A x_D) + shift(x_Q)`, with `f` a 2-layer ReLU MLP (one per head).
 
-    `predictor_type="paper"` is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity and there is no shift.
+    `predictor_type="paper"` is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity and there is no shift. With
+    `document_prior`, `prior(x_D) w / (w . w)` is added: it moves that document's score by `prior(x_D)` for every query.
     """
 
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__()
         self.config = config
         features, heads, units = config.feature_size, config.num_heads, config.predictor_hidden_size
-        k, d, learned = config.embedding_dim, config.hidden_size, config.predictor_type == "hadamard"
+        k, d, learned = config.factors, config.hidden_size, config.predictor_type == "hadamard"
         self.query_hidden = nn.Linear(features, heads * units)
         # A convolution of width 1 in groups is one linear layer per head.
         self.query_output = nn.Conv1d(heads * units, k, kernel_size=1, groups=heads)
         self.document_map = nn.Linear(features, k) if learned else nn.Identity()  # A
         self.output_map = nn.Linear(k, d, bias=False) if learned else nn.Identity()  # B
         self.shift = nn.Linear(features, d) if learned else None
+        self.prior = nn.Linear(features, 1) if config.document_prior else None
         whitened = config.feature_whitening
         self.query_whitening = nn.Linear(features, features) if whitened else None
         self.document_whitening = nn.Linear(features, features) if whitened else None
         self.apply(init_predictor_layer)
 
     def query_factors(self, query_features: Tensor) -> Tensor:
-        """`f(x_Q)`: `(n, features)` -> `(n, k)`."""
+        """`f(x_Q)`: `(n, features)` -> `(n, factors)`."""
         return self.query_output(self.query_hidden(query_features).relu().unsqueeze(-1)).squeeze(-1)
 
     def encode_query(self, query_features: Tensor, answer_direction: Tensor) -> Tensor:
-        """`u = (B^T w) * f(x_Q)` with `w = w_T - w_F` `(d,)`: `(n, features)` -> `(n, k)`."""
+        """`u = (B^T w) * f(x_Q)` with `w = w_T - w_F` `(d,)`, and 1 for a prior: `(n, features)` -> `(n, k)`."""
         if isinstance(self.output_map, nn.Linear):
             answer_direction = answer_direction @ self.output_map.weight
-        return answer_direction * self.query_factors(query_features)
+        query = answer_direction * self.query_factors(query_features)
+        return query if self.prior is None else nn.functional.pad(query, (0, 1), value=1.0)
 
     def encode_document(self, document_features: Tensor) -> Tensor:
-        """`v = A x_D`: `(..., features)` -> `(..., k)`."""
-        return self.document_map(document_features)
+        """`v = A x_D`, and its prior: `(..., features)` -> `(..., k)`."""
+        document = self.document_map(document_features)
+        return document if self.prior is None else torch.cat([document, self.prior(document_features)], dim=-1)
 
-    def forward(self, query_features: Tensor, document_features: Tensor) -> Tensor:
+    def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
         """`h_hat`: `(n, features)` and `(n, features)` [`(n, c, features)`] -> `(n, d)` [`(n, c, d)`]."""
         factors = self.query_factors(query_features)
         shift = self.shift(query_features) if self.shift is not None else torch.zeros_like(factors)
         if document_features.dim() == 3:
             factors, shift = factors.unsqueeze(1), shift.unsqueeze(1)
-        return self.output_map(factors * self.encode_document(document_features)) + shift
+        predicted = self.output_map(factors * self.document_map(document_features)) + shift
+        if self.prior is None:
+            return predicted
+        return predicted + self.prior(document_features) * answer_direction / answer_direction.square().sum()
 
     def whiten_query(self, pooled: Tensor) -> Tensor:
         """Pooled query states -> the features this predictor reads; the same unless it is being trained."""
@@ -96,6 +103,8 @@ class RabtrieverPredictor(nn.Module):
         _fold(self.query_whitening, self.query_hidden)
         _fold(self.query_whitening, self.shift)
         _fold(self.document_whitening, self.document_map)
+        if self.prior is not None:
+            _fold(self.document_whitening, self.prior)
         self.query_whitening = self.document_whitening = None
         self.config.feature_whitening = False
 

@@ -172,7 +172,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
                 f"query features {tuple(query.shape)} and document features {tuple(document.shape)} do not fit; "
                 "accepted: (n, f) with (n, f) or (n, c, f)"
             )
-        hidden_state = self.predictor(query, document)
+        hidden_state = self.predictor(query, document, self.answer_direction)
         return RabtrieverOutput(
             logits=hidden_state @ self.answer_direction,
             hidden_state=hidden_state,

@@ -18,8 +18,8 @@ SAVED_DTYPES = ["auto", *DTYPES]  # of a model that was saved: auto takes the ty
 
 
 @dataclass
-class BackboneArguments:
-    """Which language model the teacher is made from."""
+class SourceArguments:
+    """Which language model a new model is made from."""
 
     model_name_or_path: str | None = field(
         default=None,
@@ -29,6 +29,12 @@ class BackboneArguments:
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+
+
+@dataclass
+class BackboneArguments(SourceArguments):
+    """How the teacher's language model is held."""
+
     dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
     attn_implementation: str | None = field(
         default=None,

@@ -1,4 +1,4 @@
-"""Which documents a query is trained on: its positives, uniform ones, and the student's own.
+"""Which documents a query is trained on: its positives, uniform ones, the teacher's best, and the student's own.
 
 A ranker's policy is the distribution it puts over documents, `pi(D|Q) = softmax_D(score / temperature)`. On-policy
 candidates are drawn from the student's own `pi` over the whole corpus, so the teacher is asked where the student looks.
@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 
 
-def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, count: int, seed: int | str) -> Tensor:
+def positives_and_uniform(
+    relevant: Sequence[Sequence[int]],
+    corpus_size: int,
+    count: int,
+    seed: int | str,
+    pools: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
     """First candidates of each query: its positives (half the list at most) and uniform documents, all distinct.
 
     Args:
@@ -24,54 +30,79 @@ def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, c
         corpus_size: number of documents `m`.
         count: candidates per query.
         seed: of the draw.
+        pools: per query the corpus rows that may be candidates, without repetition; `None` means the whole corpus.
 
     Returns:
         `(n, count)` int64 corpus rows; positives first.
 
     Raises:
-        ValueError: a query has no positive, or the corpus is smaller than the list.
+        ValueError: a query has no positive (in its pool), or a pool is smaller than the list.
     """
-    if not 1 <= count <= corpus_size:
-        raise ValueError(f"{count} candidates per query of a corpus of {corpus_size}; accepted: 1 to {corpus_size}")
     rng = random.Random(seed)
     lists = []
-    for query, positives in enumerate(relevant):
+    for query, judged in enumerate(relevant):
+        pool = range(corpus_size) if pools is None else pools[query]
+        if not 1 <= count <= len(pool):
+            raise ValueError(
+                f"{count} candidates for query {query} of {len(pool)} documents; accepted: 1 to {len(pool)}"
+            )
+        positives = list(judged) if pools is None else sorted(set(judged) & set(pool))
         if not positives:
-            raise ValueError(f"query {query} has no relevant document; accepted: queries with at least one")
-        kept = rng.sample(list(positives), min(len(positives), max(1, count // 2)))
+            where = "" if pools is None else " among the documents its teacher scored"
+            raise ValueError(f"query {query} has no relevant document{where}; accepted: queries with at least one")
+        kept = rng.sample(positives, min(len(positives), max(1, count // 2)))
         # A draw of count documents outruns the positives among them by at least count - len(kept) others ...
-        others = [row for row in rng.sample(range(corpus_size), count) if row not in kept]
+        others = [row for row in rng.sample(pool, count) if row not in kept]
         lists.append((kept + others)[:count])
     return torch.tensor(lists)
 
 
 def sample_from_student(
-    scores: Tensor, asked: Tensor, count: int, on_policy_fraction: float, temperature: float, generator: torch.Generator
+    scores: Tensor, excluded: Tensor, count: int, temperature: float, generator: torch.Generator
 ) -> Tensor:
-    """New candidates: a share drawn from the student's distribution over the corpus, the rest uniformly.
+    """New candidates, drawn from the student's distribution over the corpus.
 
     Drawing without replacement from a softmax is taking the largest of its Gumbel-perturbed logits.
 
     Args:
         scores: `(n, m)`, the student's scores of the whole corpus.
-        asked: `(n, a)` int64, the candidates these queries have already; never drawn again.
+        excluded: `(n, m)` bool, the documents that may not be drawn.
         count: new candidates per query.
-        on_policy_fraction: 0 to 1; share of `count` drawn from `softmax(scores / temperature)`.
-        temperature: above 0; higher explores more.
+        temperature: above 0; of `softmax(scores / temperature)`; higher explores more.
         generator: seeded source of the draw.
 
     Returns:
-        `(n, count)` int64 corpus rows, distinct from each other and from `asked`.
+        `(n, count)` int64 corpus rows, distinct and none of them excluded.
 
     Raises:
-        ValueError: the corpus has fewer than `count` documents that are not asked yet.
+        ValueError: a query has fewer than `count` documents that are not excluded.
     """
-    left = scores.shape[1] - asked.shape[1]
-    if not 1 <= count <= left:
-        raise ValueError(f"{count} new candidates of {left} documents not asked yet; accepted: 1 to {left}")
-    on_policy = round(count * on_policy_fraction)
+    _check_left(excluded, count)
     noise = -torch.empty_like(scores).exponential_(generator=generator).log()
-    perturbed = (scores / temperature + noise).scatter(1, asked, -torch.inf)
-    drawn = perturbed.topk(on_policy, dim=1).indices
-    uniform = torch.rand(scores.shape, generator=generator).scatter(1, torch.cat([asked, drawn], 1), -1.0)
-    return torch.cat([drawn, uniform.topk(count - on_policy, dim=1).indices], dim=1)
+    return (scores / temperature + noise).masked_fill(excluded, -torch.inf).topk(count, dim=1).indices
+
+
+def sample_uniform(excluded: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """New candidates, all documents alike: as `sample_from_student` with equal scores.
+
+    Raises:
+        ValueError: a query has fewer than `count` documents that are not excluded.
+    """
+    _check_left(excluded, count)
+    return torch.rand(excluded.shape, generator=generator).masked_fill(excluded, -1.0).topk(count, dim=1).indices
+
+
+def best_of(documents: Tensor, logits: Tensor, count: int) -> Tensor:
+    """The teacher's best of those it was asked about: `(n, c)` corpus rows and `(n, c)` log-odds -> `(n, count)`."""
+    return documents.gather(1, logits.topk(count, dim=1).indices)
+
+
+def excluding(excluded: Tensor, documents: Tensor) -> Tensor:
+    """`excluded` `(n, m)` with `documents` `(n, c)` excluded too."""
+    return excluded.scatter(1, documents, True)
+
+
+def _check_left(excluded: Tensor, count: int) -> None:
+    left = int((~excluded).sum(1).min())
+    if not 0 <= count <= left:
+        raise ValueError(f"{count} new candidates of {left} documents not asked yet; accepted: 0 to {left}")

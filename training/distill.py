@@ -3,9 +3,14 @@
 Usage:
     python -m training.distill --config training/recipes/household.yaml
     python -m training.distill --config training/recipes/household.yaml --teacher path/or/hub-id --embedding_dim 256
+    python -m training.distill --data path/to/beir --output_dir runs/mine --cross_encoder path/or/hub-id \\
+        --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no" --mse_weight 0 --kl_weight 0
 
 Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
 loads. Teacher states are kept in <output_dir>/states, one cache per teacher and task, for later runs on the same two.
+
+--cross_encoder or --scores put another teacher in the reranker's place; the student then stands on the backbone of
+--teacher, or on any language model (--model_name_or_path).
 """
 
 import hashlib
@@ -13,16 +18,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import AutoModel, set_seed
 
-from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json
-from training.backbone import SAVED_DTYPES
-from training.distillation_trainer import RabtrieverDistillationConfig, RabtrieverDistillationTrainer
+from training.backbone import SAVED_DTYPES, BackboneArguments, PromptArguments, SourceArguments, build_reranker
+from training.distillation_config import RabtrieverDistillationConfig
+from training.distillation_trainer import RabtrieverDistillationTrainer
+from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import Split, load_beir
+from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.teacher_states import TeacherScores, TeacherStates
 from training.train_reranker import RunArguments
 
 
@@ -32,6 +41,13 @@ class StudentArguments:
 
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
+    )
+    cross_encoder: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a sentence-transformers CrossEncoder to distil instead."}
+    )
+    scores: str | None = field(
+        default=None,
+        metadata={"help": 'File of scores to distil instead: lines {"query-id": ..., "corpus-id": ..., "score": ...}.'},
     )
     states: str | None = field(
         default=None, metadata={"help": "Folder of the caches of teacher states; default: <output_dir>/states."}
@@ -57,6 +73,12 @@ class StudentArguments:
     predictor_hidden_size: int | None = field(
         default=None, metadata={"help": "Hidden units of each query MLP; default: the hidden size."}
     )
+    document_prior: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether one of the k numbers is a document's own score, whatever the query; heads divide k - 1."
+        },
+    )
     feature_layers: list[int] = field(
         default_factory=lambda: [-1], metadata={"help": "Layers the features are read from; -1 is the last."}
     )
@@ -67,48 +89,101 @@ class StudentArguments:
 
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig`."""
-        others = ("teacher", "states", "trust_remote_code", "dtype")
+        others = ("teacher", "cross_encoder", "scores", "states", "trust_remote_code", "dtype")
         return {name: value for name, value in vars(self).items() if name not in others}
 
 
-ARGUMENTS = (RunArguments, StudentArguments, RabtrieverDistillationConfig)
+ARGUMENTS = (RunArguments, StudentArguments, SourceArguments, PromptArguments, RabtrieverDistillationConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained student."""
-    run, student, config = parse_stage("distill", ARGUMENTS, argv)
+    run, student, source, prompt, config = parse_stage("distill", ARGUMENTS, argv)
+    _check(student, source, prompt)
     output = Path(config.output_dir)
     task = load_beir(run.data)
-    teacher_path = earlier_model(
-        student.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
-    )
-    inputs = {"task": task.fingerprint(), "teacher": model_digest(teacher_path)}
-    stage = StageFolder(output / "student", (run, student, config), inputs, run.overwrite)
+    train = task.split(run.train_split)
+    inputs = {"task": task.fingerprint()}
+    if source.model_name_or_path is None:
+        remedy = "run training.train_reranker first, or pass --teacher"
+        reranker_path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)
+        inputs["teacher"] = model_digest(reranker_path)
+    if student.cross_encoder is not None:
+        inputs["cross_encoder"] = model_digest(student.cross_encoder)
+    if student.scores is not None:
+        inputs["scores"] = scores_from_jsonl(student.scores, task, train).identity
+    stage = StageFolder(output / "student", (run, student, source, prompt, config), inputs, run.overwrite)
     if stage.done:
         print(f"student: done before, in {stage.model}")
         return stage.model
-    teacher = AutoModel.from_pretrained(
-        teacher_path, trust_remote_code=student.trust_remote_code, dtype=student.dtype
-    ).eval()
+    if source.model_name_or_path is None:
+        reranker = AutoModel.from_pretrained(
+            reranker_path, trust_remote_code=student.trust_remote_code, dtype=student.dtype
+        )
+    else:
+        backbone = BackboneArguments(**vars(source), dtype="float32" if student.dtype == "auto" else student.dtype)
+        texts = [*task.corpus, *train.queries]
+        reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
-    model = RabtrieverModel.from_teacher(teacher, **student.predictor())
+    model = RabtrieverModel.from_teacher(reranker.eval(), **student.predictor())
     config.output_dir = str(stage.checkpoints)
+    folder = (
+        Path(student.states or output / "states") / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]
+    )
+    teacher, pools = _teacher(student, reranker.to(config.device), task, train, folder, config)
     trainer = RabtrieverDistillationTrainer(
         model=model,
-        teacher=teacher.to(config.device),
+        teacher=teacher,
         documents=task.corpus,
-        train_dataset=judged_queries(task.split(run.train_split)),
+        train_dataset=judged_queries(train),
         eval_dataset=judged_queries(task.split(run.dev_split)),
-        states_folder=Path(student.states or output / "states")
-        / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16],
         args=config,
+        pools=pools,
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
     model.predictor.fold_whitening()
     model.save_pretrained(stage.model)
     write_json(stage.log, trainer.state.log_history)
-    stage.finish(teacher_pairs=trainer.candidates.numel(), embedding_dim=model.config.embedding_dim)
+    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=model.config.embedding_dim)
     return stage.model
+
+
+def _teacher(
+    student: StudentArguments,
+    reranker: GenerativeRerankerModel,
+    task: RetrievalTask,
+    train: Split,
+    folder: Path,
+    config: RabtrieverDistillationConfig,
+) -> tuple[TeacherScores, list[list[int]] | None]:
+    """The cache of the teacher the arguments name, and per query what it can be asked about."""
+    if student.cross_encoder is not None:
+        scorer = cross_encoder(
+            student.cross_encoder, train.queries, task.corpus, str(config.device), student.trust_remote_code
+        )
+    elif student.scores is not None:
+        scorer = scores_from_jsonl(student.scores, task, train)
+    else:
+        return TeacherStates(folder, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)), None
+    identity = {"scorer": scorer.identity, "task": task.fingerprint(), "split": train.name}
+    return TeacherScores(folder, len(train), scorer.judge, identity), scorer.pools
+
+
+def _check(student: StudentArguments, source: SourceArguments, prompt: PromptArguments) -> None:
+    other = [name for name in ("cross_encoder", "scores") if getattr(student, name) is not None]
+    if len(other) > 1:
+        raise ValueError("cross_encoder and scores are both given; accepted: one of them")
+    if source.model_name_or_path is not None and (student.teacher is not None or not other):
+        raise ValueError(
+            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder or scores, and "
+            "without teacher, whose backbone the student would have otherwise"
+        )
+    if source.model_name_or_path is None and prompt != PromptArguments():
+        changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]
+        raise ValueError(
+            f"{', '.join(changed)} given, but the student reads its teacher's prompt; accepted: only with "
+            "model_name_or_path"
+        )
 
 
 def judged_queries(split: Split) -> Dataset:

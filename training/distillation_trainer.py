@@ -1,6 +1,6 @@
 """Training of the student: the predictor is fitted to the frozen teacher, on candidates the student picks itself."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,83 +9,29 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.base_config import _BaseConfig
 from trl.trainer.base_trainer import _BaseTrainer
 
 from evaluation.metrics import mean_metrics, rank_documents
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_tensors
-from training.candidates import positives_and_uniform, sample_from_student
-from training.losses import answer_reverse_kl, check_finite, hidden_state_mse, listwise_reverse_kl
-from training.machine import fit_to_machine
-from training.teacher_states import TeacherStates, cached_features
+from modeling_rabtriever.modeling_rabtriever import RabtrieverOutput
+from training.candidates import best_of, excluding, positives_and_uniform, sample_from_student, sample_uniform
+from training.distillation_config import RabtrieverDistillationConfig
+from training.losses import (
+    answer_forward_kl,
+    answer_reverse_kl,
+    check_finite,
+    hidden_state_mse,
+    listwise_cross_entropy,
+    listwise_reverse_kl,
+    margin_mse,
+    normalized_hidden_state_mse,
+    vocabulary_reverse_kl,
+)
+from training.teacher_states import TeacherScores, TeacherStates, cached_features
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
 SAMPLING_SCORES = 64_000_000
-STATES_DTYPES = ("float32", "float16")
-
-
-@dataclass
-class RabtrieverDistillationConfig(_BaseConfig):
-    """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
-
-    mse_weight: float = field(default=0.1, metadata={"help": "Weight of the MSE between predicted and teacher state."})
-    kl_weight: float = field(
-        default=0.1, metadata={"help": "Weight of the reverse KL at the answer position, over the two answers."}
-    )
-    listwise_weight: float = field(
-        default=1.0, metadata={"help": "Weight of the reverse KL over each query's candidate documents."}
-    )
-    temperature: float = field(default=2.0, metadata={"help": "Temperature of the listwise reverse KL."})
-    initial_candidates: int = field(
-        default=16, metadata={"help": "Candidates per query at the start: its positives, the rest uniform."}
-    )
-    refresh_rounds: int = field(
-        default=3, metadata={"help": "How often candidates are added while training, at equal distances."}
-    )
-    refresh_candidates: int = field(default=8, metadata={"help": "Candidates added per query and round."})
-    on_policy_fraction: float = field(
-        default=1.0,
-        metadata={"help": "Share of the added candidates drawn from the student's own distribution; rest uniform."},
-    )
-    sampling_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of the student's distribution when candidates are drawn."}
-    )
-    whitening_damping: float | None = field(
-        default=0.1,
-        metadata={
-            "help": "Damping of the frozen map that decorrelates the features while training "
-            "(RabtrieverPredictor.fit_whitening); null trains on the features as they are, as the paper does."
-        },
-    )
-    states_dtype: str = field(
-        default="float32",
-        metadata={"help": "Type of the teacher's states on disk.", "choices": STATES_DTYPES},
-    )
-    activation_checkpointing: bool | None = field(
-        default=False, metadata={"help": "Stays false: the backbone is not run while the predictor trains."}
-    )
-    remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Stays false: batches hold row numbers, which the model never sees."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16:
-            self.bf16 = False  # predictor and losses are fp32; there is nothing large to save on
-        fit_to_machine(self)
-        super().__post_init__()
-        weights = {name: getattr(self, name) for name in ("mse_weight", "kl_weight", "listwise_weight")}
-        if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"{weights}; accepted: none below 0 and at least one above")
-        for name in ("temperature", "sampling_temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
-        if not 0 <= self.on_policy_fraction <= 1:
-            raise ValueError(f"on_policy_fraction is {self.on_policy_fraction}; accepted: 0 to 1")
-        if self.states_dtype not in STATES_DTYPES:
-            raise ValueError(f"states_dtype is {self.states_dtype!r}; accepted: {', '.join(STATES_DTYPES)}")
-        if self.refresh_rounds < 0:
-            raise ValueError(f"refresh_rounds is {self.refresh_rounds}; accepted: 0 or more")
 
 
 class RabtrieverDistillationTrainer(_BaseTrainer):
@@ -96,17 +42,19 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
 
     Args:
         model: the student; its backbone stays as it is.
-        teacher: the frozen reranker the student was made from.
+        teacher: the cache of what the teacher says about pairs of training queries and documents, by their rows.
+            `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
+            leaves the listwise term and MarginMSE.
         documents: the corpus.
         train_dataset: columns `query` (text) and `relevant` (list of corpus rows).
         eval_dataset: the same columns; ranked over the whole corpus at every evaluation.
-        states_folder: cache of teacher states, shared by runs on the same teacher, prompt and texts.
         args: the settings.
+        pools: per training query the corpus rows the teacher can be asked about; `None` means all.
         kwargs: those of `transformers.Trainer`.
 
     Raises:
-        ValueError: no candidates are left to draw, a query has no relevant document, the cache belongs to another
-            teacher, or a loss is not finite.
+        ValueError: no candidates are left to draw, a query has no relevant document, a loss needs states and the
+            teacher has none, or a loss is not finite.
     """
 
     _tag_names = ["rabtriever", "distillation"]  # noqa: RUF012 (TRL's convention)
@@ -120,31 +68,37 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
     def __init__(
         self,
         model: RabtrieverModel,
-        teacher: GenerativeRerankerModel,
+        teacher: TeacherScores,
         documents: list[str],
         train_dataset: Dataset,
         eval_dataset: Dataset,
-        states_folder: Path,
         args: RabtrieverDistillationConfig,
+        pools: list[list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
-        total = args.initial_candidates + args.refresh_rounds * args.refresh_candidates
-        if total > len(documents):
+        total = args.initial_candidates + args.refresh_rounds * args.refresh_candidates + args.teacher_pool
+        smallest = min(map(len, pools)) if pools else len(documents)
+        if total > smallest:
             raise ValueError(
-                f"initial_candidates + refresh_rounds * refresh_candidates is {total}; accepted: at most the corpus, "
-                f"{len(documents)} documents"
+                f"initial_candidates + refresh_rounds * refresh_candidates + teacher_pool is {total}; accepted: at "
+                f"most {smallest}, the documents a query's teacher can be asked about"
+            )
+        if not isinstance(teacher, TeacherStates) and (args.mse_weight or args.kl_weight):
+            raise ValueError(
+                f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
+                "states; accepted: 0 for both, with listwise_weight or margin_mse_weight above 0"
             )
         queries = list(train_dataset["query"])
+        self.teacher, self._pools = teacher, pools
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
         self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
-        self.states = TeacherStates(states_folder, teacher, queries, documents, getattr(torch, args.states_dtype))
         features = (
             ("documents", model.document_features, documents),
             ("train-queries", model.query_features, queries),
             ("eval-queries", model.query_features, list(eval_dataset["query"])),
         )
         documents_, queries_, eval_queries = (
-            cached_features(states_folder, name, model, compute, texts) for name, compute, texts in features
+            cached_features(teacher.folder, name, model, compute, texts) for name, compute, texts in features
         )
         if args.whitening_damping is not None:
             model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
@@ -169,35 +123,67 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """`listwise_weight * L + mse_weight * MSE + kl_weight * KL` on the current candidates of a batch of queries."""
+        """The weighted sum of the terms in `terms`, on the current candidates of a batch of queries."""
         rows = inputs["rows"].cpu()
         documents = self.candidates[rows]
-        asked = rows.unsqueeze(1).expand_as(documents)
         device = self.args.device
         output = model(
             query_features=self._queries[rows].to(device), document_features=self._documents[documents].to(device)
         )
-        teacher_logits = self.states.logits(asked, documents).to(device)
-        weights = {"listwise": self.args.listwise_weight, "mse": self.args.mse_weight, "kl": self.args.kl_weight}
-        terms: dict[str, Tensor] = {}
-        if weights["listwise"]:
-            terms["listwise"] = listwise_reverse_kl(output.logits, teacher_logits, self.args.temperature)
-        if weights["mse"]:
-            target = self.states.hidden_states(asked, documents).to(device)
-            terms["mse"] = hidden_state_mse(output.hidden_state, target)
-        if weights["kl"]:
-            terms["kl"] = answer_reverse_kl(output.logits, teacher_logits)
+        terms = self.terms(output, rows, documents)
         check_finite("the student's loss", **{name: term.detach() for name, term in terms.items()})
         for name, term in terms.items():
             self._terms.setdefault(name, []).append(term.item())
-        loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        loss = torch.stack([getattr(self.args, f"{name}_weight") * term for name, term in terms.items()]).sum()
         return (loss, output) if return_outputs else loss
+
+    def terms(self, output: RabtrieverOutput, rows: Tensor, documents: Tensor) -> dict[str, Tensor]:
+        """Every loss term whose weight is not 0, unweighted.
+
+        Args:
+            output: the student's, for `(n, c)` pairs.
+            rows: `(n,)` training queries.
+            documents: `(n, c)` their candidates, a positive first.
+        """
+        asked = rows.unsqueeze(1).expand_as(documents)
+        device = output.logits.device
+        teacher = self.teacher.logits(asked, documents).to(device)
+        terms: dict[str, Callable[[], Tensor]] = {
+            "listwise": lambda: listwise_reverse_kl(output.logits, teacher, self.args.temperature),
+            "mse": lambda: (normalized_hidden_state_mse if self.args.normalize_states else hidden_state_mse)(
+                output.hidden_state, self._teacher_states(asked, documents, device)
+            ),
+            "kl": lambda: self._answer_kl(output, teacher, asked, documents),
+            "margin_mse": lambda: margin_mse(output.logits, teacher),
+            "infonce": lambda: listwise_cross_entropy(self._without_other_positives(output.logits, rows, documents)),
+        }
+        return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
+
+    def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:
+        if self.args.kl_form == "vocabulary":
+            head = self.teacher.teacher.get_output_embeddings().weight.detach().float()
+            states = self._teacher_states(asked, documents, head.device)
+            return vocabulary_reverse_kl(output.hidden_state @ head.T, states @ head.T)
+        return {"reverse": answer_reverse_kl, "forward": answer_forward_kl}[self.args.kl_form](output.logits, teacher)
+
+    def _teacher_states(self, asked: Tensor, documents: Tensor, device: torch.device) -> Tensor:
+        return self.teacher.hidden_states(asked, documents).to(device)
+
+    def _without_other_positives(self, logits: Tensor, rows: Tensor, documents: Tensor) -> Tensor:
+        others = [
+            [document in relevant for document in candidates[1:]]
+            for candidates, relevant in zip(
+                documents.tolist(), (self._relevant[row] for row in rows.tolist()), strict=True
+            )
+        ]
+        mask = torch.tensor(others, device=logits.device)
+        return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(mask, -torch.inf)], dim=1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of each loss term since the last log, and the teacher's bill so far."""
         if "loss" in logs:
             logs.update({name: sum(values) / len(values) for name, values in self._terms.items()})
-            logs["teacher_pairs"] = len(self.states)
+            logs["teacher_pairs"] = self.teacher_pairs
             self._terms.clear()
         super().log(logs, start_time)
 
@@ -213,6 +199,13 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @property
+    def teacher_pairs(self) -> int:
+        """The teacher's bill: pairs this run has asked about, also those the cache knew from other runs."""
+        args, width = self.args, self.candidates.shape[1]
+        rounds = (width - args.initial_candidates) // args.refresh_candidates if args.refresh_rounds else 0
+        return len(self.candidates) * (width + rounds * (args.teacher_pool - args.teacher_top))
+
     def refresh(self, round_: int) -> None:
         """Adds the candidates of a round: round 0 is positives and uniform ones, later rounds ask the student.
 
@@ -220,12 +213,11 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         """
         path = self._candidates_path(round_)
         if round_ == 0:
-            seed = f"{self.args.seed}-candidates"
-            new = positives_and_uniform(self._relevant, len(self._documents), self.args.initial_candidates, seed)
+            seed, count = f"{self.args.seed}-candidates", self.args.initial_candidates
+            new = positives_and_uniform(self._relevant, len(self._documents), count, seed, self._pools)
         else:
             new = self._draw(round_)
-        rows = torch.arange(len(new)).unsqueeze(1).expand_as(new)
-        self.states.ask(rows.flatten(), new.flatten())
+        self._ask(torch.arange(len(new)), new)
         self.candidates = torch.cat([self.candidates, new], dim=1)
         write_tensors(path, {"documents": new})
 
@@ -238,22 +230,35 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
     def _draw(self, round_: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
         documents = self._document_vectors()
-        blocks = zip(
-            self._queries.split(self._rows_per_block()), self.candidates.split(self._rows_per_block()), strict=True
-        )
-        return torch.cat(
-            [
-                sample_from_student(
-                    self._scores(features, documents).cpu(),
-                    asked,
-                    self.args.refresh_candidates,
-                    self.args.on_policy_fraction,
-                    self.args.sampling_temperature,
-                    generator,
-                )
-                for features, asked in blocks
-            ]
-        )
+        blocks = torch.arange(len(self._queries)).split(self._rows_per_block())
+        return torch.cat([self._draw_block(rows, documents, generator) for rows in blocks])
+
+    def _draw_block(self, rows: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
+        args = self.args
+        excluded = excluding(self._outside_pools(rows), self.candidates[rows])
+        scores = self._scores(self._queries[rows], documents).cpu()
+        drawn = sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
+        excluded = excluding(excluded, drawn)
+        if args.teacher_top:
+            pool = sample_uniform(excluded, args.teacher_pool, generator)
+            asked = self._ask(rows, pool)
+            best = best_of(pool, self.teacher.logits(asked, pool), args.teacher_top)
+            drawn, excluded = torch.cat([drawn, best], dim=1), excluding(excluded, best)
+        uniform = sample_uniform(excluded, args.refresh_candidates - drawn.shape[1], generator)
+        return torch.cat([drawn, uniform], dim=1)
+
+    def _ask(self, rows: Tensor, documents: Tensor) -> Tensor:
+        asked = rows.unsqueeze(1).expand_as(documents)
+        self.teacher.ask(asked.flatten(), documents.flatten())
+        return asked
+
+    def _outside_pools(self, rows: Tensor) -> Tensor:
+        excluded = torch.zeros(len(rows), len(self._documents), dtype=torch.bool)
+        if self._pools is not None:
+            for place, row in enumerate(rows.tolist()):
+                excluded[place] = True
+                excluded[place, self._pools[row]] = False
+        return excluded
 
     def _document_vectors(self) -> Tensor:
         blocks = self._documents.split(65536)

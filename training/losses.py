@@ -24,6 +24,23 @@ def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(predicted.float(), target.float())
 
 
+def normalized_hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error after layer normalisation: each state is shifted and scaled to mean 0 and variance 1 first.
+
+    I-JEPA (arXiv 2301.08243) normalises its targets so, against dimensions that dominate. There the prediction has no
+    other use; here the answer's score is read off it, so it has to stay in the head's space, and both are normalised.
+
+    Args:
+        predicted: `(..., d)`, `h_hat`.
+        target: `(..., d)`, `h`; any float dtype.
+
+    Returns:
+        A scalar, fp32.
+    """
+    shape = predicted.shape[-1:]
+    return F.mse_loss(F.layer_norm(predicted.float(), shape), F.layer_norm(target.float(), shape))
+
+
 def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """`KL(P_student || P_teacher)` of the answer, over the two tokens {T, F}, averaged over pairs.
 
@@ -42,6 +59,34 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     true_term = p * (F.logsigmoid(student) - F.logsigmoid(teacher))
     false_term = (1 - p) * (F.logsigmoid(-student) - F.logsigmoid(-teacher))
     return (true_term + false_term).mean()
+
+
+def answer_forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """`KL(P_teacher || P_student)` of the answer: `answer_reverse_kl` with the two exchanged; the paper's ablation.
+
+    Args:
+        student: `(...)`, log-odds.
+        teacher: `(...)`, log-odds.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    return answer_reverse_kl(teacher, student)
+
+
+def vocabulary_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """`KL(P_student || P_teacher)` of the next token over the whole vocabulary, averaged over pairs.
+
+    TRL's generalized Jensen-Shannon divergence at `beta = 1`.
+
+    Args:
+        student: `(..., V)`, logits.
+        teacher: `(..., V)`, logits.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    return listwise_reverse_kl(student, teacher, 1.0)
 
 
 def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -65,13 +110,30 @@ def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) ->
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
 
 
+def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of the margins `score_0 - score_c` between a query's first candidate and each other one.
+
+    Hofstätter et al. 2020 (arXiv 2010.02666), where the first is a positive. For comparison.
+
+    Args:
+        student: `(n, c)`, scores or log-odds, `c` at least 2.
+        teacher: `(n, c)`, log-odds.
+
+    Returns:
+        A scalar, fp32.
+    """
+    student, teacher = student.float(), teacher.float()
+    return F.mse_loss(student[:, :1] - student[:, 1:], teacher[:, :1] - teacher[:, 1:])
+
+
 def listwise_cross_entropy(scores: Tensor) -> Tensor:
     """Negative log-likelihood of the first candidate, the relevant one: `-log softmax_c(score_c)[0]`, over queries.
 
-    The teacher's listwise objective: trains the order of a query's candidates, which is what the student distils.
+    The teacher's listwise objective: trains the order of a query's candidates, which is what the student distils. As a
+    student's loss it is InfoNCE (arXiv 1807.03748) over the candidates: labels alone, no teacher; for comparison.
 
     Args:
-        scores: `(n, c)`, log-odds; column 0 is the relevant document.
+        scores: `(n, c)`, log-odds; column 0 is the relevant document. `-inf` leaves a candidate out.
 
     Returns:
         A scalar, fp32, in nats.

@@ -23,36 +23,33 @@ from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS, in_blocks
 SHARD_PAIRS = 8192
 
 
-class TeacherStates:
-    """States and log-odds of asked (query, document) pairs.
+class TeacherScores:
+    """Scores of asked (query, document) pairs by any scorer.
 
     Args:
         folder: where the cache lives; created if missing.
-        teacher: the frozen reranker.
-        queries: all queries pairs may be asked about; a pair names one by its row.
-        documents: the corpus; a pair names a document by its row.
-        dtype: of the stored states; log-odds are always fp32.
+        query_count: how many queries pairs may be asked about; a pair names one by its row.
+        judge: rows of queries and of documents, `(p,)` int64 each, sorted by document -> what is stored of these pairs:
+            `logits` `(p,)` fp32, and `states` if the scorer has any.
+        identity: what the scores belong to: scorer and texts.
 
     Raises:
-        ValueError: the folder holds states of another teacher, prompt, text or dtype.
+        ValueError: the folder holds the scores of something else.
     """
 
     def __init__(
         self,
         folder: Path,
-        teacher: GenerativeRerankerModel,
-        queries: Sequence[str],
-        documents: Sequence[str],
-        dtype: torch.dtype = torch.float32,
+        query_count: int,
+        judge: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        identity: dict[str, str],
     ) -> None:
-        self.folder, self.teacher, self.dtype = folder, teacher, dtype
-        self._suffixes = teacher.processor.query_ids(queries)
-        self._prefixes = teacher.processor.document_ids(documents)
-        check_fingerprint(folder, {"states": fingerprint(teacher, queries, documents), "dtype": str(dtype)})
+        self.folder, self.query_count, self._judge = folder, query_count, judge
+        check_fingerprint(folder, identity)
         self._keys = torch.empty(0, dtype=torch.long)  # sorted; one number per pair
         self._slots = torch.empty(0, dtype=torch.long)  # where in the joined shards the pair of that key lies
         self._logits = torch.empty(0)
-        self._shards: list[Tensor] = []  # memory-mapped states
+        self._shards: list[dict[str, Tensor]] = []  # memory-mapped
         self._starts = torch.zeros(1, dtype=torch.long)
         for path in sorted(folder.glob("pairs-*.safetensors")):
             self._open(path)
@@ -71,64 +68,37 @@ class TeacherStates:
 
         Returns:
             How many pairs were new.
+
+        Raises:
+            ValueError: a score is not finite.
         """
         missing = self._key(queries, documents).unique()
         missing = missing[~torch.isin(missing, self._keys)]
         if not len(missing):
             return 0
-        with tqdm(total=len(missing), desc="teacher states", unit="pair", disable=len(missing) < SHARD_PAIRS) as bar:
+        with tqdm(
+            total=len(missing), desc="asking the teacher", unit="pair", disable=len(missing) < SHARD_PAIRS
+        ) as bar:
             for keys in missing.split(SHARD_PAIRS):
-                states = self._encode(keys)
+                found = self._judge(keys % self.query_count, keys // self.query_count)
+                if not torch.isfinite(found["logits"]).all():
+                    raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
                 path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
-                tensors = {"keys": keys, "logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
-                if not torch.isfinite(tensors["logits"]).all():
-                    raise ValueError(
-                        "the teacher's log-odds hold NaN or infinity; accepted: a teacher with finite scores"
-                    )
-                write_tensors(path, tensors)
+                write_tensors(path, {"keys": keys, **found})
                 self._open(path)
                 bar.update(len(keys))
         return len(missing)
 
     def logits(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """The teacher's log-odds of asked pairs: two tensors of rows of any equal shape -> that shape, fp32.
+        """The teacher's scores of asked pairs: two tensors of rows of any equal shape -> that shape, fp32.
 
         Raises:
             ValueError: a pair was never asked.
         """
         return self._logits[self._find(queries, documents)]
 
-    def hidden_states(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """The teacher's states `h_{Q|D}` of asked pairs: rows of shape `(...)` -> `(..., d)` fp32.
-
-        Raises:
-            ValueError: a pair was never asked.
-        """
-        slots = self._find(queries, documents)
-        states = torch.empty(*slots.shape, self._shards[0].shape[-1])
-        shard_of = torch.bucketize(slots, self._starts, right=True) - 1
-        for shard in shard_of.unique().tolist():
-            here = shard_of == shard
-            states[here] = self._shards[shard][slots[here] - self._starts[shard]].float()
-        return states
-
-    def _encode(self, keys: Tensor) -> Tensor:
-        # Keys are sorted, so the pairs of a document follow each other and it is read once per block.
-        documents, queries = keys // len(self._suffixes), keys % len(self._suffixes)
-        asked, rows = documents.unique_consecutive(return_inverse=True)
-        states: list[Tensor] = []
-        first = 0
-        for block in in_blocks([self._prefixes[document] for document in asked.tolist()], PREFIX_TOKENS):
-            pairs = ((rows >= first) & (rows < first + len(block))).nonzero()[:, 0]
-            prefixes = self.teacher.read_prefixes(block, progress=False)
-            suffixes = [self._suffixes[query] for query in queries[pairs].tolist()]
-            local = (rows[pairs] - first).tolist()
-            states.append(self.teacher.encode_suffixes(prefixes, local, suffixes, progress=False))
-            first += len(block)
-        return torch.cat(states)
-
     def _key(self, queries: Tensor, documents: Tensor) -> Tensor:
-        return documents * len(self._suffixes) + queries
+        return documents * self.query_count + queries
 
     def _find(self, queries: Tensor, documents: Tensor) -> Tensor:
         keys = self._key(queries, documents)
@@ -144,8 +114,68 @@ class TeacherStates:
         order = keys.argsort()
         self._keys, self._slots = keys[order], slots[order]
         self._logits = torch.cat([self._logits, shard["logits"]])
-        self._shards.append(shard["states"])
+        self._shards.append(shard)
         self._starts = torch.cat([self._starts, self._starts[-1:] + len(shard["keys"])])
+
+
+class TeacherStates(TeacherScores):
+    """States and log-odds of asked pairs by a generative reranker, each document read once per block of pairs.
+
+    Args:
+        folder: where the cache lives; created if missing.
+        teacher: the frozen reranker.
+        queries: all queries pairs may be asked about.
+        documents: the corpus.
+        dtype: of the stored states; log-odds are always fp32.
+
+    Raises:
+        ValueError: the folder holds states of another teacher, prompt, text or dtype.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        teacher: GenerativeRerankerModel,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.teacher, self.dtype = teacher, dtype
+        self._suffixes = teacher.processor.query_ids(queries)
+        self._prefixes = teacher.processor.document_ids(documents)
+        identity = {"states": fingerprint(teacher, queries, documents), "dtype": str(dtype)}
+        super().__init__(folder, len(queries), self._states_and_log_odds, identity)
+
+    def hidden_states(self, queries: Tensor, documents: Tensor) -> Tensor:
+        """The teacher's states `h_{Q|D}` of asked pairs: rows of shape `(...)` -> `(..., d)` fp32.
+
+        Raises:
+            ValueError: a pair was never asked.
+        """
+        slots = self._find(queries, documents)
+        states = torch.empty(*slots.shape, self._shards[0]["states"].shape[-1])
+        shard_of = torch.bucketize(slots, self._starts, right=True) - 1
+        for shard in shard_of.unique().tolist():
+            here = shard_of == shard
+            states[here] = self._shards[shard]["states"][slots[here] - self._starts[shard]].float()
+        return states
+
+    def _states_and_log_odds(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
+        states = self._encode(queries, documents)
+        return {"logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
+
+    def _encode(self, queries: Tensor, documents: Tensor) -> Tensor:
+        asked, rows = documents.unique_consecutive(return_inverse=True)
+        states: list[Tensor] = []
+        first = 0
+        for block in in_blocks([self._prefixes[document] for document in asked.tolist()], PREFIX_TOKENS):
+            pairs = ((rows >= first) & (rows < first + len(block))).nonzero()[:, 0]
+            prefixes = self.teacher.read_prefixes(block, progress=False)
+            suffixes = [self._suffixes[query] for query in queries[pairs].tolist()]
+            local = (rows[pairs] - first).tolist()
+            states.append(self.teacher.encode_suffixes(prefixes, local, suffixes, progress=False))
+            first += len(block)
+        return torch.cat(states)
 
 
 def cached_features(

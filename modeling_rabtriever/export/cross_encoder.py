@@ -51,6 +51,7 @@ def export_cross_encoder(
     folder = Path(folder)
     reranker.backbone.save_pretrained(folder)
     tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer._set_processor_class(None)  # saving the reranker notes ours, which the export does without
     tokenizer.chat_template = _chat_template(processor, limit)
     # Left: should a prompt still be too long for the window, its beginning is lost, not the query.
     tokenizer.padding_side = tokenizer.truncation_side = "left"

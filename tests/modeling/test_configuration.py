@@ -48,7 +48,8 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
     [
         ({"embedding_dim": 0}, "embedding_dim is 0; accepted"),
         ({"embedding_dim": 2.5}, "embedding_dim is 2.5; accepted"),
-        ({"embedding_dim": 10, "num_heads": 4}, "embedding_dim 10 is not a multiple of num_heads 4"),
+        ({"embedding_dim": 10, "num_heads": 4}, "embedding_dim is 10; accepted: a multiple of num_heads, 4"),
+        ({"embedding_dim": 8, "num_heads": 4, "document_prior": True}, "accepted less one for the document's prior: a"),
         ({"num_heads": -1}, "num_heads is -1; accepted"),
         ({"predictor_hidden_size": 0}, "predictor_hidden_size is 0; accepted"),
         ({"feature_layers": [3]}, "feature_layers holds 3; accepted: whole numbers -3 to 2"),

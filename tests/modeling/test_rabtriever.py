@@ -16,6 +16,7 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "hadamard": {},
     "small k": {"embedding_dim": 8},
     "large k, heads": {"embedding_dim": 120, "num_heads": 5, "predictor_hidden_size": 7},
+    "document prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
     "mean alone": {"feature_poolings": ["mean"]},
     "several layers": {"feature_layers": [0, 1, -1], "embedding_dim": 16},
 }

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.candidates import positives_and_uniform, sample_from_student
+from training.candidates import best_of, excluding, positives_and_uniform, sample_from_student, sample_uniform
 
 
 def test_lists_hold_the_positives_and_no_document_twice() -> None:
@@ -31,9 +31,8 @@ def test_uniform_candidates_are_uniform() -> None:
 def test_on_policy_candidates_follow_the_students_distribution() -> None:
     scores = torch.tensor([0.0, 1.0, 2.0, 3.0])
     temperature = 1.5
-    drawn = sample_from_student(
-        scores.expand(20_000, -1), torch.zeros(20_000, 1, dtype=torch.long), 1, 1.0, temperature, _generator()
-    )
+    asked = excluding(torch.zeros(20_000, 4, dtype=torch.bool), torch.zeros(20_000, 1, dtype=torch.long))
+    drawn = sample_from_student(scores.expand(20_000, -1), asked, 1, temperature, _generator())
     shares = torch.bincount(drawn.flatten(), minlength=4) / 20_000
     policy = (scores[1:] / temperature).softmax(0)  # document 0 has been asked already
     torch.testing.assert_close(shares, torch.cat([torch.zeros(1), policy]), atol=0.015, rtol=0)
@@ -42,37 +41,57 @@ def test_on_policy_candidates_follow_the_students_distribution() -> None:
 def test_draws_without_replacement_match_sequential_draws() -> None:
     """The second draw follows the distribution renormalised without the first (naive enumeration)."""
     weights = torch.tensor([0.1, 0.2, 0.7])
-    drawn = sample_from_student(
-        weights.log().expand(20_000, -1), torch.empty(20_000, 0, dtype=torch.long), 2, 1.0, 1.0, _generator()
-    )
+    nothing = torch.zeros(20_000, 3, dtype=torch.bool)
+    drawn = sample_from_student(weights.log().expand(20_000, -1), nothing, 2, 1.0, _generator())
     found = torch.bincount(drawn.sort(1).values @ torch.tensor([3, 1]), minlength=9) / 20_000
     for a, b in ((0, 1), (0, 2), (1, 2)):
         p, q = weights[a].item(), weights[b].item()
         assert found[3 * a + b].item() == pytest.approx(p * q / (1 - p) + q * p / (1 - q), abs=0.015)
 
 
-def test_share_of_on_policy_candidates() -> None:
-    scores = torch.zeros(500, 100)
-    scores[:, :2] = 50.0  # the student would only ever draw these two
-    drawn = sample_from_student(scores, torch.empty(500, 0, dtype=torch.long), 4, 0.5, 1.0, _generator())
-    assert (drawn[:, :2] < 2).all() and (drawn[:, 2:] >= 2).all()
-    assert all(len(set(row)) == 4 for row in drawn.tolist())
-
-
-def test_asked_documents_are_never_drawn_again() -> None:
-    asked = torch.tensor([[0, 1, 2], [7, 8, 9]])
-    for fraction in (0.0, 1.0):
-        drawn = sample_from_student(torch.zeros(2, 10), asked, 7, fraction, 1.0, _generator())
+def test_excluded_documents_are_never_drawn() -> None:
+    asked = excluding(torch.zeros(2, 10, dtype=torch.bool), torch.tensor([[0, 1, 2], [7, 8, 9]]))
+    for drawn in (
+        sample_from_student(torch.zeros(2, 10), asked, 7, 1.0, _generator()),
+        sample_uniform(asked, 7, _generator()),
+    ):
         assert [sorted(row) for row in drawn.tolist()] == [[3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5, 6]]
 
 
+def test_uniform_draws_are_uniform() -> None:
+    excluded = torch.zeros(20_000, 5, dtype=torch.bool)
+    excluded[:, 2] = True
+    shares = torch.bincount(sample_uniform(excluded, 2, _generator()).flatten(), minlength=5) / 40_000
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0, 0.25, 0.25]), atol=0.015, rtol=0)
+
+
+def test_the_teachers_best_of_a_pool() -> None:
+    pool = torch.tensor([[4, 9, 2], [7, 0, 1]])
+    logits = torch.tensor([[0.1, 3.0, 2.0], [-5.0, -1.0, -3.0]])
+    assert best_of(pool, logits, 2).tolist() == [[9, 2], [0, 1]]
+
+
+def test_lists_from_pools() -> None:
+    pools = [[1, 3, 5, 7], [0, 2, 4]]
+    lists = positives_and_uniform([[3, 4], [4]], 8, 3, 0, pools)
+    assert lists[0, 0] == 3 and lists[1, 0] == 4
+    assert all(set(row) <= set(pool) for row, pool in zip(lists.tolist(), pools, strict=True))
+    with pytest.raises(ValueError, match="4 candidates for query 1 of 3 documents; accepted: 1 to 3"):
+        positives_and_uniform([[3], [4]], 8, 4, 0, pools)
+    with pytest.raises(ValueError, match="query 0 has no relevant document among the documents its teacher scored"):
+        positives_and_uniform([[0], [4]], 8, 3, 0, pools)
+
+
 def test_impossible_lists_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 candidates per query of a corpus of 4; accepted: 1 to 4"):
+    with pytest.raises(ValueError, match="5 candidates for query 0 of 4 documents; accepted: 1 to 4"):
         positives_and_uniform([[0]], 4, 5, seed=0)
-    with pytest.raises(ValueError, match="query 1 has no relevant document"):
+    with pytest.raises(ValueError, match="query 1 has no relevant document; accepted"):
         positives_and_uniform([[0], []], 4, 2, seed=0)
+    excluded = torch.tensor([[True, True, False, False]])
     with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        sample_from_student(torch.zeros(1, 4), torch.tensor([[0, 1]]), 3, 1.0, 1.0, _generator())
+        sample_from_student(torch.zeros(1, 4), excluded, 3, 1.0, _generator())
+    with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
+        sample_uniform(excluded, 3, _generator())
 
 
 def _generator() -> torch.Generator:

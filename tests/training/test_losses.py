@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from training.losses import (
+    answer_forward_kl,
     answer_reverse_kl,
     check_finite,
     hidden_state_mse,
     listwise_cross_entropy,
     listwise_reverse_kl,
+    margin_mse,
+    normalized_hidden_state_mse,
+    vocabulary_reverse_kl,
 )
 
 
@@ -24,6 +28,19 @@ def test_hidden_state_mse() -> None:
     predicted, target = _numbers(2, 3, 4), _numbers(2, 3, 4, seed=1)
     squares = [(p - t) ** 2 for p, t in zip(predicted.flatten().tolist(), target.flatten().tolist(), strict=True)]
     assert hidden_state_mse(predicted, target).item() == pytest.approx(sum(squares) / len(squares), rel=1e-6)
+
+
+def test_normalized_hidden_state_mse() -> None:
+    predicted, target = _numbers(3, 4), _numbers(3, 4, seed=1)
+    total = 0.0
+    for p_row, t_row in zip(predicted.tolist(), target.tolist(), strict=True):
+        normal = []
+        for row in (p_row, t_row):
+            mean = sum(row) / 4
+            spread = math.sqrt(sum((x - mean) ** 2 for x in row) / 4 + 1e-5)
+            normal.append([(x - mean) / spread for x in row])
+        total += sum((p - t) ** 2 for p, t in zip(*normal, strict=True))
+    assert normalized_hidden_state_mse(predicted, target).item() == pytest.approx(total / 12, rel=1e-5)
 
 
 def test_answer_reverse_kl() -> None:
@@ -42,6 +59,41 @@ def test_answer_reverse_kl_is_the_kl_over_both_answer_tokens() -> None:
     expected = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
     found = answer_reverse_kl(student[:, 0] - student[:, 1], teacher[:, 0] - teacher[:, 1])
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_answer_forward_kl() -> None:
+    student, teacher = _numbers(7), _numbers(7, seed=1)
+    total = 0.0
+    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
+        p, q = 1 / (1 + math.exp(-s)), 1 / (1 + math.exp(-t))
+        total += q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
+    assert answer_forward_kl(student, teacher).item() == pytest.approx(total / 7, rel=1e-5)
+
+
+def test_vocabulary_reverse_kl_is_trls_generalized_jsd_at_beta_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    from trl.experimental.gkd import GKDTrainer
+
+    student, teacher = _numbers(2, 3, 11).float(), _numbers(2, 3, 11, seed=1).float()
+    expected = GKDTrainer.generalized_jsd_loss(student, teacher, beta=1.0, reduction="sum") / 6  # mean over positions
+    assert vocabulary_reverse_kl(student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
+    total = 0.0
+    for s_row, t_row in zip(student.reshape(6, 11).tolist(), teacher.reshape(6, 11).tolist(), strict=True):
+        s_sum, t_sum = sum(map(math.exp, s_row)), sum(map(math.exp, t_row))
+        total += sum(
+            math.exp(s) / s_sum * (s - math.log(s_sum) - t + math.log(t_sum)) for s, t in zip(s_row, t_row, strict=True)
+        )
+    assert vocabulary_reverse_kl(student, teacher).item() == pytest.approx(total / 6, rel=1e-4)
+
+
+def test_margin_mse() -> None:
+    student, teacher = _numbers(3, 4), _numbers(3, 4, seed=1)
+    margins = [
+        ((s[0] - s[place]) - (t[0] - t[place])) ** 2
+        for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
+        for place in (1, 2, 3)
+    ]
+    assert margin_mse(student, teacher).item() == pytest.approx(sum(margins) / 9, rel=1e-5)
 
 
 def test_answer_reverse_kl_stays_finite_for_certain_teachers() -> None:
@@ -80,10 +132,14 @@ def test_listwise_cross_entropy() -> None:
         (hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
         (answer_reverse_kl, (_numbers(4), _numbers(4, seed=1))),
         (lambda s, t: listwise_reverse_kl(s, t, 2.0), (_numbers(2, 4), _numbers(2, 4, seed=1))),
+        (normalized_hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
+        (answer_forward_kl, (_numbers(4), _numbers(4, seed=1))),
+        (vocabulary_reverse_kl, (_numbers(2, 5), _numbers(2, 5, seed=1))),
+        (margin_mse, (_numbers(2, 4), _numbers(2, 4, seed=1))),
         (lambda s, _: listwise_cross_entropy(s), (_numbers(2, 4), _numbers(1))),
     ],
 )
-def test_gradients(
+def test_gradients_match_finite_differences(
     loss: Callable[..., Tensor], arguments: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The losses compute in fp32; finite differences need float64, so the conversion is lifted here.

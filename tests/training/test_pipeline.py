@@ -74,6 +74,10 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     report = json.loads((run / "evaluation" / "test.json").read_text())
     assert report["n"] == 24 and set(report["systems"]) >= {"label prior", "BM25", "teacher", "Rabtriever"}
     assert "| Rabtriever |" in (run / "evaluation" / "report.md").read_text()
+    found = report["faithfulness"]
+    assert -1 <= found["scores"]["kendall_tau"] <= 1 and found["scores"]["best_rank_k"]["k"] == 16
+    assert len(found["states"]["r2_per_dimension"]) == 32 and 24 * 3 <= found["states"]["pairs"] <= 24 * 4
+    assert "Kendall's tau" in (run / "evaluation" / "report.md").read_text()
     for stage in ("teacher", "student"):
         card = ModelCard.load(run / stage / "model" / "README.md")
         system = "teacher" if stage == "teacher" else "Rabtriever"
