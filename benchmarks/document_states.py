@@ -9,13 +9,12 @@ measured one after another: finished runs under --runs and rows in the result fi
 uses; test is reported.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
-from training import distill, evaluate, train_reranker
+from benchmarks.tasks import TaskRun, as_flags, distil_and_evaluate, task_parser, task_runs
+from training import train_reranker
 
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
 SUMMARY = {"document_template": "Document: {document}\n<|endoftext|>"}
@@ -31,7 +30,6 @@ TEACHERS: dict[str, dict[str, str]] = {
 # The student alone changes: it reads the ordinary teacher's inner layers too.
 LAYERS_ROW = "several layers"
 LAYERS = {"household": ["0", "1", "2", "-1"], "esconv": ["1", "2", "-1"], "saycan": ["10", "20", "-1"]}
-SPLITS = ("dev", "test")
 
 
 def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
@@ -44,27 +42,13 @@ def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
             [*run.shared, "--output_dir", output, *as_flags(ORDINARY | TEACHERS[teacher_row]), *run.teacher]
         )
         layers = as_flags({"feature_layers": LAYERS[run.task]}) if name == LAYERS_ROW else []
-        found = student(run.shared, _folder(runs, run, name), teacher, layers)
+        found = distil_and_evaluate(run.shared, _folder(runs, run, name), teacher, layers)
         rows.append({"task": run.task, "seed": run.seed, "steps": run.steps, "row": name, **found})
     return rows
 
 
 def _folder(runs: Path, run: TaskRun, name: str) -> Path:
     return runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
-
-
-def student(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
-    """Distils one teacher and evaluates both."""
-    places = ["--output_dir", str(folder), "--teacher", str(teacher)]
-    trained = distill.main([*shared, *places, *flags])
-    evaluate.main([*shared, *places, "--student", str(trained), "--splits", *SPLITS])
-    found: dict[str, Any] = {}
-    for split in SPLITS:
-        report = json.loads((folder / "evaluation" / f"{split}.json").read_text())
-        found[split] = {"n": report["n"]} | {
-            system: report["systems"][system]["success@1"] for system in ("teacher", "Rabtriever")
-        }
-    return found
 
 
 def main() -> None:

@@ -82,22 +82,13 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     return "\n".join([*lines, "", f"Rabtriever's R@1 over its teacher's, seed by seed: {seeds}."])
 
 
-def student_household(result: Mapping[str, Any]) -> str:
-    """One line per ablation: R@1 on both splits and retention."""
-    first = result["rows"][0]
+def student_ablation(result: Mapping[str, Any]) -> str:
+    """One line per task and student recipe that three seeds were measured of; means over seeds."""
     lines = [
-        f"| one teacher, one change at a time | R@1 dev (n = {first['dev']['n']:,}) | "
-        f"R@1 test (n = {first['test']['n']:,}) | of the teacher's, test | seeds |",
-        "|---|---:|---:|---:|---:|",
+        "| task | student | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in result["rows"]:
-        dev, test = row["dev"], row["test"]
-        interval = f"[{100 * test['low']:.1f}, {100 * test['high']:.1f}]"
-        lines.append(
-            f"| {row['row']} | {100 * dev['success@1']:.1f} | {100 * test['success@1']:.1f} {interval} | "
-            f"{test['retention']:.3f} | {row['seeds']} |"
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *_teacher_student_lines(result, "student")])
 
 
 def document_states(result: Mapping[str, Any]) -> str:
@@ -106,13 +97,17 @@ def document_states(result: Mapping[str, Any]) -> str:
         "| task | teacher | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for (task, name), rows in grouped(result["rows"], "task", "row"):
-        if len(rows) < SEEDS:
-            continue
-        cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
-        n = rows[0]["test"]["n"]
-        lines.append(f"| {task} | {name} | {' | '.join(cells)} | {mean_kept(rows):.3f} | {n:,} | {len(rows)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_teacher_student_lines(result, "row")])
+
+
+def _teacher_student_lines(result: Mapping[str, Any], key: str) -> list[str]:
+    lines = []
+    for (task, name), rows in grouped(result["rows"], "task", key):
+        if len(rows) >= SEEDS:
+            cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
+            n = rows[0]["test"]["n"]
+            lines.append(f"| {task} | {name} | {' | '.join(cells)} | {mean_kept(rows):.3f} | {n:,} | {len(rows)} |")
+    return lines
 
 
 def teacher_objectives(result: Mapping[str, Any]) -> str:
@@ -164,7 +159,7 @@ def teacher_scoring(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "quickstart_household": quickstart_household,
-    "student_household": student_household,
+    "student_ablation": student_ablation,
     "evaluation_tasks": evaluation_tasks,
     "teacher_scoring": teacher_scoring,
     "teacher_objectives": teacher_objectives,

@@ -1,10 +1,15 @@
 """The tasks a benchmark of teachers runs on: recipes, and where data and backbones are, as the command line says."""
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from training import distill, evaluate
+
+SPLITS = ("dev", "test")
 RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
 
 
@@ -62,6 +67,21 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
         for seed in arguments.seeds:
             shared = ["--config", RECIPES[task], "--data", data, "--seed", str(seed)]
             yield TaskRun(task, seed, data, shared, teacher, int(steps[task]) if task in steps else None)
+
+
+def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
+    """Distils one teacher and evaluates both: split -> `n` and R@1 with its interval of teacher and student."""
+    places = ["--output_dir", str(folder), "--teacher", str(teacher)]
+    trained = distill.main([*shared, *places, *flags])
+    evaluate.main([*shared, *places, "--student", str(trained), "--splits", *SPLITS])
+    found: dict[str, Any] = {}
+    for split in SPLITS:
+        report = json.loads((folder / "evaluation" / f"{split}.json").read_text())
+        found[split] = {"n": report["n"]} | {
+            system: report["systems"][system]["success@1"] for system in ("teacher", "Rabtriever")
+        }
+        found[split]["mrr@10"] = {system: report["systems"][system]["mrr@10"] for system in ("teacher", "Rabtriever")}
+    return found
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -27,11 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(__doc__)
         return
-    config, flags = split_config(arguments)
-    if config is None:
+    configs, flags = split_config(arguments)
+    if not configs:
         raise ValueError("--config is missing; accepted: a recipe such as training/recipes/household.yaml")
-    stages = [stage for stage in STAGES if stage != "pretrain" or read_recipe(config)[1][stage]]
-    commands = {stage: ["--config", config, *own] for stage, own in _by_stage(flags, stages).items()}
+    stages = [stage for stage in STAGES if stage != "pretrain" or read_recipe(*configs)[1][stage]]
+    recipes = [item for config in configs for item in ("--config", config)]
+    commands = {stage: [*recipes, *own] for stage, own in _by_stage(flags, stages).items()}
     for stage in stages:  # a broken recipe fails before the first stage, not before the last
         parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
     for stage in stages:

@@ -7,7 +7,8 @@
     distill: {max_steps: 1500}
     evaluate: {splits: [test]}
 
-Each stage reads the shared keys and its own section, then command-line overrides: `--max_steps 10`.
+Each stage reads the shared keys and its own section, then command-line overrides: `--max_steps 10`. Several recipes may
+be given, `--config task.yaml --config students/paper.yaml`: key by key, later ones win.
 """
 
 import argparse
@@ -22,22 +23,27 @@ STAGES = ("pretrain", "train_reranker", "distill", "evaluate")  # of the pipelin
 SECTIONS = (*STAGES, "train_reranker_dpo")
 
 
-def read_recipe(path: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Shared keys and the sections of a recipe file.
+def read_recipe(*paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Shared keys and the sections of recipe files; where two have a key, the later one's value counts.
 
     Raises:
-        ValueError: the file is missing, no YAML mapping, or a section is not a mapping.
+        ValueError: a file is missing, no YAML mapping, or a section is not a mapping.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"--config {path} is no file; accepted: a recipe such as training/recipes/household.yaml")
-    recipe = yaml.safe_load(Path(path).read_text())
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
-    sections = {stage: recipe.pop(stage, None) or {} for stage in SECTIONS}
-    for stage, section in sections.items():
-        if not isinstance(section, dict):
-            raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
-    return recipe, sections
+    shared: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {stage: {} for stage in SECTIONS}
+    for path in paths:
+        if not Path(path).is_file():
+            raise ValueError(f"--config {path} is no file; accepted: a recipe such as training/recipes/household.yaml")
+        recipe = yaml.safe_load(Path(path).read_text())
+        if not isinstance(recipe, dict):
+            raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
+        for stage in SECTIONS:
+            section = recipe.pop(stage, None) or {}
+            if not isinstance(section, dict):
+                raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
+            sections[stage] |= section
+        shared |= recipe
+    return shared, sections
 
 
 def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
@@ -51,22 +57,24 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
     Raises:
         ValueError: the recipe has a key that neither this stage nor, for shared keys, any stage knows.
     """
-    config, rest = split_config(argv)
+    configs, rest = split_config(argv)
     parser = TrlParser(argument_types, prog=f"python -m training.{stage}", allow_abbrev=False)
-    parser.add_argument("--config", help="recipe (YAML); flags given beside it override it")
-    if config is not None:
-        shared, sections = read_recipe(config)
+    parser.add_argument("--config", action="append", help="recipe (YAML), or several; flags override it")
+    if configs:
+        shared, sections = read_recipe(*configs)
         unknown = parser.set_defaults_with_config(**{**shared, **sections[stage]})[::2]
         if unknown:
             listed = ", ".join(key.removeprefix("--") for key in unknown)
-            raise ValueError(f"{config} has unknown keys for {stage}: {listed}; see python -m training.{stage} --help")
+            raise ValueError(
+                f"{' + '.join(configs)} has unknown keys for {stage}: {listed}; see python -m training.{stage} --help"
+            )
     *parsed, _ = parser.parse_args_into_dataclasses(args=rest)
     return tuple(parsed)
 
 
-def split_config(argv: Sequence[str] | None) -> tuple[str | None, list[str]]:
-    """Takes `--config FILE` out of a command line."""
+def split_config(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Takes every `--config FILE` out of a command line."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config")
+    parser.add_argument("--config", action="append", default=[])
     known, rest = parser.parse_known_args(argv)
     return known.config, rest

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from modeling_rabtriever import RabtrieverConfig
 from training import distill, evaluate, pretrain, train_reranker
 from training.recipe import STAGES, parse_stage, read_recipe
 
 RECIPES = sorted((Path(train_reranker.__file__).parent / "recipes").glob("*.yaml"))
+STUDENTS = sorted((Path(train_reranker.__file__).parent / "recipes" / "students").glob("*.yaml"))
 
 
 @dataclass
@@ -32,6 +34,25 @@ def test_command_line_beats_section_beats_shared_beats_default(tmp_path: Path) -
     (plain,) = parse_stage("distill", (_Arguments,), ["--data", "there"])
     assert (shared.rate, section.rate, flag.rate, plain.rate) == (1, 0.002, 3, 0.5)
     assert (shared.data, section.names, flag.names, plain.data) == ("here", ["a", "b"], ["c"], "there")
+
+
+def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("data: here\nrate: 1\ndistill: {rate: 2, names: [a]}\n")
+    second.write_text("data: there\ndistill: {rate: 3}\n")
+    (arguments,) = parse_stage("distill", (_Arguments,), ["--config", str(first), "--config", str(second)])
+    assert (arguments.data, arguments.rate, arguments.names) == ("there", 3, ["a"])
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda path: path.stem)
+def test_students_fit_beside_a_task(student: Path, tmp_path: Path) -> None:
+    household = next(path for path in RECIPES if path.stem == "household")
+    flags = ["--config", str(household), "--config", str(student), "--output_dir", str(tmp_path)]
+    _, arguments, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
+    text_config = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2}
+    RabtrieverConfig(text_config=text_config, true_token_id=1, false_token_id=2, **arguments.predictor())
+    changed = read_recipe(student)[1]["distill"]
+    assert arguments.predictor_type == changed["predictor_type"] and config.kl_weight == changed["kl_weight"]
 
 
 def test_numbers_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
