@@ -44,7 +44,7 @@ class TeacherScores:
         judge: Callable[[Tensor, Tensor], dict[str, Tensor]],
         identity: dict[str, str],
     ) -> None:
-        self.folder, self.query_count, self._judge = folder, query_count, judge
+        self.folder, self.query_count, self.judge = folder, query_count, judge
         check_fingerprint(folder, identity)
         self._keys = torch.empty(0, dtype=torch.long)  # sorted; one number per pair
         self._slots = torch.empty(0, dtype=torch.long)  # where in the joined shards the pair of that key lies
@@ -80,7 +80,7 @@ class TeacherScores:
             total=len(missing), desc="asking the teacher", unit="pair", disable=len(missing) < SHARD_PAIRS
         ) as bar:
             for keys in missing.split(SHARD_PAIRS):
-                found = self._judge(keys % self.query_count, keys // self.query_count)
+                found = self.judge(keys % self.query_count, keys // self.query_count)
                 if not torch.isfinite(found["logits"]).all():
                     raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
                 path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
