@@ -4,9 +4,10 @@ Usage:
     python -m benchmarks.student_ablation household=runs/household/data/household \\
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # a quarter of an hour a seed
 
-Every row is a file of training/recipes/students beside the task's recipe; `{seed}` in a teacher's folder stands for the
-seed. Students without rounds get all their candidates at the start. Tasks, rows and seeds can be measured one after
-another: finished runs under --runs and rows in the result file are kept. Dev is what settings were chosen on.
+Every row is a file of training/recipes/students beside the task's recipe, or one of them with an MLP on both states in
+place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
+candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
+the result file are kept. Dev is what settings were chosen on.
 """
 
 from pathlib import Path
@@ -14,10 +15,14 @@ from typing import Any
 
 import yaml
 
+from benchmarks.concat_ablation import concat_row
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
 from benchmarks.tasks import RECIPES, TaskRun, distil_and_evaluate, task_parser, task_runs
 
 STUDENTS = Path("training/recipes/students")
+# Rows without the product, and the recipe whose losses and candidates they have.
+CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
+QUERIES = {"household": 300}  # of each split, as the recipe evaluates
 # Shares of the teacher's R@1 our best student is to keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 
@@ -36,12 +41,18 @@ def measure(run: TaskRun, names: list[str], runs: Path, teacher: str) -> list[di
     """The rows named, for one task and seed: R@1 and MRR@10 of teacher and student on both splits."""
     rows = []
     for name in names:
-        recipe = STUDENTS / f"{name}.yaml"
+        recipe = STUDENTS / f"{CONCAT.get(name, name)}.yaml"
         folder = runs / f"{run.task}-{name}-seed{run.seed}"
         shared = [*run.shared, "--config", str(recipe)]
-        states = ["--states", str(runs / "states")]
-        flags = [*candidates(run.task, recipe), *states]
-        found = distil_and_evaluate(shared, folder, Path(teacher.replace("{seed}", str(run.seed))), flags)
+        flags = candidates(run.task, recipe)
+        folder_of_teacher = Path(teacher.replace("{seed}", str(run.seed)))
+        if name in CONCAT:
+            concat_states = runs / f"states-{run.task}-{run.seed}"
+            argv = [*shared, "--output_dir", str(folder), "--save_strategy", "no", *flags]
+            found = concat_row(folder_of_teacher, concat_states, argv, QUERIES.get(run.task))
+        else:
+            states = ["--states", str(runs / "states")]
+            found = distil_and_evaluate(shared, folder, folder_of_teacher, [*flags, *states])
         rows.append({"task": run.task, "seed": run.seed, "student": name, **found})
     return rows
 
@@ -49,7 +60,7 @@ def measure(run: TaskRun, names: list[str], runs: Path, teacher: str) -> list[di
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
     parser = task_parser(__doc__, "runs/benchmark/students")
-    every = sorted(path.stem for path in STUDENTS.glob("*.yaml"))
+    every = sorted([*(path.stem for path in STUDENTS.glob("*.yaml")), *CONCAT])
     parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
     parser.add_argument("--teacher", nargs="+", required=True, help="name=folder of the task's teachers, with {seed}")
     arguments = parser.parse_args()
