@@ -5,20 +5,15 @@ score runs the MLP on one pair.
 """
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, set_seed
+from transformers import set_seed
 
-from benchmarks.tasks import SPLITS
-from evaluation.report import evaluate_systems
-from evaluation.systems import rabtriever_system, reranker_system
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
-from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
+from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from training import distill
 from training.distillation_trainer import RabtrieverDistillationTrainer
-from training.evaluate import fixed_sample
 from training.recipe import parse_stage
 from training.tasks.beir import load_beir
 from training.teacher_states import TeacherStates
@@ -33,7 +28,7 @@ class ConcatPredictor(RabtrieverPredictor):
         super().__init__(config)
         units = config.predictor_hidden_size
         self.of_query = nn.Linear(config.feature_size, units)  # the first layer, in its two halves
-        self.of_document = nn.Linear(config.feature_size, units, bias=False)
+        self.of_document = nn.Linear(config.feature_size, units)
         self.to_state = nn.Linear(units, config.hidden_size)
 
     def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
@@ -42,6 +37,15 @@ class ConcatPredictor(RabtrieverPredictor):
         if document_features.dim() == 3:
             query = query.unsqueeze(1)
         return self.to_state((query + self.of_document(document_features)).relu())
+
+    @torch.no_grad()
+    def fold_whitening(self) -> None:
+        """Moves the whitening into the two halves of the first layer."""
+        if self.config.feature_whitening:
+            fold(self.query_whitening, self.of_query)
+            fold(self.document_whitening, self.of_document)
+            self.query_whitening = self.document_whitening = None
+            self.config.feature_whitening = False
 
     def encode_query(self, query_features: Tensor, answer_direction: Tensor) -> Tensor:
         """The features as they are."""
@@ -69,15 +73,13 @@ class ConcatModel(RabtrieverModel):
         return torch.cat(rows)
 
 
-def concat_trainer(
-    reranker: GenerativeRerankerModel, states: Path, argv: list[str]
-) -> tuple[RabtrieverDistillationTrainer, Any]:
-    """A trainer of the ablation with the settings of a `training.distill` command line, and its task."""
+def concat_trainer(reranker: GenerativeRerankerModel, states: Path, argv: list[str]) -> RabtrieverDistillationTrainer:
+    """A trainer of the ablation with the settings of a `training.distill` command line."""
     run, student, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
     task = load_beir(run.data)
     train = task.split(run.train_split)
     set_seed(config.seed)
-    trainer = RabtrieverDistillationTrainer(
+    return RabtrieverDistillationTrainer(
         model=ConcatModel.from_teacher(reranker, **student.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus),
         documents=task.corpus,
@@ -85,20 +87,12 @@ def concat_trainer(
         eval_dataset=distill.judged_queries(task.split(run.dev_split)),
         args=config,
     )
-    return trainer, task
 
 
-def concat_row(teacher: Path, states: Path, argv: list[str], queries: int | None) -> dict[str, Any]:
-    """Trains and evaluates the ablation: split -> `n`, R@1 and MRR@10 of teacher and student."""
-    reranker = AutoModel.from_pretrained(teacher).eval()
-    trainer, task = concat_trainer(reranker, states, argv)
+def concat_student(reranker: GenerativeRerankerModel, states: Path, argv: list[str]) -> ConcatModel:
+    """The trained ablation."""
+    trainer = concat_trainer(reranker, states, argv)
     trainer.train()
-    systems = [reranker_system(reranker, task.corpus), rabtriever_system(trainer.model.eval(), task.corpus)]
-    found: dict[str, Any] = {}
-    for name in SPLITS:
-        split = fixed_sample(task.split(name), queries)
-        report = evaluate_systems({system.name: system.score(split.queries) for system in systems}, split.relevant)
-        metrics = {system.name: report["systems"][system.name] for system in systems}
-        found[name] = {"n": report["n"]} | {who: metrics[who]["success@1"] for who in metrics}
-        found[name]["mrr@10"] = {who: metrics[who]["mrr@10"] for who in metrics}
-    return found
+    model = trainer.model.eval()
+    model.predictor.fold_whitening()
+    return model

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.results import FOLDER, grouped, mean_kept
+from benchmarks.tasks import PAIR
 from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
 MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 TITLES = {"household": "household", "esconv": "ESConv", "saycan": "SayCan"}
 SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
-PAIR = ("teacher", "Rabtriever")
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from training import distill, evaluate
 
 SPLITS = ("dev", "test")
+PAIR = ("teacher", "Rabtriever")
 RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
 
 
@@ -70,18 +71,17 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
 
 
 def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
-    """Distils one teacher and evaluates both: split -> `n` and R@1 with its interval of teacher and student."""
+    """Distils one teacher and evaluates both: split -> `figures`."""
     places = ["--output_dir", str(folder), "--teacher", str(teacher)]
     trained = distill.main([*shared, *places, *flags])
     evaluate.main([*shared, *places, "--student", str(trained), "--splits", *SPLITS])
-    found: dict[str, Any] = {}
-    for split in SPLITS:
-        report = json.loads((folder / "evaluation" / f"{split}.json").read_text())
-        found[split] = {"n": report["n"]} | {
-            system: report["systems"][system]["success@1"] for system in ("teacher", "Rabtriever")
-        }
-        found[split]["mrr@10"] = {system: report["systems"][system]["mrr@10"] for system in ("teacher", "Rabtriever")}
-    return found
+    return {split: figures(json.loads((folder / "evaluation" / f"{split}.json").read_text())) for split in SPLITS}
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a benchmark's row keeps of a report: `n`, R@1 of teacher and student, and their MRR@10 under `mrr@10`."""
+    first, mrr = ({who: report["systems"][who][m] for who in PAIR} for m in ("success@1", "mrr@10"))
+    return {"n": report["n"], **first, "mrr@10": mrr}
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

@@ -100,11 +100,11 @@ class RabtrieverPredictor(nn.Module):
         """Moves the whitening into the layers behind it: the same scores, one matrix product less per text."""
         if not self.config.feature_whitening:
             return
-        _fold(self.query_whitening, self.query_hidden)
-        _fold(self.query_whitening, self.shift)
-        _fold(self.document_whitening, self.document_map)
+        fold(self.query_whitening, self.query_hidden)
+        fold(self.query_whitening, self.shift)
+        fold(self.document_whitening, self.document_map)
         if self.prior is not None:
-            _fold(self.document_whitening, self.prior)
+            fold(self.document_whitening, self.prior)
         self.query_whitening = self.document_whitening = None
         self.config.feature_whitening = False
 
@@ -139,7 +139,8 @@ def _whitening(name: str, features: Tensor, damping: float) -> nn.Linear:
     return whitening
 
 
-def _fold(first: Any, second: Any) -> None:
+def fold(first: Any, second: Any) -> None:
+    """Puts a linear map `(f, f)` into the layer behind it, in place: `second(first(x))` becomes `second(x)`."""
     weight = second.weight.double()
     second.bias.copy_(weight @ first.bias.double() + second.bias.double())
     second.weight.copy_(weight @ first.weight.double())

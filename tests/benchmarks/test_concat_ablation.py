@@ -15,7 +15,7 @@ def test_scores_are_those_of_the_mlp_on_each_pair(reranker: GenerativeRerankerMo
         for column, document in enumerate(model.document_features(DOCUMENTS)):
             joined = torch.cat([query, document])
             weight = torch.cat([layers.of_query.weight, layers.of_document.weight], dim=1)
-            state = layers.to_state((weight @ joined + layers.of_query.bias).relu())
+            state = layers.to_state((weight @ joined + layers.of_query.bias + layers.of_document.bias).relu())
             torch.testing.assert_close(scores[row, column], state @ model.answer_direction, atol=1e-5, rtol=1e-4)
     assert torch.linalg.matrix_rank(scores - scores.mean(1, keepdim=True)) > 0
 
@@ -29,7 +29,7 @@ def test_the_ablation_trains_beside_the_rest(
         "report_to": "none", "disable_tqdm": "true", "save_strategy": "no", "logging_steps": 5,
     }  # fmt: skip
     argv = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
-    trainer, _ = concat_trainer(reranker, tmp_path / "states", argv)
+    trainer = concat_trainer(reranker, tmp_path / "states", argv)
     trainer.train()
     losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
     assert losses[-1] < 0.5 * losses[0]

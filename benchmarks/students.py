@@ -1,0 +1,128 @@
+"""Students of one trained teacher: distilled one after another, each held against the same scores of that teacher."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModel
+
+from benchmarks.tasks import RECIPES, TaskRun, figures, task_parser
+from evaluation.report import evaluate_systems
+from evaluation.systems import reranker_system
+from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.files import write_tensors
+from training import distill, evaluate
+from training.recipe import parse_stage
+from training.stages import model_digest
+from training.tasks.beir import Split, load_beir
+from training.teacher_states import cached_features
+
+EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
+RECIPE_FOLDER = Path("training/recipes/students")
+
+
+class TeacherBench:
+    """A task at a seed with its trained teacher.
+
+    The teacher scores every split once: its scores and the features of all texts are kept under `runs`, so that a
+    student costs its training and one matrix product.
+
+    Args:
+        run: task, data and seed.
+        teacher: folder of the teacher.
+        runs: where students, states and scores go.
+    """
+
+    def __init__(self, run: TaskRun, teacher: Path, runs: Path) -> None:
+        self.run, self.teacher, self.runs = run, teacher, runs
+        self.task = load_beir(run.data)
+        *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, [*run.shared, "--output_dir", str(runs)])
+        self.reranker = AutoModel.from_pretrained(teacher, dtype=arguments.dtype).eval()
+        self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
+        self._scores = {split.name: self._teacher_scores(split) for split in self.splits}
+
+    @property
+    def splits(self) -> list[Split]:
+        """The splits students are evaluated on."""
+        return [self.task.split(name) for name in EVALUATED if name in self.task.splits]
+
+    def folder(self, name: str) -> Path:
+        """Where the run of a student goes."""
+        return self.runs / f"{self.run.task}-{name}-seed{self.run.seed}"
+
+    def flags(self, name: str, *more: str) -> list[str]:
+        """The command line of `training.distill` for a student; `more` are its recipe and settings."""
+        places = {"teacher": self.teacher, "output_dir": self.folder(name), "states": self.runs / "states"}
+        return [*self.run.shared, *(item for key, path in places.items() for item in (f"--{key}", str(path))), *more]
+
+    def distil(self, name: str, *more: str) -> RabtrieverModel:
+        """A student trained with these flags; a finished one is read."""
+        return AutoModel.from_pretrained(distill.main(self.flags(name, *more))).eval()
+
+    def measure(self, student: RabtrieverModel) -> dict[str, Any]:
+        """`figures` of each split."""
+        found = {}
+        for split in self.splits:
+            scores = {"teacher": self._scores[split.name], "Rabtriever": self.student_scores(student, split)}
+            found[split.name] = figures(evaluate_systems(scores, split.relevant))
+        return found
+
+    @torch.no_grad()
+    def student_scores(self, student: RabtrieverModel, split: Split) -> Tensor:
+        """The student's scores of the whole corpus, `(n, m)`."""
+        documents, queries = (
+            cached_features(self._kept, name, student, compute, texts)
+            for name, compute, texts in (
+                ("documents", student.document_features, self.task.corpus),
+                (split.name, student.query_features, split.queries),
+            )
+        )
+        predictor = student.predictor
+        vectors = predictor.encode_query(queries, student.answer_direction)
+        return student.similarity(vectors, predictor.encode_document(documents)).cpu()
+
+    def _teacher_scores(self, split: Split) -> Tensor:
+        path = self._kept / f"{split.name}.safetensors"
+        if not path.exists():
+            system = reranker_system(self.reranker, self.task.corpus)
+            write_tensors(path, {"scores": system.score(split.queries)})
+        return load_file(path)["scores"]
+
+
+def bench_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
+    """A command line that also names the teachers of each task."""
+    parser = task_parser(description, runs)
+    parser.add_argument("--teacher", nargs="+", required=True, help="name=folder of the task's teachers, with {seed}")
+    return parser
+
+
+def teacher_folder(arguments: argparse.Namespace, run: TaskRun) -> Path:
+    """The folder of a task's teacher at a seed.
+
+    Raises:
+        ValueError: none is given for the task.
+    """
+    folders = dict(item.split("=", 1) for item in arguments.teacher)
+    if run.task not in folders:
+        raise ValueError(f"--teacher names {', '.join(folders)}; accepted: a folder for {run.task} too")
+    return Path(folders[run.task].replace("{seed}", str(run.seed)))
+
+
+def recipe_flags(task: str, name: str) -> list[str]:
+    """Flags of a student recipe; without rounds it gets as many candidates as the task's recipe ends with."""
+    path = RECIPE_FOLDER / f"{name}.yaml"
+    settings = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
+    changes = yaml.safe_load(path.read_text())["distill"]
+    flags = ["--config", str(path)]
+    if "refresh_rounds" not in changes:
+        return flags
+    return [*flags, "--initial_candidates", str(bill(settings))]
+
+
+def bill(settings: dict[str, Any]) -> int:
+    """Pairs per query that the settings of a recipe ask the teacher about."""
+    return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)
