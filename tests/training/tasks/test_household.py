@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from training.tasks.beir import load_beir
-from training.tasks.household import WORLD, corpus, queries, write_household
+from training.tasks.household import corpus, queries, read_world, write_household
 
 
 @pytest.fixture(scope="module")
 def world() -> dict[str, Any]:
-    return yaml.safe_load(WORLD.read_text())
+    return read_world()
 
 
 def test_sizes(world: dict[str, Any]) -> None:
@@ -50,6 +49,26 @@ def test_query_and_document_share_no_content_word_but_the_place(world: dict[str,
                 # Nor a piece of one: a subword tokenizer would see it.
                 shared = [other for other in document_words if word == other or (len(word) > 3 and word in other)]
                 assert not shared, (phrasing, word, shared)
+
+
+def test_the_large_world_has_thousands_of_documents_and_the_same_rules() -> None:
+    world = read_world(large=True)
+    texts = corpus(world)
+    assert len(texts) == 5600 == len(set(texts.values()))
+    needed = {thing for need in world["needs"].values() for thing in need["objects"]}
+    others = set(world["other_objects"])
+    assert not needed & others
+    phrasings = {word for need in world["needs"].values() for text in need["phrasings"] for word in _words(text)}
+    places = {word for place in world["places"] for word in _words(place)} - {"house"}
+    assert not phrasings & others and not phrasings & places
+    splits = queries(world)
+    assert {name: len(split) for name, split in splits.items()} == {
+        name: len(split) for name, split in queries(read_world()).items()
+    }
+    for split in splits.values():
+        for _, text, relevant in split:
+            place = text.partition(":")[0].removeprefix("In the ")
+            assert all(texts[id_].endswith(f" to the {place}") for id_ in relevant)
 
 
 def test_splits_hold_out_what_they_say(world: dict[str, Any]) -> None:
