@@ -14,8 +14,7 @@ from typing import Any
 
 from benchmarks.concat_ablation import concat_student
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.students import RECIPE_FOLDER, TeacherBench, bench_parser, recipe_flags, teacher_folder
-from benchmarks.tasks import task_runs
+from benchmarks.students import RECIPE_FOLDER, TeacherBench, bench_parser, benches, recipe_flags
 
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
@@ -40,8 +39,7 @@ def main() -> None:
     every = sorted([*(path.stem for path in RECIPE_FOLDER.glob("*.yaml")), *CONCAT])
     parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
     arguments = parser.parse_args()
-    for run in task_runs(arguments):
-        bench = TeacherBench(run, teacher_folder(arguments, run), arguments.runs)
+    for bench in benches(arguments):
         for name in arguments.rows:
             rows = with_earlier("benchmarks.student_ablation", [measure(bench, name)], ("task", "seed", "student"))
             print(write_result("benchmarks.student_ablation", {"students": every}, rows, bars_of(rows)))

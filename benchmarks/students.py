@@ -1,6 +1,7 @@
 """Students of one trained teacher: distilled one after another, each held against the same scores of that teacher."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 
-from benchmarks.tasks import RECIPES, TaskRun, figures, task_parser
+from benchmarks.tasks import RECIPES, TaskRun, figures, name_values, task_parser, task_runs
 from evaluation.report import evaluate_systems
 from evaluation.systems import reranker_system
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_tensors
-from training import distill, evaluate
+from training import distill, evaluate, train_reranker
+from training.evaluate import fixed_sample
 from training.recipe import parse_stage
 from training.stages import model_digest
 from training.tasks.beir import Split, load_beir
@@ -35,20 +37,26 @@ class TeacherBench:
         run: task, data and seed.
         teacher: folder of the teacher.
         runs: where students, states and scores go.
+        splits: those to evaluate; the ones the task lacks are left out.
+        queries: how many of each split are evaluated, drawn with a fixed seed; `None` means all.
     """
 
-    def __init__(self, run: TaskRun, teacher: Path, runs: Path) -> None:
+    def __init__(
+        self,
+        run: TaskRun,
+        teacher: Path,
+        runs: Path,
+        splits: Sequence[str] = EVALUATED,
+        queries: int | None = None,
+    ) -> None:
         self.run, self.teacher, self.runs = run, teacher, runs
         self.task = load_beir(run.data)
         *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, [*run.shared, "--output_dir", str(runs)])
         self.reranker = AutoModel.from_pretrained(teacher, dtype=arguments.dtype).eval()
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
+        named = [self.task.split(name) for name in splits if name in self.task.splits]
+        self.splits = [fixed_sample(split, queries) for split in named]
         self._scores = {split.name: self._teacher_scores(split) for split in self.splits}
-
-    @property
-    def splits(self) -> list[Split]:
-        """The splits students are evaluated on."""
-        return [self.task.split(name) for name in EVALUATED if name in self.task.splits]
 
     def folder(self, name: str) -> Path:
         """Where the run of a student goes."""
@@ -86,7 +94,7 @@ class TeacherBench:
         return student.similarity(vectors, predictor.encode_document(documents)).cpu()
 
     def _teacher_scores(self, split: Split) -> Tensor:
-        path = self._kept / f"{split.name}.safetensors"
+        path = self._kept / f"{split.name}-{len(split)}.safetensors"
         if not path.exists():
             system = reranker_system(self.reranker, self.task.corpus)
             write_tensors(path, {"scores": system.score(split.queries)})
@@ -96,20 +104,24 @@ class TeacherBench:
 def bench_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     """A command line that also names the teachers of each task."""
     parser = task_parser(description, runs)
-    parser.add_argument("--teacher", nargs="+", required=True, help="name=folder of the task's teachers, with {seed}")
+    parser.add_argument("--splits", nargs="+", default=list(EVALUATED), help="evaluate these, where a task has them")
+    parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")
+    parser.add_argument(
+        "--teacher", nargs="+", default=[], help="name=folder of trained teachers, with {seed}; others are trained here"
+    )
     return parser
 
 
-def teacher_folder(arguments: argparse.Namespace, run: TaskRun) -> Path:
-    """The folder of a task's teacher at a seed.
-
-    Raises:
-        ValueError: none is given for the task.
-    """
-    folders = dict(item.split("=", 1) for item in arguments.teacher)
-    if run.task not in folders:
-        raise ValueError(f"--teacher names {', '.join(folders)}; accepted: a folder for {run.task} too")
-    return Path(folders[run.task].replace("{seed}", str(run.seed)))
+def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
+    """Every task at every seed, with the teacher named or one trained with the task's recipe."""
+    folders = name_values(arguments.teacher)
+    for run in task_runs(arguments):
+        if run.task in folders:
+            teacher = Path(folders[run.task].replace("{seed}", str(run.seed)))
+        else:
+            output = str(arguments.runs / f"{run.task}-seed{run.seed}")
+            teacher = train_reranker.main([*run.shared, "--output_dir", output, *run.teacher])
+        yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries)
 
 
 def recipe_flags(task: str, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from training import distill, evaluate
 SPLITS = ("dev", "test")
 PAIR = ("teacher", "Rabtriever")
 RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
+RECIPES["household-large"] = RECIPES["household"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
     Raises:
         ValueError: a task is unknown, or an argument is not `name=value`.
     """
-    tasks, backbones, steps = (_pairs(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
+    tasks, backbones, steps = (name_values(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
     for task, data in tasks.items():
         teacher = [f"{arguments.prefix}model_name_or_path", backbones[task]] if task in backbones else []
         teacher += [f"{arguments.prefix}max_steps", steps[task]] if task in steps else []
@@ -84,7 +85,12 @@ def figures(report: Mapping[str, Any]) -> dict[str, Any]:
     return {"n": report["n"], **first, "mrr@10": mrr}
 
 
-def _pairs(items: list[str]) -> dict[str, str]:
+def name_values(items: list[str]) -> dict[str, str]:
+    """`name=value` arguments by the name of a task.
+
+    Raises:
+        ValueError: a task is unknown, or an argument is not `name=value`.
+    """
     for item in items:
         if item.partition("=")[0] not in RECIPES or "=" not in item:
             raise ValueError(f"{item}; accepted: name=value with a name of {', '.join(RECIPES)}")
