@@ -9,6 +9,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import PreTrainedTokenizerBase
 
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..processing_rabtriever import RabtrieverProcessor
@@ -50,8 +51,7 @@ def export_cross_encoder(
         raise ValueError(f"document_characters is {document_characters!r}; accepted: a whole number of at least 1")
     folder = Path(folder)
     reranker.backbone.save_pretrained(folder)
-    tokenizer = copy.deepcopy(processor.tokenizer)
-    tokenizer._set_processor_class(None)  # saving the reranker notes ours, which the export does without
+    tokenizer = plain_tokenizer(processor)
     tokenizer.chat_template = _chat_template(processor, limit)
     # Left: should a prompt still be too long for the window, its beginning is lost, not the query.
     tokenizer.padding_side = tokenizer.truncation_side = "left"
@@ -69,6 +69,20 @@ def export_cross_encoder(
     _check_prompts(encoder, processor)
     encoder.save_pretrained(str(folder))
     return folder
+
+
+def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
+    """A copy of the processor's tokenizer that says nothing of the processor when it is saved.
+
+    A tokenizer that was saved with a reranker, or loaded from its folder, names our processor's class; a folder without
+    the processor's own file could not be loaded then.
+    """
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer._set_processor_class(None)
+    for name in ("processor_class", "auto_map"):
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer._auto_map = None
+    return tokenizer
 
 
 def _chat_template(processor: RabtrieverProcessor, limit: int) -> str:

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 from sentence_transformers import CrossEncoder
+from transformers import AutoModel
 
 from modeling_rabtriever import RabtrieverProcessor
 from modeling_rabtriever.export import export_cross_encoder
@@ -20,6 +21,7 @@ LOADER = """
 import json, sys
 sys.modules["modeling_rabtriever"] = None
 from sentence_transformers import CrossEncoder
+from transformers import AutoModel
 model = CrossEncoder(sys.argv[1], device="cpu")
 pairs = json.load(sys.stdin)
 print(json.dumps([model.predict(pairs).tolist(), model.rank(pairs[0][0], ["a lamp", "the sponge"])[0]["score"]]))
@@ -43,6 +45,15 @@ def test_scores_are_ours_without_custom_code(make_reranker, family, tmp_path):
     torch.testing.assert_close(torch.tensor(scores), reranker.predict(PAIRS + ODD_PAIRS), atol=1e-5, rtol=0)
     assert best == pytest.approx(reranker.rank(QUERIES[0], ["a lamp", "the sponge"])[0]["score"], abs=1e-5)
     assert not list(folder.glob("*.py"))
+
+
+def test_a_reranker_loaded_from_its_folder_exports_alike(reranker, tmp_path):
+    reranker.save_pretrained(tmp_path / "saved")
+    loaded = AutoModel.from_pretrained(tmp_path / "saved").eval()
+    folder = export_cross_encoder(loaded, tmp_path / "export")
+    assert "abtriever" not in (folder / "tokenizer_config.json").read_text()
+    scores = CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+    torch.testing.assert_close(torch.tensor(scores), reranker.predict(PAIRS), atol=1e-5, rtol=0)
 
 
 def test_over_long_documents_never_cost_the_query(reranker, tmp_path):
