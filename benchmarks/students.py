@@ -56,7 +56,7 @@ class TeacherBench:
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
         named = [self.task.split(name) for name in splits if name in self.task.splits]
         self.splits = [fixed_sample(split, queries) for split in named]
-        self._scores = {split.name: self._teacher_scores(split) for split in self.splits}
+        self.teacher_scores = {split.name: self._teacher_scores(split) for split in self.splits}
 
     def folder(self, name: str) -> Path:
         """Where the run of a student goes."""
@@ -75,7 +75,7 @@ class TeacherBench:
         """`figures` of each split."""
         found = {}
         for split in self.splits:
-            scores = {"teacher": self._scores[split.name], "Rabtriever": self.student_scores(student, split)}
+            scores = {"teacher": self.teacher_scores[split.name], "Rabtriever": self.student_scores(student, split)}
             found[split.name] = figures(evaluate_systems(scores, split.relevant))
         return found
 
@@ -127,14 +127,14 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
 def recipe_flags(task: str, name: str) -> list[str]:
     """Flags of a student recipe; without rounds it gets as many candidates as the task's recipe ends with."""
     path = RECIPE_FOLDER / f"{name}.yaml"
-    settings = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
     changes = yaml.safe_load(path.read_text())["distill"]
     flags = ["--config", str(path)]
     if "refresh_rounds" not in changes:
         return flags
-    return [*flags, "--initial_candidates", str(bill(settings))]
+    return [*flags, "--initial_candidates", str(recipe_bill(task))]
 
 
-def bill(settings: dict[str, Any]) -> int:
-    """Pairs per query that the settings of a recipe ask the teacher about."""
+def recipe_bill(task: str) -> int:
+    """Pairs per query that a task's recipe asks the teacher about."""
+    settings = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
     return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)

@@ -1,0 +1,119 @@
+"""Documents the student never saw in distillation: a fifth of the objects, skills or strategies is held out.
+
+Usage:
+    python -m benchmarks.student_transfer household=runs/data/household
+    python -m benchmarks.student_transfer saycan=SAYCAN --teacher saycan=runs/saycan-seed{seed}/teacher/model
+
+The teacher has seen all documents. The student is distilled on a corpus without the held-out ones and without the
+queries that only they answer, and evaluated on the test queries that a held-out document answers: among the held-out
+documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it the
+student that saw everything.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.results import bar, grouped, with_earlier, write_result
+from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags
+from benchmarks.tasks import figures
+from evaluation.report import evaluate_systems
+from modeling_rabtriever.files import write_text
+from training.tasks.beir import RetrievalTask
+
+SHARE = 0.2
+GOAL = 0.97
+
+
+def held_out(task: RetrievalTask, seed: int, by_object: bool) -> list[int]:
+    """Corpus rows of a fifth of the documents, or of the objects, each with all its places."""
+    things = [corpus_id.partition("-")[0] if by_object else corpus_id for corpus_id in task.corpus_ids]
+    names = sorted(set(things))
+    chosen = set(random.Random(seed).sample(names, round(SHARE * len(names))))
+    return [row for row, thing in enumerate(things) if thing in chosen]
+
+
+def write_without(task: RetrievalTask, rows: list[int], folder: Path) -> Path:
+    """The task in BEIR layout without these documents and the queries that only they answer."""
+    gone = set(rows)
+    documents = [(task.corpus_ids[row], text) for row, text in enumerate(task.corpus) if row not in gone]
+    queries = {}
+    for name in ("train", "dev"):
+        split, lines = task.split(name), ["query-id\tcorpus-id\tscore\n"]
+        for query_id, text, relevant in zip(split.query_ids, split.queries, split.relevant, strict=True):
+            left = {row: grade for row, grade in relevant.items() if row not in gone}
+            if left:
+                queries[query_id] = text
+                lines += [f"{query_id}\t{task.corpus_ids[row]}\t{grade}\n" for row, grade in left.items()]
+        write_text(folder / "qrels" / f"{name}.tsv", "".join(lines))
+    for name, texts in (("corpus", documents), ("queries", queries.items())):
+        write_text(folder / f"{name}.jsonl", "".join(json.dumps({"_id": id_, "text": t}) + "\n" for id_, t in texts))
+    return folder
+
+
+def views(scores: Tensor, relevant: list[dict[int, int]], rows: list[int]) -> dict[str, tuple[Tensor, Any]]:
+    """Scores and judgements of the queries a held-out document answers: `unseen` columns alone, and `full`."""
+    gone = torch.tensor(rows)
+    asked = [query for query, judged in enumerate(relevant) if judged.keys() & set(rows)]
+    place = {row: column for column, row in enumerate(rows)}
+    full = scores[asked].clone()
+    for line, query in enumerate(asked):
+        others = [row for row in relevant[query] if row not in place]
+        full[line, others] = torch.finfo(full.dtype).min
+    among = [{place[row]: grade for row, grade in relevant[query].items() if row in place} for query in asked]
+    answers = [{row: grade for row, grade in relevant[query].items() if row in place} for query in asked]
+    return {"unseen": (scores[asked][:, gone], among), "full": (full, answers)}
+
+
+def measure(bench: TeacherBench) -> list[dict[str, Any]]:
+    """Both students at one task and seed."""
+    rows = held_out(bench.task, bench.run.seed, by_object=bench.run.task.startswith("household"))
+    folder = write_without(bench.task, rows, bench.folder("transfer-data"))
+    flags = recipe_flags(bench.run.task, "rabtriever")
+    smaller = ["--data", str(folder)]
+    left = len(bench.task.corpus) - len(rows)
+    if recipe_bill(bench.run.task) > left:
+        smaller += ["--initial_candidates", str(left)]
+    students = {
+        "held out": bench.distil("transfer", *flags, *smaller),
+        "seen": bench.distil("rabtriever", *flags),
+    }
+    split = bench.task.split("test")
+    teacher = views(bench.teacher_scores["test"], split.relevant, rows)
+    found = []
+    for name, student in students.items():
+        own = views(bench.student_scores(student, split), split.relevant, rows)
+        view_figures = {
+            view: figures(evaluate_systems({"teacher": teacher[view][0], "Rabtriever": scores}, judged))
+            for view, (scores, judged) in own.items()
+        }
+        row = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
+        found.append({**row, "held_out": len(rows), "documents": len(bench.task.corpus), **view_figures})
+    return found
+
+
+def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the student keeps of its teacher on documents it never saw."""
+    bars = []
+    for (task, name), seeds in grouped(rows, "task", "student"):
+        for view in ("unseen", "full") if name == "held out" else ():
+            kept = [row[view]["Rabtriever"]["mean"] / row[view]["teacher"]["mean"] for row in seeds]
+            label = f"student R@1 / teacher R@1, {task}, answers held out, ranked {view}, mean of {len(seeds)} seeds"
+            bars.append(bar(label, sum(kept) / len(kept), ">=", GOAL, seeds[0][view]["n"]))
+    return bars
+
+
+def main() -> None:
+    """Measures all tasks and seeds, and puts them into the result file."""
+    arguments = bench_parser(__doc__, "runs/benchmark/transfer").parse_args()
+    for bench in benches(arguments):
+        rows = with_earlier("benchmarks.student_transfer", measure(bench), ("task", "seed", "student"))
+        print(write_result("benchmarks.student_transfer", {"share": SHARE}, rows, bars_of(rows)))
+
+
+if __name__ == "__main__":
+    main()
