@@ -35,8 +35,6 @@ from transformers import set_seed
 
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
-from benchmarks.tasks import figures
-from evaluation.report import evaluate_systems
 from modeling_rabtriever.export.cross_encoder import plain_tokenizer
 from training.teacher_states import TeacherStates
 
@@ -140,12 +138,8 @@ def measure(bench: TeacherBench, method: str, bf16: bool) -> dict[str, Any]:
     model = train(bench, method, bf16)
     if method == "MarginMSE":
         model.similarity_fn_name = "dot"
-    row: dict[str, Any] = {"task": bench.run.task, "seed": bench.run.seed, "method": method}
-    for split in bench.splits:
-        found = {"teacher": bench.teacher_scores[split.name]}
-        found["Rabtriever"] = scores(model, split.queries, bench.task.corpus)
-        row[split.name] = figures(evaluate_systems(found, split.relevant))
-    return row
+    found = bench.compare(lambda split: scores(model, split.queries, bench.task.corpus))
+    return {"task": bench.run.task, "seed": bench.run.seed, "method": method, **found}
 
 
 def main() -> None:

@@ -5,10 +5,12 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from modeling_rabtriever.files import write_json
 
@@ -96,6 +98,12 @@ def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
     """The student's share of its teacher's R@1 on test, mean over seeds."""
     tests = [row["test"] for row in rows]
     return sum(test["Rabtriever"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
+
+
+def mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
+    """Percent as tables show it: the mean over seeds, and in brackets the mean of their 95% intervals."""
+    mean, low, high = (100 * float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high"))
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _path(module: str) -> Path:

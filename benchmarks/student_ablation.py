@@ -7,40 +7,51 @@ Usage:
 Every row is a file of training/recipes/students beside the task's recipe, or one of them with an MLP on both states in
 place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
 candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
-the result file are kept. Dev is what settings were chosen on.
+the result file are kept. Dev is what settings were chosen on. The trivial
+baselines stand beside them.
 """
 
 from typing import Any
 
 from benchmarks.concat_ablation import concat_student
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.students import RECIPE_FOLDER, TeacherBench, bench_parser, benches, recipe_flags
+from benchmarks.students import RECIPE_FOLDER, TeacherBench, bench_parser, benches, recipe_bill, recipe_flags
+from evaluation.systems import baselines
 
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
+BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
+DRAWING = ("rabtriever-uniform", "rabtriever-teacher-top")  # differ only in which candidates are drawn
 # Shares of the teacher's R@1 our best student is to keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 
 
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
     """One row: R@1 and MRR@10 of teacher and student on all splits."""
+    row = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
+    if name in BASELINES:
+        system = next(system for system in baselines(bench.task, "train") if system.name == name)
+        return row | bench.compare(lambda split: system.score(split.queries))
     flags = recipe_flags(bench.run.task, CONCAT.get(name, name))
     if name in CONCAT:
         states = bench.runs / f"states-{bench.run.task}-{bench.run.seed}"
         student = concat_student(bench.reranker, states, bench.flags(name, "--save_strategy", "no", *flags))
     else:
         student = bench.distil(name, *flags)
-    return {"task": bench.run.task, "seed": bench.run.seed, "student": name, **bench.measure(student)}
+    return row | bench.measure(student)
 
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file, row by row."""
     parser = bench_parser(__doc__, "runs/benchmark/students")
-    every = sorted([*(path.stem for path in RECIPE_FOLDER.glob("*.yaml")), *CONCAT])
+    every = [*BASELINES, *sorted([*(path.stem for path in RECIPE_FOLDER.glob("*.yaml")), *CONCAT])]
     parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         for name in arguments.rows:
+            if name in DRAWING and recipe_bill(bench.run.task) >= len(bench.task.corpus):
+                print(f"{name} left out: the recipe of {bench.run.task} asks about the whole corpus from the start")
+                continue
             rows = with_earlier("benchmarks.student_ablation", [measure(bench, name)], ("task", "seed", "student"))
             print(write_result("benchmarks.student_ablation", {"students": every}, rows, bars_of(rows)))
 

@@ -1,7 +1,7 @@
 """Students of one trained teacher: distilled one after another, each held against the same scores of that teacher."""
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +73,13 @@ class TeacherBench:
 
     def measure(self, student: RabtrieverModel) -> dict[str, Any]:
         """`figures` of each split."""
+        return self.compare(lambda split: self.student_scores(student, split))
+
+    def compare(self, score: Callable[[Split], Tensor]) -> dict[str, Any]:
+        """`figures` of each split for any scorer in the student's place; `score` gives `(n, m)`."""
         found = {}
         for split in self.splits:
-            scores = {"teacher": self.teacher_scores[split.name], "Rabtriever": self.student_scores(student, split)}
+            scores = {"teacher": self.teacher_scores[split.name], "Rabtriever": score(split)}
             found[split.name] = figures(evaluate_systems(scores, split.relevant))
         return found
 

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md from `results/`, so that no published number is typed by hand.
+"""Writes the tables of README.md and RESULTS.md from `results/`, so that no published number is typed by hand.
 
 Usage:
     python -m benchmarks.tables            # rewrites what lies between <!-- results:NAME --> and <!-- /results -->
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import FOLDER, grouped, mean_kept
-from benchmarks.tasks import PAIR
+from benchmarks import student_tables
+from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
+from benchmarks.tasks import PAIR, SEEDS, TITLES
 from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
+RESULTS = Path(__file__).parent / "RESULTS.md"
 MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
-TITLES = {"household": "household", "esconv": "ESConv", "saycan": "SayCan"}
-SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 
@@ -75,20 +75,11 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     head = f"{title}: n = {reports[0]['n']:,}, {reports[0]['documents']} documents, {len(reports)} seed(s)"
     lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in reports[0]["systems"]:
-        cells = [_mean_interval([report["systems"][system][metric] for report in reports]) for metric in METRICS]
+        cells = [mean_interval([report["systems"][system][metric] for report in reports]) for metric in METRICS]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     kept = [report["retention"]["success@1"]["mean"] for report in reports]
     seeds = ", ".join(f"{ratio:.3f}" for ratio in kept)
     return "\n".join([*lines, "", f"Rabtriever's R@1 over its teacher's, seed by seed: {seeds}."])
-
-
-def student_ablation(result: Mapping[str, Any]) -> str:
-    """One line per task and student recipe that three seeds were measured of; means over seeds."""
-    lines = [
-        "| task | student | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    return "\n".join([*lines, *_teacher_student_lines(result, "student")])
 
 
 def document_states(result: Mapping[str, Any]) -> str:
@@ -104,7 +95,7 @@ def _teacher_student_lines(result: Mapping[str, Any], key: str) -> list[str]:
     lines = []
     for (task, name), rows in grouped(result["rows"], "task", key):
         if len(rows) >= SEEDS:
-            cells = [_mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
+            cells = [mean_interval([row[split][who] for row in rows]) for split in ("dev", "test") for who in PAIR]
             n = rows[0]["test"]["n"]
             lines.append(f"| {task} | {name} | {' | '.join(cells)} | {mean_kept(rows):.3f} | {n:,} | {len(rows)} |")
     return lines
@@ -119,16 +110,11 @@ def teacher_objectives(result: Mapping[str, Any]) -> str:
     for (task, name), rows in grouped(result["rows"], "task", "objective"):
         dev, test = ([row[split] for row in rows] for split in ("dev", "test"))
         wanted = ((dev, "success@1"), (test, "success@1"), (test, "mrr@10"))
-        found = [_mean_interval([split[metric] for split in part]) for part, metric in wanted]
+        found = [mean_interval([split[metric] for split in part]) for part, metric in wanted]
         ece = np.mean([split["ece"] for split in test])
         cells = [*found, f"{ece:.3f}", f"{test[0]['n']:,}", str(len(rows))]
         lines.append(f"| {task} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
-    mean, low, high = (100 * float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def teacher_scoring(result: Mapping[str, Any]) -> str:
@@ -159,12 +145,13 @@ def teacher_scoring(result: Mapping[str, Any]) -> str:
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "quickstart_household": quickstart_household,
-    "student_ablation": student_ablation,
     "evaluation_tasks": evaluation_tasks,
     "teacher_scoring": teacher_scoring,
     "teacher_objectives": teacher_objectives,
     "document_states": document_states,
+    **student_tables.TABLES,
 }
 
 if __name__ == "__main__":
-    write_text(README, render(README.read_text()))
+    for page in (README, RESULTS):
+        write_text(page, render(page.read_text()))

@@ -11,6 +11,13 @@ from training import distill, evaluate
 
 SPLITS = ("dev", "test")
 PAIR = ("teacher", "Rabtriever")
+TITLES = {
+    "household": "household",
+    "household-large": "household, 5,600 documents",
+    "esconv": "ESConv",
+    "saycan": "SayCan",
+}
+SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
 RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
 RECIPES["household-large"] = RECIPES["household"]
 
