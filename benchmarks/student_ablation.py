@@ -7,8 +7,7 @@ Usage:
 Every row is a file of training/recipes/students beside the task's recipe, or one of them with an MLP on both states in
 place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
 candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
-the result file are kept. Dev is what settings were chosen on. The trivial
-baselines stand beside them.
+the result file are kept. Dev is what settings were chosen on. The trivial baselines stand beside them.
 """
 
 from typing import Any

@@ -3,11 +3,12 @@ import json
 import pytest
 
 from benchmarks.results import FOLDER, bar
-from benchmarks.tables import README, TABLES, render
+from benchmarks.tables import README, RESULTS, TABLES, render
 
 
-def test_readme_says_what_was_measured():
-    assert render(README.read_text()) == README.read_text()
+@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+def test_pages_say_what_was_measured(page):
+    assert render(page.read_text()) == page.read_text()
 
 
 def test_tables_come_from_the_files(tmp_path):
