@@ -26,7 +26,7 @@ def positives_and_uniform(
     """First candidates of each query: its positives (half the list at most) and uniform documents, all distinct.
 
     Args:
-        relevant: per query the corpus rows judged relevant.
+        relevant: per query the corpus rows judged relevant; none for a query nobody judged.
         corpus_size: number of documents `m`.
         count: candidates per query.
         seed: of the draw.
@@ -36,7 +36,7 @@ def positives_and_uniform(
         `(n, count)` int64 corpus rows; positives first.
 
     Raises:
-        ValueError: a query has no positive (in its pool), or a pool is smaller than the list.
+        ValueError: none of a query's positives is in its pool, or a pool is smaller than the list.
     """
     rng = random.Random(seed)
     lists = []
@@ -47,9 +47,10 @@ def positives_and_uniform(
                 f"{count} candidates for query {query} of {len(pool)} documents; accepted: 1 to {len(pool)}"
             )
         positives = list(judged) if pools is None else sorted(set(judged) & set(pool))
-        if not positives:
-            where = "" if pools is None else " among the documents its teacher scored"
-            raise ValueError(f"query {query} has no relevant document{where}; accepted: queries with at least one")
+        if judged and not positives:
+            raise ValueError(
+                f"query {query} has no relevant document among the documents its teacher scored; accepted: at least one"
+            )
         kept = rng.sample(positives, min(len(positives), max(1, count // 2)))
         # A draw of count documents outruns the positives among them by at least count - len(kept) others ...
         others = [row for row in rng.sample(pool, count) if row not in kept]

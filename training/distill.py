@@ -30,7 +30,7 @@ from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.tasks.beir import RetrievalTask, Split, load_beir, with_unjudged
 from training.teacher_states import TeacherScores, TeacherStates
 from training.train_reranker import RunArguments
 
@@ -48,6 +48,13 @@ class StudentArguments:
     scores: str | None = field(
         default=None,
         metadata={"help": 'File of scores to distil instead: lines {"query-id": ..., "corpus-id": ..., "score": ...}.'},
+    )
+    unjudged_queries: str | None = field(
+        default=None,
+        metadata={
+            "help": 'File of queries without labels to distil beside the training split, lines {"_id": ..., "text": '
+            "...}: a log, or what training.generate_queries wrote. {output_dir} in the name stands for this run's."
+        },
     )
     states: str | None = field(
         default=None, metadata={"help": "Folder of the caches of teacher states; default: <output_dir>/states."}
@@ -89,7 +96,7 @@ class StudentArguments:
 
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig`."""
-        others = ("teacher", "cross_encoder", "scores", "states", "trust_remote_code", "dtype")
+        others = ("teacher", "cross_encoder", "scores", "unjudged_queries", "states", "trust_remote_code", "dtype")
         return {name: value for name, value in vars(self).items() if name not in others}
 
 
@@ -104,6 +111,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     task = load_beir(run.data)
     train = task.split(run.train_split)
     inputs = {"task": task.fingerprint()}
+    if student.unjudged_queries is not None:
+        path = student.unjudged_queries.replace("{output_dir}", config.output_dir)
+        train = with_unjudged(train, path)
+        inputs["unjudged_queries"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
     if source.model_name_or_path is None:
         remedy = "run training.train_reranker first, or pass --teacher"
         reranker_path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)

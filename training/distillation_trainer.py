@@ -46,15 +46,15 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
             leaves the listwise term and MarginMSE.
         documents: the corpus.
-        train_dataset: columns `query` (text) and `relevant` (list of corpus rows).
+        train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query nobody judged).
         eval_dataset: the same columns; ranked over the whole corpus at every evaluation.
         args: the settings.
         pools: per training query the corpus rows the teacher can be asked about; `None` means all.
         kwargs: those of `transformers.Trainer`.
 
     Raises:
-        ValueError: no candidates are left to draw, a query has no relevant document, a loss needs states and the
-            teacher has none, or a loss is not finite.
+        ValueError: no candidates are left to draw, a loss needs a relevant document and a query has none, a loss needs
+            states and the teacher has none, or a loss is not finite.
     """
 
     _tag_names = ["rabtriever", "distillation"]  # noqa: RUF012 (TRL's convention)
@@ -91,6 +91,12 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         queries = list(train_dataset["query"])
         self.teacher, self._pools = teacher, pools
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
+        unjudged = [row for row, relevant in enumerate(self._relevant) if not relevant]
+        if unjudged and (args.infonce_weight or args.margin_mse_weight):
+            raise ValueError(
+                f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
+                "infonce_weight and margin_mse_weight"
+            )
         self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
         features = (
             ("documents", model.document_features, documents),

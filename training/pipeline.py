@@ -4,17 +4,23 @@ Usage:
     python -m training.pipeline --config training/recipes/household.yaml --data path/to/household
     python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
 
-A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker, distill, evaluate). pretrain runs
-only if the recipe has a section for it.
+A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker,
+generate_queries, distill, evaluate). pretrain and generate_queries run only if the recipe has a section for them.
 """
 
 import sys
 from collections.abc import Sequence
 
-from training import distill, evaluate, pretrain, train_reranker
-from training.recipe import STAGES, parse_stage, read_recipe, split_config
+from training import distill, evaluate, generate_queries, pretrain, train_reranker
+from training.recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
 
-_STAGES = {"pretrain": pretrain, "train_reranker": train_reranker, "distill": distill, "evaluate": evaluate}
+_STAGES = {
+    "pretrain": pretrain,
+    "train_reranker": train_reranker,
+    "generate_queries": generate_queries,
+    "distill": distill,
+    "evaluate": evaluate,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     configs, flags = split_config(arguments)
     if not configs:
         raise ValueError("--config is missing; accepted: a recipe such as training/recipes/household.yaml")
-    stages = [stage for stage in STAGES if stage != "pretrain" or read_recipe(*configs)[1][stage]]
+    sections = read_recipe(*configs)[1]
+    stages = [stage for stage in STAGES if stage not in OPTIONAL or sections[stage]]
     recipes = [item for config in configs for item in ("--config", config)]
     commands = {stage: [*recipes, *own] for stage, own in _by_stage(flags, stages).items()}
     for stage in stages:  # a broken recipe fails before the first stage, not before the last

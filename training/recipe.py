@@ -4,6 +4,7 @@
     output_dir: runs/mine
     pretrain: {max_steps: 1000}      # optional: the stage runs only if its section is there
     train_reranker: {max_steps: 600} # a section holds what only its stage reads
+    generate_queries: {count: 1000}  # optional as well
     distill: {max_steps: 1500}
     evaluate: {splits: [test]}
 
@@ -19,7 +20,8 @@ from typing import Any
 import yaml
 from trl import TrlParser
 
-STAGES = ("pretrain", "train_reranker", "distill", "evaluate")  # of the pipeline, in order
+STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
+OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
 SECTIONS = (*STAGES, "train_reranker_dpo")
 
 

@@ -71,6 +71,12 @@ def test_the_teachers_best_of_a_pool() -> None:
     assert best_of(pool, logits, 2).tolist() == [[9, 2], [0, 1]]
 
 
+def test_queries_nobody_judged_get_uniform_candidates() -> None:
+    lists = positives_and_uniform([[2], *[[]] * 2000], 4, 1, seed=0)
+    assert lists[0].tolist() == [2]
+    assert all(abs(share - 0.25) < 0.05 for share in (lists[1:].flatten().bincount(minlength=4) / 2000).tolist())
+
+
 def test_lists_from_pools() -> None:
     pools = [[1, 3, 5, 7], [0, 2, 4]]
     lists = positives_and_uniform([[3, 4], [4]], 8, 3, 0, pools)
@@ -85,8 +91,6 @@ def test_lists_from_pools() -> None:
 def test_impossible_lists_are_refused() -> None:
     with pytest.raises(ValueError, match="5 candidates for query 0 of 4 documents; accepted: 1 to 4"):
         positives_and_uniform([[0]], 4, 5, seed=0)
-    with pytest.raises(ValueError, match="query 1 has no relevant document; accepted"):
-        positives_and_uniform([[0], []], 4, 2, seed=0)
     excluded = torch.tensor([[True, True, False, False]])
     with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
         sample_from_student(torch.zeros(1, 4), excluded, 3, 1.0, _generator())

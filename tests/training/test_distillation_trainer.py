@@ -128,7 +128,26 @@ def test_impossible_candidates_are_refused(
         make_trainer(reranker, task, tmp_path, initial_candidates=10)
     nobody = Dataset.from_dict({"query": ["a", "b"], "relevant": [[0], []]})
     with pytest.raises(ValueError, match="query 1 has no relevant document"):
-        make_trainer(reranker, task, tmp_path / "nobody", train_dataset=nobody).train()
+        make_trainer(reranker, task, tmp_path / "nobody", train_dataset=nobody, infonce_weight=1.0)
+    with pytest.raises(ValueError, match="query 1 has no relevant document"):
+        make_trainer(reranker, task, tmp_path / "nobody", train_dataset=nobody, margin_mse_weight=1.0)
+
+
+def test_queries_nobody_judged_are_distilled(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
+) -> None:
+    train = task.split("train")
+    labels = Dataset.from_dict({"query": train.queries, "relevant": [[] for _ in train.queries]})
+    trainer = make_trainer(
+        reranker, task, tmp_path, train_dataset=labels, initial_candidates=12, refresh_rounds=0, max_steps=150,
+        learning_rate=3e-3,
+    )  # fmt: skip
+    trainer.train()
+    rows = torch.arange(len(train))[:, None].expand(-1, 12)
+    teacher = trainer.teacher.logits(rows, torch.arange(12).expand(len(train), -1))
+    student = trainer._scores(trainer._queries, trainer._document_vectors())
+    agree = (student.argmax(1) == teacher.argmax(1)).float().mean()
+    assert agree > 0.8  # no label was seen; chance is 1/12
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,27 @@ def load_beir(folder: str | Path) -> RetrievalTask:
     return RetrievalTask(folder.name, list(corpus), list(corpus.values()), splits)
 
 
+def with_unjudged(split: Split, path: str | Path) -> Split:
+    """The split with more queries, which nobody judged: their `relevant` is empty.
+
+    Args:
+        split: the judged queries.
+        path: JSON lines with `_id` and `text`.
+
+    Raises:
+        ValueError: the file or a field is missing, a text is blank, an id occurs twice or is one of the split's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; accepted: JSON lines with _id and text")
+    more = _texts(path)
+    if twice := more.keys() & set(split.query_ids):
+        raise ValueError(f"{path} has the id {min(twice)}, a query of the split {split.name}; accepted: ids of its own")
+    return Split(
+        split.name, [*split.query_ids, *more], [*split.queries, *more.values()], [*split.relevant, *({} for _ in more)]
+    )
+
+
 def _texts(path: Path) -> dict[str, str]:
     rows: Dataset = load_dataset("json", data_files=str(path), split="train")
     texts: dict[str, str] = {}

@@ -1,0 +1,132 @@
+"""Queries nobody judged: written by a language model, in the manner of the training queries."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_rabtriever import GenerativeRerankerModel
+from training import generate_queries
+from training.generate_queries import SEPARATOR, collect, opening
+from training.tasks.beir import load_beir, with_unjudged
+
+
+@pytest.fixture
+def model_folder(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> Path:
+    """A language model that has read little but the training queries."""
+    tokenizer, model = reranker.processor.tokenizer, reranker.backbone
+    queries = load_beir(beir_folder).split("train").queries
+    rng = random.Random(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(150):
+        texts = [SEPARATOR.join(rng.sample(queries, 4)) + SEPARATOR for _ in range(8)]
+        batch = tokenizer(texts, return_tensors="pt", padding=True)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        model(**batch, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path / "language-model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def flags(beir_folder: Path, model_folder: Path, output: Path, *more: str) -> list[str]:
+    settings = {
+        "data": beir_folder, "model_name_or_path": model_folder, "output_dir": output, "count": 4, "examples": 2,
+        "batch_size": 8, "max_new_tokens": 24, "temperature": 1.5, "seed": 3,
+    }  # fmt: skip
+    return [*(str(item) for name, value in settings.items() for item in (f"--{name}", value)), *more]
+
+
+def test_new_queries_in_the_manner_of_the_training_queries(
+    beir_folder: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "a"))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    texts = [row["text"] for row in rows]
+    assert len(set(texts)) == 4 and len({row["_id"] for row in rows}) == 4
+    task = load_beir(beir_folder)
+    assert not set(texts) & {query for split in task.splits.values() for query in split.queries}
+    assert all(text.split()[0] in ("find", "show", "tell") and SEPARATOR not in text for text in texts)
+
+    train = task.split("train")
+    joined = with_unjudged(train, path)
+    assert joined.queries == [*train.queries, *texts] and joined.relevant[len(train) :] == [{}] * 4
+    assert not (path.parent / "batches.jsonl").exists()
+    generate_queries.main(flags(beir_folder, model_folder, tmp_path / "a"))
+    assert "queries: done before" in capsys.readouterr().out
+    again = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "b"))
+    assert again.read_text() == path.read_text()
+    other = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "c", "--seed", "4"))
+    assert other.read_text() != path.read_text()
+
+
+def test_an_interrupted_run_goes_on_and_writes_the_same(
+    beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "whole", "--batch_size", "2"))
+    write, numbers = generate_queries.write_batch, []
+
+    def counted(*arguments: object) -> list[str]:
+        if len(numbers) == 2:
+            raise KeyboardInterrupt
+        numbers.append(arguments[-1])
+        return write(*arguments)
+
+    command = flags(beir_folder, model_folder, tmp_path / "cut", "--batch_size", "2")
+    monkeypatch.setattr(generate_queries, "write_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        generate_queries.main(command)
+    with (tmp_path / "cut" / "queries" / "batches.jsonl").open("a") as file:
+        file.write('["a line that was cut o')
+    numbers.clear()
+    monkeypatch.setattr(
+        generate_queries, "write_batch", lambda *arguments: numbers.append(arguments[-1]) or write(*arguments)
+    )
+    assert generate_queries.main(command).read_text() == whole.read_text()
+    assert numbers[0] == 2
+
+
+def test_collecting_stops_where_nothing_new_comes() -> None:
+    assert collect(iter([["a", "b", "a"], ["b", "c"], ["d", "e"]]), {"b"}, 3) == ["a", "c", "d"]
+    with pytest.raises(ValueError, match="1 of 3 queries, and 20 batches in a row brought no new one"):
+        collect(iter([["a"]] * 40), set(), 3)
+
+
+def test_openings_are_the_first_words() -> None:
+    rng = random.Random(0)
+    query = "bring me the red cup now please"
+    found = {opening(query, rng) for _ in range(200)}
+    assert found == {"bring", "bring me", "bring me the", "bring me the red"}
+    assert opening("up", rng) == "up"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--count", "0"], "count is 0; accepted: 1 or more"),
+        (["--top_p", "0"], "top_p is 0.0; accepted"),
+        (["--temperature", "0"], "temperature is 0.0; accepted"),
+        (["--model_name_or_path", "x.json"], "model_name_or_path is x.json; accepted: .* a pretrained model"),
+        (["--examples", "30"], "30 examples take .* tokens; accepted: at most 104"),
+    ],
+)
+def test_unusable_settings_are_refused(
+    beir_folder: Path, reranker: GenerativeRerankerModel, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    reranker.backbone.save_pretrained(tmp_path / "plain")
+    reranker.processor.tokenizer.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match=message):
+        generate_queries.main(flags(beir_folder, tmp_path / "plain", tmp_path / "run", *changes))
+
+
+def test_unusable_files_of_queries_are_refused(beir_folder: Path, tmp_path: Path) -> None:
+    train = load_beir(beir_folder).split("train")
+    with pytest.raises(ValueError, match=r"none.jsonl is missing; accepted"):
+        with_unjudged(train, tmp_path / "none.jsonl")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "train-find-0", "text": "new"}) + "\n")
+    with pytest.raises(ValueError, match="has the id train-find-0, a query of the split train"):
+        with_unjudged(train, tmp_path / "q.jsonl")
