@@ -1,11 +1,11 @@
-"""Optional, before the student: queries nobody judged, written by a language model in the manner of the training queries.
+"""Optional, before the student: queries nobody judged, written by a language model in the training queries' manner.
 
 Usage:
     python -m training.generate_queries --config training/recipes/saycan.yaml --data path/to/saycan
 
 The student is distilled from the teacher's judgements, so it can learn from queries that have no labels; where
-training queries are few it needs them. The language model sees some training queries and the first words of another one,
-and goes on. It should know the language: a pretrained model, not one from scratch.
+training queries are few it needs them. The language model sees some training queries and the first words of another
+one, and goes on. It should know the language: a pretrained model, not one from scratch.
 
 Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for training.distill --unjudged_queries. A
 text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
