@@ -6,8 +6,9 @@ Usage:
 
 The teacher has seen all documents. The student is distilled on a corpus without the held-out ones and without the
 queries that only they answer, and evaluated on the test queries that a held-out document answers: among the held-out
-documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it the
-student that saw everything.
+documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it a
+student that reads several layers, with a stronger weight decay, and the student that saw everything. --joint trains
+teachers that had a student beside them.
 """
 
 import json
@@ -18,15 +19,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.document_states import JOINT, LAYERS
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags
-from benchmarks.tasks import figures
+from benchmarks.tasks import as_flags, figures
 from evaluation.report import evaluate_systems
 from modeling_rabtriever.files import write_text
 from training.tasks.beir import RetrievalTask
 
 SHARE = 0.2
+HELD_OUT, HELD_OUT_LAYERS, SEEN = "held out", "held out, several layers", "seen"
 GOAL = 0.97
+CAREFUL = {"weight_decay": "3.0"}  # keeps the document map from memorising
 
 
 def held_out(task: RetrievalTask, seed: int, by_object: bool) -> list[int]:
@@ -69,8 +73,8 @@ def views(scores: Tensor, relevant: list[dict[int, int]], rows: list[int]) -> di
     return {"unseen": (scores[asked][:, gone], among), "full": (full, answers)}
 
 
-def measure(bench: TeacherBench) -> list[dict[str, Any]]:
-    """Both students at one task and seed."""
+def measure(bench: TeacherBench, teacher_name: str) -> list[dict[str, Any]]:
+    """The students of one teacher."""
     rows = held_out(bench.task, bench.run.seed, by_object=bench.run.task.startswith("household"))
     folder = write_without(bench.task, rows, bench.folder("transfer-data"))
     flags = recipe_flags(bench.run.task, "rabtriever")
@@ -78,9 +82,11 @@ def measure(bench: TeacherBench) -> list[dict[str, Any]]:
     left = len(bench.task.corpus) - len(rows)
     if recipe_bill(bench.run.task) > left:
         smaller += ["--initial_candidates", str(left)]
+    layers = as_flags({"feature_layers": LAYERS[bench.run.task], **CAREFUL})
     students = {
-        "held out": bench.distil("transfer", *flags, *smaller),
-        "seen": bench.distil("rabtriever", *flags),
+        HELD_OUT: bench.distil("transfer", *flags, *smaller),
+        HELD_OUT_LAYERS: bench.distil("transfer-layers", *flags, *smaller, *layers),
+        SEEN: bench.distil("rabtriever", *flags),
     }
     split = bench.task.split("test")
     teacher = views(bench.teacher_scores["test"], split.relevant, rows)
@@ -91,7 +97,7 @@ def measure(bench: TeacherBench) -> list[dict[str, Any]]:
             view: figures(evaluate_systems({"teacher": teacher[view][0], "Rabtriever": scores}, judged))
             for view, (scores, judged) in own.items()
         }
-        row = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
+        row = {"task": bench.run.task, "seed": bench.run.seed, "teacher": teacher_name, "student": name}
         found.append({**row, "held_out": len(rows), "documents": len(bench.task.corpus), **view_figures})
     return found
 
@@ -99,20 +105,27 @@ def measure(bench: TeacherBench) -> list[dict[str, Any]]:
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the student keeps of its teacher on documents it never saw."""
     bars = []
-    for (task, name), seeds in grouped(rows, "task", "student"):
-        for view in ("unseen", "full") if name == "held out" else ():
+    for (task, teacher, name), seeds in grouped(rows, "task", "teacher", "student"):
+        for view in () if name == SEEN else ("unseen", "full"):
             kept = [row[view]["Rabtriever"]["mean"] / row[view]["teacher"]["mean"] for row in seeds]
-            label = f"student R@1 / teacher R@1, {task}, answers held out, ranked {view}, mean of {len(seeds)} seeds"
+            label = f"student R@1 / teacher R@1, {task}, {name}, teacher {teacher}, ranked {view}, {len(seeds)} seeds"
             bars.append(bar(label, sum(kept) / len(kept), ">=", GOAL, seeds[0][view]["n"]))
     return bars
 
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
-    arguments = bench_parser(__doc__, "runs/benchmark/transfer").parse_args()
+    parser = bench_parser(__doc__, "runs/benchmark/transfer")
+    parser.add_argument("--joint", action="store_true", help="train the teachers with a student beside them")
+    arguments = parser.parse_args()
+    if arguments.joint:
+        arguments.flags += " " + " ".join(as_flags(JOINT))
+        arguments.runs /= "joint"
     for bench in benches(arguments):
-        rows = with_earlier("benchmarks.student_transfer", measure(bench), ("task", "seed", "student"))
-        print(write_result("benchmarks.student_transfer", {"share": SHARE}, rows, bars_of(rows)))
+        new = measure(bench, "joint student" if arguments.joint else "recipe")
+        rows = with_earlier("benchmarks.student_transfer", new, ("task", "seed", "teacher", "student"))
+        settings = {"share": SHARE, "joint": JOINT, "layers": LAYERS, "careful": CAREFUL}
+        print(write_result("benchmarks.student_transfer", settings, rows, bars_of(rows)))
 
 
 if __name__ == "__main__":
