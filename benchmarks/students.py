@@ -65,6 +65,8 @@ class TeacherBench:
     def flags(self, name: str, *more: str) -> list[str]:
         """The command line of `training.distill` for a student; `more` are its recipe and settings."""
         places = {"teacher": self.teacher, "output_dir": self.folder(name), "states": self.runs / "states"}
+        if "unjudged_queries" in _distill_settings(self.run.task):  # written beside the teacher
+            places["unjudged_queries"] = self.teacher.parents[1] / "queries" / "queries.jsonl"
         return [*self.run.shared, *(item for key, path in places.items() for item in (f"--{key}", str(path))), *more]
 
     def distil(self, name: str, *more: str) -> RabtrieverModel:
@@ -140,5 +142,10 @@ def recipe_flags(task: str, name: str) -> list[str]:
 
 def recipe_bill(task: str) -> int:
     """Pairs per query that a task's recipe asks the teacher about."""
-    settings = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
+    settings = _distill_settings(task)
     return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)
+
+
+def _distill_settings(task: str) -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
+    return settings

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file atomically."""
-    _replace(path, lambda temporary: temporary.write_text(text))
+    replace_file(path, lambda temporary: temporary.write_text(text))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -22,11 +22,16 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file atomically."""
-    _replace(path, lambda temporary: save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary))
+    replace_file(path, lambda temporary: save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary))
 
 
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Calls `write` with a temporary name, then renames; if that fails, nothing is left behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

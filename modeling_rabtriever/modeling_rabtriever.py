@@ -184,10 +184,10 @@ class RabtrieverModel(PromptedPreTrainedModel):
         """What the predictor reads of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
         return self.predictor.whiten_query(self._map_prompts(self.pool, self.processor.query_ids(texts), token_budget))
 
-    def document_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
+    def document_features(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
         """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
         return self.predictor.whiten_document(
-            self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget)
+            self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget, progress)
         )
 
     @torch.no_grad()
@@ -200,13 +200,18 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return self.predictor.encode_query(self.query_features(texts, token_budget), self.answer_direction)
 
     @torch.no_grad()
-    def encode_document(self, texts: Texts, token_budget: int | None = None) -> Tensor:
+    def encode_document(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
         """Document vectors `v`: `(m, k)` fp32 on the model's device; computed once, kept in any vector store.
+
+        Args:
+            texts: the documents.
+            token_budget: padded tokens per forward pass; `None` fits the device.
+            progress: whether long lists show a progress bar.
 
         Raises:
             ValueError: no texts, a blank text, something that is no text, or a model without a processor.
         """
-        return self.predictor.encode_document(self.document_features(texts, token_budget))
+        return self.predictor.encode_document(self.document_features(texts, token_budget, progress))
 
     def similarity(self, query_embeds: Tensor, document_embeds: Tensor) -> Tensor:
         """Inner products: `(n, k)` and `(m, k)` -> `(n, m)` fp32. Comparable within a query, not between queries.

@@ -1,5 +1,26 @@
-"""What lies around the models when they are searched with: document state on disk."""
+"""What lies around the models when they are searched with: encoding a corpus, keeping it, searching it.
 
+Of the extra "retrieval".
+"""
+
+from .corpus_vectors import CorpusVectors, Shard, encoder_fingerprint
+from .documents import Document, DocumentReader
+from .encoding import encode_corpus
+from .exact import ExactIndex
 from .prefix_files import PrefixFiles
+from .search import Searcher
+from .store import Hit, VectorStore
 
-__all__ = ["PrefixFiles"]
+__all__ = [
+    "CorpusVectors",
+    "Document",
+    "DocumentReader",
+    "ExactIndex",
+    "Hit",
+    "PrefixFiles",
+    "Searcher",
+    "Shard",
+    "VectorStore",
+    "encode_corpus",
+    "encoder_fingerprint",
+]

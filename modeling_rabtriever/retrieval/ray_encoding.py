@@ -1,0 +1,105 @@
+"""The same encoding on many machines: a Ray Data pipeline, spans of the source -> read and encode (actors) -> shards.
+
+Ray deals out numbers alone: an actor reads its span of the source and writes one shard. A lost worker costs the shards
+it had in work, which Ray gives to another one; a job called again writes what is missing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel
+
+from .corpus_vectors import CorpusVectors, encoder_fingerprint, holds, shard_path, write_shard
+from .documents import DocumentReader
+from .encoding import finish, start
+
+
+class _Encoder:
+    """An actor: one copy of the model."""
+
+    def __init__(
+        self, model: str, options: dict[str, Any], folder: str, vector_type: str, token_budget: int | None
+    ) -> None:
+        import modeling_rabtriever  # noqa: F401  (registers the classes with transformers)
+
+        self.model = AutoModel.from_pretrained(model, **options).eval()
+        if torch.cuda.is_available():
+            self.model.to("cuda")
+        self.folder, self.vector_type, self.token_budget = Path(folder), vector_type, token_budget
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        reader = DocumentReader(row["source"], bool(row["skip_bad"]), (int(row["begin"]), int(row["end"])))
+        documents = list(reader)
+        path = shard_path(self.folder, int(row["number"]))
+        if not holds(path, documents):
+            texts = [document.text for document in documents]
+            vectors = self.model.encode_document(texts, self.token_budget, progress=False)
+            write_shard(path, documents, vectors.cpu().numpy(), self.vector_type)
+        return {"number": row["number"], "documents": len(documents)}
+
+
+def encode_corpus_with_ray(
+    model: str,
+    documents: DocumentReader,
+    folder: str | Path,
+    workers: int,
+    vector_type: str = "float32",
+    documents_per_shard: int = 8192,
+    token_budget: int | None = None,
+    address: str | None = None,
+    **options: Any,
+) -> CorpusVectors:
+    """As `encode_corpus`, by actors of a Ray cluster.
+
+    The source is read once here, to count and check, and once more by the actors.
+
+    Args:
+        model: folder or Hub id of the student, which every actor loads.
+        documents: a `.jsonl` or `.parquet` file on a file system that all machines share.
+        folder: where to, on such a file system.
+        workers: actors; each takes a GPU where the cluster has enough of them, or else one core.
+        vector_type: as for `encode_corpus`.
+        documents_per_shard: as for `encode_corpus`; what an actor takes at once.
+        token_budget: as for `encode_corpus`.
+        address: of a running cluster; `None` starts a local one.
+        options: of `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
+
+    Raises:
+        ValueError: as `encode_corpus`; or `workers` is below 1, or the source is no file.
+    """
+    import ray
+
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; accepted: 1 or more")
+    student = AutoModel.from_pretrained(model, **options)
+    folder = Path(folder).absolute()
+    record = {
+        "model": encoder_fingerprint(student),
+        "embedding_dim": student.config.embedding_dim,
+        "vector_type": vector_type,
+        "documents_per_shard": documents_per_shard,
+    }
+    del student
+    start(folder, record)
+    source = {"source": str(Path(documents.source).absolute()), "skip_bad": documents.skip_bad}
+    rows = [
+        {**source, "number": number, "begin": begin, "end": end}
+        for number, (begin, end) in enumerate(documents.spans(documents_per_shard))
+    ]
+    count = 0
+    if rows:
+        if not ray.is_initialized():
+            local: dict[str, Any] = {} if address else {"num_cpus": workers + 1, "include_dashboard": False}
+            ray.init(address=address, log_to_driver=False, **local)
+        gpus = ray.cluster_resources().get("GPU", 0) >= workers
+        pipeline = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            _Encoder,  # type: ignore[arg-type]  # Ray's annotation knows functions alone
+            fn_constructor_args=(model, options, str(folder), vector_type, token_budget),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_gpus=1 if gpus else 0,
+            num_cpus=0 if gpus else 1,
+        )
+        count = sum(row["documents"] for row in pipeline.take_all())
+    finish(folder, record, count, len(rows))
+    return CorpusVectors(folder)

@@ -1,0 +1,80 @@
+"""Text in, documents out: the student finds, and the teacher may judge the best again."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..modeling_generative_reranker import GenerativeRerankerModel
+from ..modeling_rabtriever import RabtrieverModel
+from .corpus_vectors import encoder_fingerprint
+from .store import Hit, VectorStore
+
+
+class Searcher:
+    """A student, a store of its vectors, and perhaps a teacher.
+
+    Args:
+        model: the student.
+        store: vectors of this student.
+        reranker: judges the best `rerank_depth` documents of each query again.
+
+    Raises:
+        ValueError: the store holds vectors of another model or prompt.
+    """
+
+    def __init__(
+        self, model: RabtrieverModel, store: VectorStore, reranker: GenerativeRerankerModel | None = None
+    ) -> None:
+        found = encoder_fingerprint(model)
+        if found != store.model:
+            raise ValueError(
+                f"{store.folder} holds vectors of the model {store.model}, this model is {found}: scores would mean "
+                "nothing. Encode the corpus with this model"
+            )
+        self.model, self.store, self.reranker = model, store, reranker
+
+    def search(
+        self,
+        queries: Sequence[str],
+        top_k: int = 10,
+        where: str | None = None,
+        rerank_depth: int = 50,
+        approximate: bool = False,
+    ) -> list[list[Hit]]:
+        """The best documents of each query, best first.
+
+        Args:
+            queries: texts.
+            top_k: documents per query.
+            where: an SQL condition on metadata, see `VectorStore.search`.
+            rerank_depth: how many of the student's best the teacher judges, if there is a teacher; scores are then its
+                log-odds.
+            approximate: whether an approximate index is asked instead of all documents.
+
+        Raises:
+            ValueError: a blank query, a setting out of range, or a condition that cannot be read.
+        """
+        if self.reranker is not None and rerank_depth < top_k:
+            raise ValueError(f"rerank_depth is {rerank_depth}; accepted: at least top_k, {top_k}")
+        depth = top_k if self.reranker is None else rerank_depth
+        found = self.store.search(self.model.encode_query(queries), depth, where, approximate)
+        return found if self.reranker is None else self._judged(self.reranker, queries, found, top_k)
+
+    @staticmethod
+    def _judged(
+        reranker: GenerativeRerankerModel, queries: Sequence[str], found: list[list[Hit]], top_k: int
+    ) -> list[list[Hit]]:
+        texts = {text: row for row, text in enumerate(dict.fromkeys(hit.text for hits in found for hit in hits))}
+        if not texts:
+            return found
+        prefixes = reranker.prefill(list(texts))  # a document several queries found is read once
+        suffixes = reranker.processor.query_ids(queries)
+        pairs = [(query, texts[hit.text]) for query, hits in enumerate(found) for hit in hits]
+        with torch.no_grad():
+            states = reranker.encode_suffixes(
+                prefixes, [row for _, row in pairs], [suffixes[query] for query, _ in pairs]
+            )
+            scores = iter(reranker.log_odds(states).tolist())
+        judged = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
+        return [sorted(hits, key=lambda hit: -hit.score)[:top_k] for hits in judged]

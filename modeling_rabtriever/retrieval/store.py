@@ -1,0 +1,308 @@
+"""A store of document vectors on disk: upsert, delete, filter, search. LanceDB keeps it, no server runs.
+
+Every change is a version: readers keep the one they opened until they `refresh`, also while a writer appends.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from lancedb.index import HnswFlat, HnswPq, HnswSq, IvfFlat, IvfPq, IvfSq
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .corpus_vectors import CorpusVectors
+from .documents import Document
+from .exact import ExactIndex
+from .metadata_columns import checked_fields, metadata_columns
+
+TABLE = "documents"
+INDEX_KINDS: dict[str, Any] = {
+    "IVF_FLAT": IvfFlat,
+    "IVF_SQ": IvfSq,
+    "IVF_PQ": IvfPq,
+    "IVF_HNSW_FLAT": HnswFlat,
+    "IVF_HNSW_SQ": HnswSq,
+    "IVF_HNSW_PQ": HnswPq,
+}
+_IDENTITY = b"rabtriever"
+_DELETED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found.
+
+    Args:
+        id: of the document.
+        score: inner product of query and document; comparable within a query only.
+        text: of the document.
+        metadata: its other fields.
+    """
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class VectorStore:
+    """Documents with vectors of one model, in a folder.
+
+    Args:
+        folder: of the store.
+        model: fingerprint of the student whose query vectors will be asked with (`encoder_fingerprint`); `None` skips
+            the comparison.
+        precision: of the vectors while they are searched exactly, see `ExactIndex`.
+        device: where they are searched.
+
+    Raises:
+        ValueError: the folder holds no store, or one with vectors of another model.
+    """
+
+    def __init__(
+        self, folder: str | Path, model: str | None = None, precision: str = "float32", device: str = "cpu"
+    ) -> None:
+        self.folder, self._precision, self._device = Path(folder), precision, device
+        if not (self.folder / f"{TABLE}.lance").is_dir():
+            raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
+        self._writing = lancedb.connect(self.folder).open_table(TABLE)
+        identity = (self._writing.schema.metadata or {}).get(_IDENTITY)
+        if identity is None:
+            raise ValueError(f"{folder} holds a table that is not ours; accepted: a folder VectorStore.create made")
+        record = json.loads(identity)
+        self.model: str = record["model"]
+        self.embedding_dim: int = record["embedding_dim"]
+        if model is not None and model != self.model:
+            raise ValueError(
+                f"{folder} holds vectors of the model {self.model}, the queries' model is {model}: scores would mean "
+                "nothing. Encode the corpus with this model"
+            )
+        self.refresh()
+
+    @classmethod
+    def create(cls, folder: str | Path, model: str, embedding_dim: int, **options: Any) -> "VectorStore":
+        """An empty store; `options` are those of the constructor.
+
+        Raises:
+            ValueError: the folder already holds a store.
+        """
+        folder = Path(folder)
+        if (folder / f"{TABLE}.lance").exists():
+            raise ValueError(
+                f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
+            )
+        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
+        lancedb.connect(folder).create_table(TABLE, schema=_schema(embedding_dim).with_metadata(identity))
+        return cls(folder, model, **options)
+
+    def __len__(self) -> int:
+        """Documents in the version that is read."""
+        return self._reading.count_rows()
+
+    def refresh(self) -> None:
+        """Reads the newest version from now on, with what other processes wrote."""
+        self._writing.checkout_latest()
+        self._reading = lancedb.connect(self.folder).open_table(TABLE)
+        self._reading.checkout(self._writing.version)
+        self._index: ExactIndex | None = None
+
+    def upsert(self, documents: Sequence[Document], vectors: Tensor | NDArray[np.float32]) -> None:
+        """Adds documents; one whose id is there is replaced.
+
+        Args:
+            documents: with distinct ids.
+            vectors: `(m, k)` of the store's model.
+
+        Raises:
+            ValueError: the width is another, an id is given twice, a number is not finite, or a metadata field has
+                another type than in the store.
+        """
+        held = np.asarray(vectors.detach().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
+        if held.shape != (len(documents), self.embedding_dim):
+            raise ValueError(
+                f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the documents "
+                "and the width of this store's model"
+            )
+        if not np.isfinite(held).all():
+            raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
+        ids = [document.id for document in documents]
+        if len(set(ids)) < len(ids):
+            twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
+            raise ValueError(f"the id {twice!r} is given twice; accepted: distinct ids")
+        if not ids:
+            return
+        table = _base_table(documents, held)
+        columns = metadata_columns([document.metadata for document in documents])
+        new = checked_fields(columns, self._writing.schema)
+        if new:
+            self._writing.add_columns(new)
+        for name, column in columns.items():
+            table = table.append_column(name, column.cast(self._writing.schema.field(name).type))
+        for missing in [name for name in self._writing.schema.names if name not in table.column_names]:
+            table = table.append_column(missing, pa.nulls(len(table), self._writing.schema.field(missing).type))
+        table = table.select(self._writing.schema.names)
+        if self._writing.count_rows():
+            merge = self._writing.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(table)
+        else:
+            self._writing.add(table)
+        self.refresh()
+
+    def add_corpus(self, corpus: CorpusVectors) -> None:
+        """Upserts an encoded corpus, shard by shard.
+
+        Raises:
+            ValueError: it was encoded by another model.
+        """
+        if corpus.model != self.model:
+            raise ValueError(f"{corpus.folder} was encoded by the model {corpus.model}, the store's is {self.model}")
+        for shard in corpus:
+            self.upsert(shard.documents, shard.vectors)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Removes documents; ids that are not there are passed over. Returns how many were removed."""
+        ids, before = sorted(set(ids)), len(self)
+        for first in range(0, len(ids), _DELETED_AT_ONCE):
+            self._writing.delete(f"id IN ({', '.join(map(_quoted, ids[first : first + _DELETED_AT_ONCE]))})")
+        self.refresh()
+        return before - len(self)
+
+    def compact(self) -> None:
+        """Merges the files many small changes left, and brings an approximate index up to date."""
+        self._writing.optimize()
+        self.refresh()
+
+    def build_index(self, kind: str = "IVF_HNSW_SQ", **settings: Any) -> None:
+        """An approximate index over all documents, for `search(approximate=True)`.
+
+        Args:
+            kind: one of `INDEX_KINDS`.
+            settings: of LanceDB's class for that kind: `num_partitions`, `m`, `ef_construction`, ...
+
+        Raises:
+            ValueError: the kind or a setting is unknown.
+        """
+        if kind not in INDEX_KINDS:
+            raise ValueError(f"the kind of index is {kind!r}; accepted: {', '.join(INDEX_KINDS)}")
+        try:
+            config = INDEX_KINDS[kind](distance_type="dot", **settings)
+        except TypeError as error:
+            raise ValueError(
+                f"{kind}: {error}; accepted: settings of LanceDB's {INDEX_KINDS[kind].__name__}"
+            ) from error
+        self._writing.create_index("vector", config=config, replace=True)
+        self.refresh()
+
+    def search(
+        self,
+        queries: Tensor,
+        top_k: int = 10,
+        where: str | None = None,
+        approximate: bool = False,
+        **settings: int,
+    ) -> list[list[Hit]]:
+        """The best documents of each query, best first.
+
+        Args:
+            queries: `(n, k)` query vectors.
+            top_k: documents per query.
+            where: an SQL condition on `id`, `text` and metadata fields, such as `"lang = 'en' AND year > 2020"`.
+            approximate: whether the index of `build_index` is asked; otherwise every document is scored. The vectors of
+                an exact search stay in memory for the next.
+            settings: of an approximate search: `nprobes`, `ef`, `refine_factor` of LanceDB.
+
+        Raises:
+            ValueError: the condition cannot be read, a setting is out of range, or there is no index.
+        """
+        if approximate:
+            return [self._nearest(query, top_k, where, settings) for query in queries.float().cpu().numpy()]
+        if settings:
+            raise ValueError(f"{', '.join(settings)} given; accepted: only with approximate=True")
+        index = self._exact()
+        allowed = None if where is None else self._allowed(where)
+        scores, rows = index.search(queries, top_k, allowed)
+        wanted = sorted(set(self._row_ids[rows.cpu()].flatten().tolist()))
+        documents = self._documents(wanted)
+        return [
+            [_hit(documents[int(self._row_ids[row])], score) for score, row in zip(own, places, strict=True)]
+            for own, places in zip(scores.tolist(), rows.tolist(), strict=True)
+        ]
+
+    def _exact(self) -> ExactIndex:
+        if self._index is None:
+            count, first = len(self), 0
+            vectors = torch.empty(count, self.embedding_dim)
+            self._row_ids = torch.empty(count, dtype=torch.long)
+            batches = self._reading.search().select(["vector"]).with_row_id(True).limit(max(count, 1)).to_batches(65536)
+            for batch in batches:
+                rows = slice(first, first + len(batch))
+                numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+                vectors[rows] = torch.from_numpy(numbers.reshape(-1, self.embedding_dim).copy())
+                self._row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
+                first += len(batch)
+            self._index = ExactIndex(vectors, self._precision, self._device)
+        return self._index
+
+    def _allowed(self, where: str) -> Tensor:
+        found = self._query(
+            self._reading.search().where(where).select(["id"]).with_row_id(True).limit(max(len(self), 1))
+        )
+        return torch.isin(self._row_ids, torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long))
+
+    def _nearest(
+        self, query: NDArray[np.float32], top_k: int, where: str | None, settings: dict[str, int]
+    ) -> list[Hit]:
+        if not any("vector" in index.columns for index in self._reading.list_indices()):
+            raise ValueError(
+                f"{self.folder} has no approximate index; call build_index (rabtriever index --approximate)"
+            )
+        search: Any = self._reading.search(query, vector_column_name="vector")
+        search = search.distance_type("dot").limit(top_k)
+        for name, value in settings.items():
+            if name not in ("nprobes", "ef", "refine_factor"):
+                raise ValueError(f"{name} is no setting of an approximate search; accepted: nprobes, ef, refine_factor")
+            search = getattr(search, name)(value)
+        found = self._query(search if where is None else search.where(where, prefilter=True))
+        return [_hit(row, 1 - row["_distance"]) for row in found.to_pylist()]  # Lance's distance is 1 - dot
+
+    def _query(self, search: Any) -> pa.Table:
+        try:
+            return search.to_arrow()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ValueError(f"the store could not answer: {error}") from error
+
+    def _documents(self, row_ids: list[int]) -> dict[int, dict[str, Any]]:
+        if not row_ids:
+            return {}
+        found = self._reading.take_row_ids(row_ids).select(["id", "text", "metadata"]).with_row_id().to_arrow()
+        return {row["_rowid"]: row for row in found.to_pylist()}
+
+
+def _schema(embedding_dim: int) -> pa.Schema:
+    vector = pa.list_(pa.float32(), embedding_dim)
+    return pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string()), ("vector", vector)])
+
+
+def _base_table(documents: Sequence[Document], vectors: NDArray[np.float32]) -> pa.Table:
+    columns = [
+        pa.array([document.id for document in documents], pa.string()),
+        pa.array([document.text for document in documents], pa.string()),
+        pa.array([json.dumps(document.metadata, default=str) for document in documents], pa.string()),
+        pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
+    ]
+    return pa.Table.from_arrays(columns, schema=_schema(vectors.shape[1]))
+
+
+def _hit(row: dict[str, Any], score: float) -> Hit:
+    return Hit(row["id"], score, row["text"], json.loads(row["metadata"]))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,176 @@
+"""The store: what is put in comes back, changes are kept, and mistakes are refused."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.retrieval import Document, Hit, VectorStore, encode_corpus
+from modeling_rabtriever.retrieval.store import TABLE
+
+
+def documents(count: int, first: int = 0) -> list[Document]:
+    colors = ["red", "it's blue"]
+    return [
+        Document(f"d{row}", f"text {row}", {"size": row, "color": colors[row % 2], "tags": [row]})
+        for row in range(first, first + count)
+    ]
+
+
+def vectors(count: int, k: int = 6, seed: int = 0) -> torch.Tensor:
+    return torch.randn(count, k, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    made = VectorStore.create(tmp_path / "store", "model-a", 6)
+    made.upsert(documents(40), vectors(40))
+    return made
+
+
+def ids(found: list[list[Hit]]) -> list[list[str]]:
+    return [[hit.id for hit in hits] for hits in found]
+
+
+def test_search_is_exact_and_returns_whole_documents(store: VectorStore, tmp_path: Path) -> None:
+    queries = vectors(3, seed=1)
+    scores, rows = (queries @ vectors(40).T).topk(5)
+    found = VectorStore(tmp_path / "store", "model-a").search(queries, 5)
+    assert ids(found) == [[f"d{row}" for row in own] for own in rows.tolist()]
+    torch.testing.assert_close(torch.tensor([[hit.score for hit in hits] for hits in found]), scores)
+    best = rows[0, 0].item()
+    assert found[0][0].text == f"text {best}" and found[0][0].metadata == documents(1, best)[0].metadata
+    assert len(store) == 40
+
+
+def test_filters(store: VectorStore) -> None:
+    queries = vectors(2, seed=1)
+    found = store.search(queries, 40, where="color = 'it''s blue' AND size > 10")
+    assert [sorted(hit.metadata["size"] for hit in hits) for hits in found] == [list(range(11, 40, 2))] * 2
+    assert ids(store.search(queries, 3, where="size > 1000")) == [[], []]
+    with pytest.raises(ValueError, match="the store could not answer: .*colour"):
+        store.search(queries, 3, where="colour = 'red'")
+
+
+def test_changes_are_kept(store: VectorStore, tmp_path: Path) -> None:
+    query = torch.ones(1, 6)
+    new = [Document("d3", "replaced", {"size": 1000, "weight": 2.5}), Document("new", "it's new", {})]
+    store.upsert(new, torch.stack([torch.full((6,), 9.0), torch.full((6,), 8.0)]))
+    assert len(store) == 41 and ids(store.search(query, 2)) == [["d3", "new"]]
+    assert store.delete(["d3", "d4", "it's not there"]) == 2
+    again = VectorStore(tmp_path / "store")
+    assert len(again) == 39 and ids(again.search(query, 1)) == [["new"]]
+    again.upsert([Document("d4", "back", {"weight": 1})], torch.full((1, 6), 10.0))  # a whole number among decimals
+    assert again.search(query, 1, where="weight >= 1")[0] == [Hit("d4", 60.0, "back", {"weight": 1})]
+    again.compact()
+    assert ids(again.search(query, 2)) == [["d4", "new"]]
+    store.refresh()
+    assert len(store) == 40
+
+
+def _append(folder: str, rounds: int) -> None:
+    writer = VectorStore(folder)
+    for number in range(rounds):
+        writer.upsert(documents(5, 1000 + 5 * number), vectors(5, seed=number))
+
+
+def test_readers_are_not_disturbed_by_a_writer(store: VectorStore, tmp_path: Path) -> None:
+    queries = vectors(2, seed=1)
+    before, reader = ids(store.search(queries, 5)), VectorStore(tmp_path / "store")
+    writer = multiprocessing.get_context("spawn").Process(target=_append, args=(str(tmp_path / "store"), 6))
+    writer.start()
+    sizes = []
+    while writer.is_alive():
+        assert ids(store.search(queries, 5)) == before and len(store) == 40  # the version it opened
+        reader.refresh()
+        sizes.append(len(reader))
+        assert len(reader.search(queries, 100)[0]) == len(reader)
+    writer.join()
+    assert writer.exitcode == 0
+    assert sizes == sorted(sizes) and all((size - 40) % 5 == 0 for size in sizes)
+    store.refresh()
+    assert len(store) == 70
+
+
+def test_approximate_search(store: VectorStore) -> None:
+    with pytest.raises(ValueError, match="has no approximate index; call build_index"):
+        store.search(vectors(1), 3, approximate=True)
+    store.upsert(documents(1000), vectors(1000))
+    queries = vectors(20, seed=1)
+    store.build_index("IVF_FLAT", num_partitions=4)
+    exact, near = store.search(queries, 10), store.search(queries, 10, approximate=True, nprobes=4)
+    assert ids(near) == ids(exact)  # all partitions are looked at
+    np.testing.assert_allclose(near[0][0].score, exact[0][0].score, rtol=1e-5)
+    with pytest.raises(ValueError, match="kind of index is 'TREE'; accepted: IVF_FLAT"):
+        store.build_index("TREE")
+    with pytest.raises(ValueError, match="IVF_PQ: .*leaves"):
+        store.build_index("IVF_PQ", leaves=3)
+    few = store.search(queries, 10, where="size < 50", approximate=True, nprobes=4)
+    assert all(hit.metadata["size"] < 50 for hits in few for hit in hits)
+    with pytest.raises(ValueError, match="speed is no setting"):
+        store.search(queries, 3, approximate=True, speed=3)
+    with pytest.raises(ValueError, match="nprobes given; accepted: only with approximate=True"):
+        store.search(queries, 3, nprobes=3)
+
+
+def test_an_encoded_corpus(student: RabtrieverModel, tmp_path: Path) -> None:
+    corpus = encode_corpus(student, documents(20), tmp_path / "v", documents_per_shard=8)
+    store = VectorStore.create(tmp_path / "s", corpus.model, corpus.embedding_dim)
+    store.add_corpus(corpus)
+    store.add_corpus(corpus)  # again changes nothing
+    assert len(store) == 20
+    query = student.encode_query(["I spilled my drink"])
+    expected = student.similarity(query, student.encode_document([d.text for d in documents(20)]))
+    assert store.search(query, 1)[0][0].score == pytest.approx(expected.max().item(), rel=1e-4)
+    other = VectorStore.create(tmp_path / "o", "another", corpus.embedding_dim)
+    with pytest.raises(ValueError, match="was encoded by the model .*, the store's is another"):
+        other.add_corpus(corpus)
+
+
+def test_stores_of_others_are_refused(store: VectorStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds vectors of the model model-a, the queries' model is model-b"):
+        VectorStore(tmp_path / "store", "model-b")
+    with pytest.raises(ValueError, match="already holds a store"):
+        VectorStore.create(tmp_path / "store", "model-a", 6)
+    with pytest.raises(ValueError, match="holds no store; accepted"):
+        VectorStore(tmp_path / "nothing")
+    import lancedb
+
+    lancedb.connect(tmp_path / "foreign").create_table(TABLE, [{"id": 1}])
+    with pytest.raises(ValueError, match="holds a table that is not ours"):
+        VectorStore(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers", "message"),
+    [
+        (documents(2), torch.ones(2, 5), r"vectors have shape \(2, 5\); accepted: \(2, 6\)"),
+        (documents(2), torch.ones(3, 6), r"vectors have shape \(3, 6\); accepted: \(2, 6\)"),
+        (documents(1) * 2, torch.ones(2, 6), "the id 'd0' is given twice"),
+        (documents(1), torch.full((1, 6), torch.nan), "vectors hold NaN"),
+        (
+            [Document("x", "y", {"size": "large"})],
+            torch.ones(1, 6),
+            "field 'size' is string here and int64 in the store",
+        ),
+        ([Document("x", "y", {"text": "z"})], torch.ones(1, 6), "a metadata field is called 'text'; accepted"),
+        ([Document("x", "y", {"a.b": 1})], torch.ones(1, 6), "a metadata field is called 'a.b'"),
+        (
+            [Document("x", "y", {"a": 1}), Document("z", "y", {"a": "b"})],
+            torch.ones(2, 6),
+            r"field 'a' has values of several types \(int, str\)",
+        ),
+        ([Document("x", "y", {"a": 1 << 70})], torch.ones(1, 6), "field 'a' cannot be held"),
+    ],
+)
+def test_bad_documents_are_refused(
+    store: VectorStore, given: list[Document], numbers: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        store.upsert(given, numbers)
+    store.refresh()
+    assert len(store) == 40 and json.loads(json.dumps(store.search(torch.ones(1, 6), 1)[0][0].metadata))

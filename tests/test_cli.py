@@ -1,0 +1,155 @@
+"""The command line, as a user would type it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
+from tests.conftest import DOCUMENTS, QUERIES
+
+COMMANDS = ("encode", "index", "search", "rank", "info")
+
+
+@pytest.fixture
+def folder(student: RabtrieverModel, reranker: GenerativeRerankerModel, tmp_path: Path) -> Path:
+    student.save_pretrained(tmp_path / "student")
+    reranker.save_pretrained(tmp_path / "teacher")
+    rows = [{"id": f"d{row}", "text": text, "row": row} for row, text in enumerate(DOCUMENTS)]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = [{"_id": f"q{row}", "text": text} for row, text in enumerate(QUERIES)]
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> int:
+    """Words that are names of files in the folder become their paths."""
+    names = ("student", "teacher", "corpus.jsonl", "queries.jsonl", "vectors", "store", "ids", "bad.jsonl", "nothing")
+    previous = ["", *arguments]
+    return cli.main(
+        [
+            str(folder / word)
+            if (word in names and before.startswith("--")) or (word in names and before == "info")
+            else word
+            for before, word in zip(previous, arguments, strict=False)
+        ]
+    )
+
+
+def test_from_corpus_to_answers(folder: Path, student: RabtrieverModel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors") == 0
+    assert run(folder, "index", "--vectors", "vectors", "--store", "store") == 0
+    assert "4 documents in" in capsys.readouterr().err
+    assert (
+        run(folder, "search", "--model", "student", "--store", "store", "--queries", "queries.jsonl", "--top-k", "2")
+        == 0
+    )
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["id"] for line in lines] == ["q0", "q1", "q2"]
+    for query, line in zip(QUERIES, lines, strict=True):
+        assert line["query"] == query
+        assert [hit["text"] for hit in line["hits"]] == [row["text"] for row in student.rank(query, DOCUMENTS, 2)]
+        assert line["hits"][0].keys() == {"id", "score", "text", "metadata"}
+
+    flags = ["search", "--model", "student", "--store", "store", "--query", QUERIES[0]]
+    assert run(folder, *flags, "--where", "row = 2", "--precision", "bfloat16") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert [hit["metadata"] for hit in json.loads(line)["hits"]] == [{"row": 2}]
+
+    (folder / "ids").write_text("d1\nd2\n\nnone\n")
+    assert run(folder, "index", "--store", "store", "--delete", "ids") == 0
+    assert "2 documents deleted" in capsys.readouterr().err
+    assert run(folder, "info", "store") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kind"] == "store" and found["documents"] == 2 and found["embedding_dim"] == 24
+
+
+def test_the_teacher_on_the_command_line(
+    folder: Path, reranker: GenerativeRerankerModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [row["text"] for row in reranker.rank(QUERIES[0], DOCUMENTS)]
+    flags = ["rank", "--model", "teacher", "--query", QUERIES[0], "--documents", "corpus.jsonl"]
+    assert run(folder, *flags, "--top-k", "3") == 0
+    assert [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()] == expected[:3]
+    run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors", "--vectors", "int8")
+    run(folder, "index", "--vectors", "vectors", "--store", "store")
+    flags = ["search", "--model", "student", "--store", "store", "--query", QUERIES[0], "--rerank", "teacher"]
+    assert run(folder, *flags) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert [hit["text"] for hit in hits] == expected
+    for path, kind in (("teacher", "GenerativeRerankerModel"), ("student", "RabtrieverModel"), ("vectors", "vectors")):
+        assert run(folder, "info", path) == 0
+        assert json.loads(capsys.readouterr().out)["kind"] == kind
+
+
+def test_bad_lines_can_be_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.jsonl").write_text('{"id": "a", "text": "good"}\n{"id": \n{"id": "b"}\n')
+    flags = ["encode", "--model", "student", "--corpus", "bad.jsonl", "--output", "vectors"]
+    assert run(folder, *flags) == 2
+    assert "bad.jsonl line 2: broken JSON" in capsys.readouterr().err
+    assert run(folder, *flags, "--skip-bad") == 0
+    assert "1 documents, 24 x float32" in (found := capsys.readouterr().err) and "2 bad lines skipped" in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "--model", "student", "--store", "nothing", "--query", "x"], "holds no store; accepted"),
+        (["search", "--model", "student", "--store", "store"], "exactly one of --query TEXT and --queries FILE"),
+        (["index", "--store", "store"], "nothing to do; accepted: --vectors"),
+        (["index", "--store", "store", "--vectors", "nothing"], "holds no encoded corpus"),
+        (["encode", "--model", "teacher", "--corpus", "corpus.jsonl", "--output", "vectors"], "is a teacher; accepted"),
+        (
+            ["encode", "--model", "student", "--corpus", "nothing", "--output", "vectors"],
+            "is no file; accepted: .jsonl",
+        ),
+        (["encode", "--model", "nothing", "--corpus", "corpus.jsonl", "--output", "vectors"], "nothing"),
+        (["rank", "--model", "teacher", "--query", " ", "--documents", "corpus.jsonl"], "blank"),
+        (["info", "nothing"], "nothing"),
+    ],
+)
+def test_mistakes_end_with_a_message(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, *arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err and not captured.out
+
+
+def test_a_store_of_another_model_is_refused(
+    folder: Path, student: RabtrieverModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors")
+    run(folder, "index", "--vectors", "vectors", "--store", "store")
+    student.processor.instruction = "Another one:"
+    student.save_pretrained(folder / "student")
+    assert run(folder, "search", "--model", "student", "--store", "store", "--query", "x") == 2
+    assert "scores would mean nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0 and "examples:" in capsys.readouterr().out
+
+
+def test_usage_errors_and_interruption(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["find"])
+    assert stop.value.code == 2
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_model", interrupted)
+    assert run(folder, "info", "student") == 130
+
+
+def test_a_closed_pipe_is_no_error(folder: Path) -> None:
+    flags = ["--model", str(folder / "teacher"), "--query", "x", "--documents", str(folder / "corpus.jsonl"), "--quiet"]
+    command = f"{sys.executable} -m modeling_rabtriever.cli rank {' '.join(flags)} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
