@@ -38,7 +38,7 @@ def test_only_allowed_documents() -> None:
     generator = torch.Generator().manual_seed(1)
     vectors, queries = torch.randn(90, 5, generator=generator), torch.randn(3, 5, generator=generator)
     allowed = torch.rand(90, generator=generator) < 0.3
-    scores, rows = ExactIndex(vectors).search(queries, 6, allowed)
+    _, rows = ExactIndex(vectors).search(queries, 6, allowed)
     assert rows.tolist() == naive(vectors, queries, 6, allowed)
     few = torch.zeros(90, dtype=torch.bool)
     assert ExactIndex(vectors).search(queries, 6, few)[1].shape == (3, 0)
