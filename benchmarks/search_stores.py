@@ -1,0 +1,270 @@
+"""Exact and approximate search by every engine at hand, on real vectors: a student's queries against its documents.
+
+Usage:
+    python -m benchmarks.search_stores --model runs/household/student/model --data runs/household/data/household
+    python -m benchmarks.search_stores --model ... --data ... --sizes 1000000 --engines "FAISS HNSW"
+
+The corpus is augmented: documents of the task, each with noise of a tenth of the documents' covariance added, so that
+neighbours are as crowded as in a large corpus of the same kind. Queries are the task's test queries. Every engine
+searches the same queries in turn, round by round; figures are medians over rounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import lancedb
+import numpy as np
+import pyarrow as pa
+import torch
+from lancedb.index import HnswSq, IvfPq
+from numpy.typing import NDArray
+from transformers import AutoModel
+from usearch.index import Index
+
+from benchmarks.results import bar, with_earlier, write_result
+from modeling_rabtriever.retrieval import ExactIndex
+from training.tasks.beir import load_beir
+
+TOP, BATCH = 10, 64
+JUDGED = 128  # queries recall is measured on
+Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+EXACT = ("ours fp32", "ours bf16", "torch fp32", "torch bf16", "numpy fp32", "FAISS flat", "LanceDB flat")
+QUANTISED = ("FAISS fp16", "FAISS int8")
+APPROXIMATE = ("FAISS IVF-PQ", "FAISS HNSW", "USearch bf16", "LanceDB IVF_PQ", "LanceDB IVF_HNSW_SQ")
+EFFORTS = (16, 32, 64, 128, 256, 512)  # nprobe, ef: raised until the recall is there
+RECALL = 0.95
+
+
+def augmented(model_folder: str, data: str, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`(size, k)` document vectors and the test queries' vectors."""
+    model, task = AutoModel.from_pretrained(model_folder).eval(), load_beir(data)
+    documents = model.encode_document(task.corpus).numpy()
+    queries = model.encode_query(task.split("test").queries[:512]).numpy()
+    rng = np.random.default_rng(0)
+    values, axes = np.linalg.eigh(np.cov(documents.T))
+    spread = (axes * np.sqrt(np.clip(values, 0, None) * 0.1)).T.astype(np.float32)
+    out = np.empty((size, documents.shape[1]), dtype=np.float32)
+    for first in range(0, size, 50_000):
+        rows = slice(first, min(first + 50_000, size))
+        count = rows.stop - first
+        noise = rng.standard_normal((count, len(spread)), dtype=np.float32) @ spread
+        out[rows] = documents[rng.integers(len(documents), size=count)] + noise
+    return out, queries
+
+
+def engines(vectors: NDArray[np.float32], names: list[str], folder: Path) -> dict[str, tuple[Any, float, float]]:
+    """Name -> (search of an effort, seconds to build, bytes held)."""
+    m, k = vectors.shape
+    held = torch.from_numpy(vectors)
+    makers: dict[str, Callable[[], tuple[Any, float]]] = {
+        "ours fp32": lambda: (_ours(ExactIndex(held)), m * k * 4),
+        "ours bf16": lambda: (_ours(ExactIndex(held, "bfloat16")), m * k * 2),
+        "torch fp32": lambda: (_torch(held), m * k * 4),
+        "torch bf16": lambda: (_torch(held.bfloat16()), m * k * 2),
+        "numpy fp32": lambda: (_numpy(vectors), m * k * 4),
+        "FAISS flat": lambda: _faiss(faiss.IndexFlatIP(k), vectors, ""),
+        "FAISS fp16": lambda: _faiss(
+            faiss.IndexScalarQuantizer(k, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT), vectors, ""
+        ),
+        "FAISS int8": lambda: _faiss(
+            faiss.IndexScalarQuantizer(k, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT), vectors, ""
+        ),
+        "FAISS IVF-PQ": lambda: _faiss(
+            faiss.index_factory(k, f"IVF{4 * int(m**0.5)},PQ64x8,RFlat", faiss.METRIC_INNER_PRODUCT), vectors, "nprobe"
+        ),
+        "FAISS HNSW": lambda: _faiss(faiss.IndexHNSWFlat(k, 32, faiss.METRIC_INNER_PRODUCT), vectors, "efSearch"),
+        "USearch bf16": lambda: _usearch(vectors),
+        "LanceDB flat": lambda: _lance(vectors, folder / "flat", None),
+        "LanceDB IVF_PQ": lambda: _lance(vectors, folder / "pq", IvfPq(distance_type="dot", num_sub_vectors=64)),
+        "LanceDB IVF_HNSW_SQ": lambda: _lance(vectors, folder / "hnsw", HnswSq(distance_type="dot")),
+    }
+    found = {}
+    for name in names:
+        start = time.perf_counter()
+        search, size = makers[name]()
+        found[name] = (search, time.perf_counter() - start, size)
+        print(f"{name}: built in {found[name][1]:.0f} s", flush=True)
+    return found
+
+
+def _ours(index: ExactIndex) -> Any:
+    return lambda _: lambda queries: index.search(torch.from_numpy(queries), TOP)[1].numpy()
+
+
+def _torch(held: torch.Tensor) -> Any:
+    return lambda _: lambda queries: (torch.from_numpy(queries).to(held.dtype) @ held.T).float().topk(TOP)[1].numpy()
+
+
+def _numpy(vectors: NDArray[np.float32]) -> Any:
+    def search(queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        scores = queries @ vectors.T
+        best = np.argpartition(scores, -TOP, axis=1)[:, -TOP:]
+        order = np.argsort(-np.take_along_axis(scores, best, 1), axis=1)
+        return np.take_along_axis(best, order, 1)
+
+    return lambda _: search
+
+
+def _faiss(index: Any, vectors: NDArray[np.float32], effort_name: str) -> tuple[Any, float]:
+    index.train(vectors[:: max(1, len(vectors) // 100_000)])
+    index.add(vectors)
+
+    def at(effort: int) -> Search:
+        if effort_name == "nprobe":
+            index.k_factor = 10
+            faiss.extract_index_ivf(index).nprobe = effort
+        elif effort_name:
+            index.hnsw.efSearch = effort
+        return lambda queries: index.search(queries, TOP)[1]
+
+    return at, float(faiss.serialize_index(index).nbytes)
+
+
+def _usearch(vectors: NDArray[np.float32]) -> tuple[Any, float]:
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="bf16")
+    index.add(np.arange(len(vectors)), vectors, threads=torch.get_num_threads())
+
+    def at(effort: int) -> Search:
+        index.expansion_search = effort
+
+        def search(queries: NDArray[np.float32]) -> NDArray[np.int64]:
+            found = index.search(queries, TOP, threads=torch.get_num_threads()).keys
+            return np.asarray(found, dtype=np.int64).reshape(len(queries), -1)
+
+        return search
+
+    return at, float(index.memory_usage)
+
+
+def _lance(vectors: NDArray[np.float32], folder: Path, config: Any) -> tuple[Any, float]:
+    arrays = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+    table = lancedb.connect(folder).create_table("t", pa.table({"id": np.arange(len(vectors)), "vector": arrays}))
+    if config is not None:
+        table.create_index("vector", config=config)
+
+    def at(effort: int) -> Search:
+        def one(query: NDArray[np.float32]) -> list[int]:
+            search: Any = table.search(query, vector_column_name="vector").distance_type("dot").limit(TOP)
+            if config is None:
+                search = search.bypass_vector_index()
+            else:
+                search = search.nprobes(effort).refine_factor(10)
+                search = search.ef(max(effort, 10 * TOP)) if isinstance(config, HnswSq) else search
+            return search.select(["id"]).to_arrow()["id"].to_pylist()
+
+        return lambda queries: np.array([one(query) for query in queries])
+
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return at, float(size)
+
+
+def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
+    """Share of the exact top that was found."""
+    return float(np.mean([len(set(a) & set(b)) / TOP for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
+
+
+def copy_bandwidth() -> float:
+    """GB/s read and written by a copy of 1 GB, median of 5."""
+    source, target = torch.ones(1 << 27), torch.empty(1 << 27)
+    target.copy_(source)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        target.copy_(source)
+        times.append(time.perf_counter() - start)
+    return 2 * 4 * (1 << 27) / statistics.median(times) / 1e9
+
+
+def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row per engine."""
+    vectors, queries = augmented(arguments.model, arguments.data, size)
+    truth = ExactIndex(torch.from_numpy(vectors)).search(torch.from_numpy(queries[:JUDGED]), TOP)[1].numpy()
+    names = list(dict.fromkeys([*EXACT, *arguments.engines]))
+    with tempfile.TemporaryDirectory() as folder:
+        built = engines(vectors, names, Path(folder))
+        chosen: dict[str, tuple[Search, int, float]] = {}
+        for name, (at, _, _) in built.items():
+            for effort in EFFORTS if name in APPROXIMATE else (0,):
+                chosen[name] = (at(effort), effort, recall(at(effort)(queries[:JUDGED]), truth))
+                if chosen[name][2] >= RECALL:
+                    break
+        seconds: dict[str, dict[int, list[float]]] = {name: {1: [], BATCH: []} for name in names}
+        for round_ in range(arguments.rounds):
+            for count in (1, BATCH):
+                first = (round_ * count) % (len(queries) - count)
+                asked = np.ascontiguousarray(queries[first : first + count])
+                for name in names:
+                    search = built[name][0](chosen[name][1])
+                    search(asked[:1])
+                    start = time.perf_counter()
+                    search(asked)
+                    seconds[name][count].append(time.perf_counter() - start)
+    bandwidth = copy_bandwidth()
+    return [
+        {
+            "documents": size,
+            "k": vectors.shape[1],
+            "engine": name,
+            "one_query_ms": 1e3 * statistics.median(seconds[name][1]),
+            "batch_ms": 1e3 * statistics.median(seconds[name][BATCH]),
+            "recall": chosen[name][2],
+            "effort": chosen[name][1],
+            "build_seconds": built[name][1],
+            "bytes": built[name][2],
+            "gb_per_second": built[name][2] / statistics.median(seconds[name][1]) / 1e9 if name in EXACT else None,
+            "copy_gb_per_second": bandwidth,
+            "rounds": arguments.rounds,
+            "threads": torch.get_num_threads(),
+        }
+        for name in names
+    ]
+
+
+def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ours against the fastest exact engine at the same precision; the best approximate one against exact."""
+    bars = []
+    for size in sorted({row["documents"] for row in rows}):
+        here = {row["engine"]: row for row in rows if row["documents"] == size}
+        for kind, label in (("one_query_ms", "one query"), ("batch_ms", f"{BATCH} queries")):
+            for precision, rivals in (("fp32", ("torch fp32", "numpy fp32", "FAISS flat")), ("bf16", ("torch bf16",))):
+                best = min(here[name][kind] for name in rivals)
+                name = f"exact top-{TOP} of {size:,}, {label}, {precision}: ours / the fastest of {', '.join(rivals)}"
+                bars.append(bar(name, here[f"ours {precision}"][kind] / best, "<=", 1.2, here["ours fp32"]["rounds"]))
+        near = [row for name, row in here.items() if name in APPROXIMATE and row["recall"] >= RECALL]
+        if near:
+            best = min(near, key=lambda row: row["one_query_ms"])
+            ratio = here["ours fp32"]["one_query_ms"] / best["one_query_ms"]
+            name = (
+                f"{best['engine']} at recall@10 {best['recall']:.3f} against exact, {size:,}, one query, times faster"
+            )
+            bars.append(bar(name, ratio, ">=", 10, best["rounds"]))
+    return bars
+
+
+def main() -> None:
+    """Measures and writes the result file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a student")
+    parser.add_argument("--data", required=True, help="folder in BEIR layout it was distilled on")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 1_000_000])
+    every = [*EXACT, *QUANTISED, *APPROXIMATE]
+    parser.add_argument("--engines", nargs="+", default=every, choices=every, help="those of fp32 and bf16 always run")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    faiss.omp_set_num_threads(arguments.threads)
+    for size in arguments.sizes:
+        rows = with_earlier("benchmarks.search_stores", measure(size, arguments), ("documents", "engine"))
+        settings = {"top": TOP, "batch": BATCH, "recall": RECALL, "efforts": EFFORTS, "noise": 0.1}
+        print(write_result("benchmarks.search_stores", settings, rows, bars_of(rows)))
+
+
+if __name__ == "__main__":
+    main()
