@@ -1,32 +1,79 @@
 """What README.md tells a user to paste runs as printed."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+import pytest
+
+from modeling_rabtriever import cli
+from tests.conftest import DOCUMENTS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
-def test_python_blocks_run_as_printed(reranker, student, tmp_path):
-    reranker.save_pretrained(tmp_path / "runs/household/teacher/model")
-    student.save_pretrained(tmp_path / "runs/household/student/model")
-    block = "".join(re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
+def blocks(language: str, text: str) -> str:
+    return "".join(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL))
+
+
+def run_python(block: str, folder: Path) -> list[str]:
     finished = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import sys\nsys.modules['modeling_rabtriever'] = None\n" + block],
-        cwd=tmp_path,
-        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=folder,
+        env={
+            **os.environ,
+            "HF_HOME": str(folder),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        },
         capture_output=True,
         text=True,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
-    lines = finished.stdout.splitlines()
+    return finished.stdout.splitlines()
+
+
+@pytest.fixture
+def runs(reranker, student, tmp_path):
+    reranker.save_pretrained(tmp_path / "runs/household/teacher/model")
+    student.save_pretrained(tmp_path / "runs/household/student/model")
+    return tmp_path
+
+
+def test_python_blocks_run_as_printed(runs):
+    """The models need no package of ours, search does."""
+    before, _ = README.read_text().split("## Search")
+    block = blocks("python", before)
+    lines = run_python("import sys\nsys.modules['modeling_rabtriever'] = None\n" + block, runs)
     scores = [float(line.split()[0]) for line in lines[:5]]
     assert scores[:3] == sorted(scores[:3], reverse=True)
     assert scores[3:] == sorted(scores[3:], reverse=True)
     assert lines[5].startswith("tensor([[")
+
+
+def test_search_runs_as_printed(runs, capsys, monkeypatch):
+    before, after = README.read_text().split("## Search")
+    section = after.split("\n## ")[0]
+    corpus = runs / "runs/household/data/household"
+    corpus.mkdir(parents=True)
+    rows = [{"_id": f"d{row}", "text": text, "room": "kitchen"} for row, text in enumerate(DOCUMENTS)]
+    (corpus / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(runs)
+    for line in blocks("bash", section).splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == ".venv/bin/rabtriever"
+        assert cli.main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)["hits"]
+    lines = run_python(blocks("python", before) + blocks("python", section), runs)[-3:]
+    assert [line.split()[1] for line in lines] == [hit["id"] for hit in found[:3]]
+    assert "{'room': 'kitchen'}" in lines[0]
 
 
 def test_commands_and_links_exist():
