@@ -32,7 +32,8 @@ from modeling_rabtriever.retrieval import ExactIndex
 from training.tasks.beir import load_beir
 
 TOP, BATCH = 10, 64
-JUDGED = 128  # queries recall is measured on
+JUDGED, CHECKED = 128, 4  # queries recall is measured on; an exact engine is only checked
+PATIENCE, FEWEST = 20.0, 3  # seconds of timing per engine and batch size, after that many rounds
 Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 EXACT = ("ours fp32", "ours bf16", "torch fp32", "torch bf16", "numpy fp32", "FAISS flat", "LanceDB flat")
 QUANTISED = ("FAISS fp16", "FAISS int8")
@@ -190,8 +191,9 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         built = engines(vectors, names, Path(folder))
         chosen: dict[str, tuple[Search, int, float]] = {}
         for name, (at, _, _) in built.items():
+            judged = queries[: JUDGED if name in APPROXIMATE else CHECKED]
             for effort in EFFORTS if name in APPROXIMATE else (0,):
-                chosen[name] = (at(effort), effort, recall(at(effort)(queries[:JUDGED]), truth))
+                chosen[name] = (at(effort), effort, recall(at(effort)(judged), truth[: len(judged)]))
                 if chosen[name][2] >= RECALL:
                     break
         seconds: dict[str, dict[int, list[float]]] = {name: {1: [], BATCH: []} for name in names}
@@ -200,6 +202,8 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 first = (round_ * count) % (len(queries) - count)
                 asked = np.ascontiguousarray(queries[first : first + count])
                 for name in names:
+                    if round_ >= FEWEST and sum(seconds[name][count]) > PATIENCE:
+                        continue
                     search = built[name][0](chosen[name][1])
                     search(asked[:1])
                     start = time.perf_counter()
@@ -219,7 +223,8 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             "bytes": built[name][2],
             "gb_per_second": built[name][2] / statistics.median(seconds[name][1]) / 1e9 if name in EXACT else None,
             "copy_gb_per_second": bandwidth,
-            "rounds": arguments.rounds,
+            "rounds": len(seconds[name][1]),
+            "batch_rounds": len(seconds[name][BATCH]),
             "threads": torch.get_num_threads(),
         }
         for name in names
