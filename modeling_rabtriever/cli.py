@@ -14,9 +14,9 @@ from transformers.utils import logging
 from . import GenerativeRerankerModel, RabtrieverModel, __version__
 from .retrieval.corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint
 from .retrieval.documents import DocumentReader
-from .retrieval.encoding import encode_corpus
+from .retrieval.encoding import chunks, encode_corpus
 from .retrieval.search import Searcher
-from .retrieval.store import INDEX_KINDS, TABLE, VectorStore
+from .retrieval.store import INDEX_KINDS, VectorStore
 from .retrieval.vector_types import VECTOR_TYPES
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -76,12 +76,11 @@ def index(arguments: argparse.Namespace) -> None:
     """Puts encoded documents into a store, or takes some out."""
     if arguments.vectors is None and arguments.delete is None and arguments.approximate is None:
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate KIND")
-    there = (Path(arguments.store) / f"{TABLE}.lance").is_dir()
     if arguments.vectors is not None:
         corpus = CorpusVectors(arguments.vectors)
         store = (
             VectorStore(arguments.store)
-            if there
+            if VectorStore.exists(arguments.store)
             else VectorStore.create(arguments.store, corpus.model, corpus.embedding_dim)
         )
         store.add_corpus(corpus)
@@ -112,7 +111,7 @@ def search(arguments: argparse.Namespace) -> None:
         if arguments.queries is None
         else ((document.id, document.text) for document in DocumentReader(arguments.queries, arguments.skip_bad))
     )
-    for part in _parts(queries, arguments.batch_size):
+    for part in chunks(queries, arguments.batch_size):
         settings = (arguments.top_k, arguments.where, arguments.rerank_depth, arguments.approximate)
         found = searcher.search([text for _, text in part], *settings)
         for (id_, text), hits in zip(part, found, strict=True):
@@ -132,7 +131,7 @@ def rank(arguments: argparse.Namespace) -> None:
 def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
     path = Path(arguments.path)
-    if (path / f"{TABLE}.lance").is_dir():
+    if VectorStore.exists(path):
         store = VectorStore(path)
         _write({"kind": "store", "documents": len(store), "embedding_dim": store.embedding_dim, "model": store.model})
     elif (path / MANIFEST).is_file():
@@ -223,13 +222,13 @@ def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
 
 
 def _loading_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--revision", help="branch, tag or commit of a Hub model")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
     parser.add_argument("--dtype", default="auto", help="type of the weights: auto (as saved), float32, bfloat16, ...")
     parser.add_argument("--device", default="cpu", help="where models run: cpu, cuda, ...")
 
 
 def _hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"dtype": arguments.dtype, "revision": arguments.revision or "main"}
+    return {"dtype": arguments.dtype, "revision": arguments.revision}
 
 
 def _model(path: str, arguments: argparse.Namespace) -> Any:
@@ -244,17 +243,6 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
     if not isinstance(model, RabtrieverModel):
         raise ValueError(f"--model {arguments.model} is a teacher; accepted: a student (RabtrieverModel)")
     return model
-
-
-def _parts(rows: Iterable[tuple[str, str]], size: int) -> Iterable[list[tuple[str, str]]]:
-    part: list[tuple[str, str]] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 def _write(row: dict[str, Any]) -> None:

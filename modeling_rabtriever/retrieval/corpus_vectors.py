@@ -93,22 +93,25 @@ def write_shard(path: Path, documents: Sequence[Document], vectors: NDArray[np.f
         ValueError: the vectors do not fit the type.
     """
     held, factors = narrow(vectors, vector_type)
-    columns = {
-        "id": pa.array([document.id for document in documents], pa.string()),
-        "text": pa.array([document.text for document in documents], pa.string()),
-        "metadata": pa.array([json.dumps(document.metadata, default=str) for document in documents], pa.string()),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(held.reshape(-1)), held.shape[1]),
-    }
+    columns = document_columns(documents, held)
     if vector_type == "int8":
         columns["factor"] = pa.array(factors)
     table = pa.table(columns).replace_schema_metadata({_DIGEST: documents_digest(documents)})
     # The numbers are as good as random: dictionaries and compression would only cost time.
-    texts = {name: "zstd" for name in columns if name not in ("vector", "factor")}
-    compression: Any = {name: texts.get(name, "none") for name in columns}
-    compression["vector.list.element"] = compression.pop("vector")
+    compression = {"id": "zstd", "text": "zstd", "metadata": "zstd"}
     replace_file(
         path, lambda temporary: pq.write_table(table, temporary, compression=compression, use_dictionary=False)
     )
+
+
+def document_columns(documents: Sequence[Document], vectors: NDArray[Any]) -> dict[str, pa.Array]:
+    """Documents and their vectors `(m, k)` as columns `id`, `text`, `metadata` (JSON) and `vector`."""
+    return {
+        "id": pa.array([document.id for document in documents], pa.string()),
+        "text": pa.array([document.text for document in documents], pa.string()),
+        "metadata": pa.array([json.dumps(document.metadata, default=str) for document in documents], pa.string()),
+        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
+    }
 
 
 def read_shard(path: Path) -> Shard:

@@ -2,9 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from transformers.utils import logging
 
@@ -13,6 +14,8 @@ from ..modeling_rabtriever import RabtrieverModel
 from .corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint, holds, shard_path, shard_paths, write_shard
 from .documents import Document, DocumentReader
 from .vector_types import VECTOR_TYPES
+
+T = TypeVar("T")
 
 
 def encode_corpus(
@@ -45,41 +48,51 @@ def encode_corpus(
             another model, other settings or another corpus.
         OSError: the folder cannot be written, or the disk is full; finished shards are kept.
     """
-    if vector_type not in VECTOR_TYPES:
-        raise ValueError(f"vector_type is {vector_type!r}; accepted: {', '.join(VECTOR_TYPES)}")
-    if documents_per_shard < 1:
-        raise ValueError(f"documents_per_shard is {documents_per_shard}; accepted: 1 or more")
     folder = Path(folder)
-    record = {
-        "model": encoder_fingerprint(model),
-        "embedding_dim": model.config.embedding_dim,
-        "vector_type": vector_type,
-        "documents_per_shard": documents_per_shard,
-    }
-    start(folder, record)
+    record = start(folder, model, vector_type, documents_per_shard)
     count = 0
-    total = _length(documents)
+    total = length_hint(documents) or None
     if not isinstance(documents, DocumentReader):  # which has looked for repeated ids
         documents = distinct(documents)
     with logging.tqdm(total=total, unit="document", desc="encoding") as bar:
         for number, chunk in enumerate(chunks(documents, documents_per_shard)):
-            path = shard_path(folder, number)
-            if not holds(path, chunk):
-                vectors = model.encode_document([document.text for document in chunk], token_budget, progress=False)
-                write_shard(path, chunk, vectors.cpu().numpy(), vector_type)
+            encode_shard(model, shard_path(folder, number), chunk, vector_type, token_budget)
             count += len(chunk)
             bar.update(len(chunk))
     finish(folder, record, count, -(-count // documents_per_shard))
     return CorpusVectors(folder)
 
 
-def start(folder: Path, record: dict[str, Any]) -> None:
-    """Marks a folder as belonging to a model and settings, or compares.
+def encode_shard(
+    model: RabtrieverModel, path: Path, documents: Sequence[Document], vector_type: str, token_budget: int | None
+) -> None:
+    """Encodes some documents into a file, unless it is there.
 
     Raises:
-        ValueError: it belongs to others.
+        ValueError: the file holds other documents, or the vectors do not fit the type.
+    """
+    if not holds(path, documents):
+        vectors = model.encode_document([document.text for document in documents], token_budget, progress=False)
+        write_shard(path, documents, vectors.cpu().numpy(), vector_type)
+
+
+def start(folder: Path, model: RabtrieverModel, vector_type: str, documents_per_shard: int) -> dict[str, Any]:
+    """Marks a folder as belonging to a model and settings, or compares; returns that mark.
+
+    Raises:
+        ValueError: a setting is out of range, or the folder belongs to others.
         OSError: it cannot be written.
     """
+    if vector_type not in VECTOR_TYPES:
+        raise ValueError(f"vector_type is {vector_type!r}; accepted: {', '.join(VECTOR_TYPES)}")
+    if documents_per_shard < 1:
+        raise ValueError(f"documents_per_shard is {documents_per_shard}; accepted: 1 or more")
+    record = {
+        "model": encoder_fingerprint(model),
+        "embedding_dim": model.config.embedding_dim,
+        "vector_type": vector_type,
+        "documents_per_shard": documents_per_shard,
+    }
     path = folder / MANIFEST
     if path.exists():
         found = json.loads(path.read_text())
@@ -90,6 +103,7 @@ def start(folder: Path, record: dict[str, Any]) -> None:
     write_json(path, {**record, "done": False})
     for left in folder.glob(".*.tmp"):  # of a killed process
         left.unlink(missing_ok=True)
+    return record
 
 
 def finish(folder: Path, record: dict[str, Any], count: int, shards: int) -> None:
@@ -119,15 +133,8 @@ def distinct(documents: Iterable[Document]) -> Iterator[Document]:
         yield document
 
 
-def chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
-    """Lists of `size` documents; the last may be shorter."""
-    iterator = iter(documents)
+def chunks(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` rows; the last may be shorter."""
+    iterator = iter(rows)
     while chunk := list(itertools.islice(iterator, size)):
         yield chunk
-
-
-def _length(documents: Iterable[Document]) -> int | None:
-    try:
-        return len(documents)  # type: ignore[arg-type]
-    except TypeError:
-        return None

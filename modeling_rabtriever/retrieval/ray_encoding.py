@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoModel
 
-from .corpus_vectors import CorpusVectors, encoder_fingerprint, holds, shard_path, write_shard
+from .corpus_vectors import CorpusVectors, shard_path
 from .documents import DocumentReader
-from .encoding import finish, start
+from .encoding import encode_shard, finish, start
 
 
 class _Encoder:
@@ -32,10 +32,7 @@ class _Encoder:
         reader = DocumentReader(row["source"], bool(row["skip_bad"]), (int(row["begin"]), int(row["end"])))
         documents = list(reader)
         path = shard_path(self.folder, int(row["number"]))
-        if not holds(path, documents):
-            texts = [document.text for document in documents]
-            vectors = self.model.encode_document(texts, self.token_budget, progress=False)
-            write_shard(path, documents, vectors.cpu().numpy(), self.vector_type)
+        encode_shard(self.model, path, documents, self.vector_type, self.token_budget)
         return {"number": row["number"], "documents": len(documents)}
 
 
@@ -74,14 +71,8 @@ def encode_corpus_with_ray(
         raise ValueError(f"workers is {workers}; accepted: 1 or more")
     student = AutoModel.from_pretrained(model, **options)
     folder = Path(folder).absolute()
-    record = {
-        "model": encoder_fingerprint(student),
-        "embedding_dim": student.config.embedding_dim,
-        "vector_type": vector_type,
-        "documents_per_shard": documents_per_shard,
-    }
+    record = start(folder, student, vector_type, documents_per_shard)
     del student
-    start(folder, record)
     source = {"source": str(Path(documents.source).absolute()), "skip_bad": documents.skip_bad}
     rows = [
         {**source, "number": number, "begin": begin, "end": end}

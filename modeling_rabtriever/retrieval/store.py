@@ -17,7 +17,7 @@ from lancedb.index import HnswFlat, HnswPq, HnswSq, IvfFlat, IvfPq, IvfSq
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .corpus_vectors import CorpusVectors
+from .corpus_vectors import CorpusVectors, document_columns
 from .documents import Document
 from .exact import ExactIndex
 from .metadata_columns import checked_fields, metadata_columns
@@ -70,7 +70,7 @@ class VectorStore:
         self, folder: str | Path, model: str | None = None, precision: str = "float32", device: str = "cpu"
     ) -> None:
         self.folder, self._precision, self._device = Path(folder), precision, device
-        if not (self.folder / f"{TABLE}.lance").is_dir():
+        if not self.exists(folder):
             raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
         self._writing = lancedb.connect(self.folder).open_table(TABLE)
         identity = (self._writing.schema.metadata or {}).get(_IDENTITY)
@@ -86,6 +86,11 @@ class VectorStore:
             )
         self.refresh()
 
+    @staticmethod
+    def exists(folder: str | Path) -> bool:
+        """Whether the folder holds a store."""
+        return (Path(folder) / f"{TABLE}.lance").is_dir()
+
     @classmethod
     def create(cls, folder: str | Path, model: str, embedding_dim: int, **options: Any) -> "VectorStore":
         """An empty store; `options` are those of the constructor.
@@ -94,7 +99,7 @@ class VectorStore:
             ValueError: the folder already holds a store.
         """
         folder = Path(folder)
-        if (folder / f"{TABLE}.lance").exists():
+        if cls.exists(folder):
             raise ValueError(
                 f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
             )
@@ -138,7 +143,7 @@ class VectorStore:
             raise ValueError(f"the id {twice!r} is given twice; accepted: distinct ids")
         if not ids:
             return
-        table = _base_table(documents, held)
+        table = pa.table(document_columns(documents, held), schema=_schema(self.embedding_dim))
         columns = metadata_columns([document.metadata for document in documents])
         new = checked_fields(columns, self._writing.schema)
         if new:
@@ -288,16 +293,6 @@ class VectorStore:
 def _schema(embedding_dim: int) -> pa.Schema:
     vector = pa.list_(pa.float32(), embedding_dim)
     return pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string()), ("vector", vector)])
-
-
-def _base_table(documents: Sequence[Document], vectors: NDArray[np.float32]) -> pa.Table:
-    columns = [
-        pa.array([document.id for document in documents], pa.string()),
-        pa.array([document.text for document in documents], pa.string()),
-        pa.array([json.dumps(document.metadata, default=str) for document in documents], pa.string()),
-        pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
-    ]
-    return pa.Table.from_arrays(columns, schema=_schema(vectors.shape[1]))
 
 
 def _hit(row: dict[str, Any], score: float) -> Hit:
