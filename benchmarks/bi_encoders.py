@@ -35,6 +35,7 @@ from transformers import set_seed
 
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
+from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.export.cross_encoder import plain_tokenizer
 from training.teacher_states import TeacherStates
 
@@ -78,10 +79,10 @@ def _teacher_scores(bench: TeacherBench, queries: Tensor, documents: Tensor) -> 
     return states.logits(asked, documents)
 
 
-def untrained(bench: TeacherBench, method: str, folder: Path) -> SentenceTransformer | MultiVectorEncoder:
+def untrained(reranker: GenerativeRerankerModel, method: str, folder: Path) -> SentenceTransformer | MultiVectorEncoder:
     """The model before training, on the teacher's backbone in fp32."""
-    processor = bench.reranker.processor
-    bench.reranker.backbone.base_model.save_pretrained(folder)
+    processor = reranker.processor
+    reranker.backbone.base_model.save_pretrained(folder)
     plain_tokenizer(processor).save_pretrained(folder)
     transformer = Transformer(
         str(folder),
@@ -93,7 +94,7 @@ def untrained(bench: TeacherBench, method: str, folder: Path) -> SentenceTransfo
         model = MultiVectorEncoder(str(folder), device="cpu")
         model[0] = transformer
         return model
-    pooling = Pooling(bench.reranker.config.text_config.hidden_size, pooling_mode="lasttoken")
+    pooling = Pooling(reranker.config.text_config.hidden_size, pooling_mode="lasttoken")
     return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
@@ -102,7 +103,7 @@ def train(bench: TeacherBench, method: str, bf16: bool) -> SentenceTransformer |
     settings = SETTINGS[bench.run.task]
     set_seed(bench.run.seed)
     with tempfile.TemporaryDirectory() as folder:
-        model = untrained(bench, method, Path(folder))
+        model = untrained(bench.reranker, method, Path(folder))
         rows = training_rows(bench, method, settings["candidates"], settings["batch"] * settings["steps"])
         loss: torch.nn.Module
         if method == "MarginMSE":

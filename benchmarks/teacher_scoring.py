@@ -14,7 +14,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -198,14 +198,18 @@ def ratio_bar(blocks: Sequence[dict[str, Any]], slow: str, fast: str, limit: flo
     return bar(name, statistics.median(ratios), ">=", limit, len(ratios), (min(ratios), max(ratios)))
 
 
-def make_reranker() -> GenerativeRerankerModel:
+def make_reranker(
+    backbone: Mapping[str, Any] = BACKBONE, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> GenerativeRerankerModel:
     """A reranker with random weights and a tokenizer that knows every word of `WORDS`."""
     tokenizer = train_tokenizer((f" {word}" for word in WORDS for _ in range(2)), 8_000, ("<T>", "<F>"))
     processor = RabtrieverProcessor(tokenizer, max_document_length=600, max_query_length=100, instruction="Relevant:")
     answers = {"true_token_id": processor.true_token_id, "false_token_id": processor.false_token_id}
     torch.manual_seed(0)
-    text_config = AutoConfig.for_model(**BACKBONE, vocab_size=len(tokenizer))
-    reranker = GenerativeRerankerModel(GenerativeRerankerConfig(text_config=text_config, **answers)).eval()
+    text_config = AutoConfig.for_model(**{"vocab_size": len(tokenizer), **backbone})
+    with torch.device(device):
+        config = GenerativeRerankerConfig(text_config=text_config, **answers)
+        reranker = GenerativeRerankerModel._from_config(config, dtype=dtype).eval()
     reranker.processor = processor
     return reranker
 

@@ -1,0 +1,168 @@
+"""A whole query, text in and ids out: the teacher, the teacher with cached prefixes, Rabtriever, and a bi-encoder.
+
+Usage:
+    python -m benchmarks.search_queries               # a quarter of an hour on two cores
+
+The random backbone of benchmarks.teacher_scoring; prefixes and suffixes of 32 tokens. Rabtriever and the bi-encoder of
+sentence-transformers (same backbone, last token) have vectors of the same width and search the same kind of index
+exactly. The bi-encoder is asked twice: with a prompt of as many tokens as Rabtriever's, and with the bare query. The
+teacher is timed on up to 551 documents and its time grows in proportion from there; those figures are marked
+`estimated`. Vectors of large corpora are random: a scan takes the same time whatever the numbers are. Writes
+results/search_queries.json and .png.
+"""
+
+import argparse
+import random
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+
+from benchmarks.bi_encoders import untrained
+from benchmarks.results import FOLDER, bar, write_result
+from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
+from benchmarks.timing import interleaved, median_ratio, milliseconds
+from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.retrieval import ExactIndex
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+LENGTH, TOP = 32, 10
+JUDGED = (8, 551)  # documents the teacher reads in time; 551 are the skills of the paper's SayCan
+SIZES = (*JUDGED, 100_000, 1_000_000)
+TEACHERS = ("teacher", "cached teacher")
+DENSE = ("Rabtriever", "bi-encoder", "bi-encoder, bare query")
+DENSE_ROUNDS = 6  # as many as of the teachers, times
+FASTER = {8: 10.0, 551: 200.0}  # times, than the teacher
+LABELS = {
+    "teacher": "teacher, full pass",
+    "cached teacher": "teacher, cached prefixes",
+    "Rabtriever": "Rabtriever",
+    "bi-encoder": "bi-encoder, prompt of equal length",
+    "bi-encoder, bare query": "bi-encoder, bare query",
+}
+
+
+class Bench:
+    """Models and queries of all sizes."""
+
+    def __init__(self, folder: str, queries: int) -> None:
+        self.reranker = make_reranker()
+        self.student = RabtrieverModel.from_teacher(self.reranker, embedding_dim=BACKBONE["hidden_size"], num_heads=4)
+        self.encoder = untrained(self.reranker, "InfoNCE", Path(folder)).eval()
+        texts = TextMaker(self.reranker.processor, random.Random(0))
+        self.documents = [texts.document(LENGTH) for _ in range(max(JUDGED))]
+        self.queries = [texts.query(LENGTH) for _ in range(queries)]
+        head, tail = self.reranker.processor.query_template.split("{query}")
+        tail = tail.replace("{instruction}", self.reranker.processor.instruction)
+        self.prompts = [head + query + tail for query in self.queries]
+        lengths = {len(ids) for ids in self.encoder.tokenizer(self.prompts)["input_ids"]}
+        if lengths != {LENGTH}:
+            raise RuntimeError(f"the bi-encoder reads {lengths} tokens, Rabtriever {LENGTH}")
+
+    def ways(self, size: int) -> dict[str, Callable[[int], Any]]:
+        """Name -> the answer to one query over `size` documents."""
+        student, encoder, queries = self.student, self.encoder, self.queries
+        generator = torch.Generator().manual_seed(0)
+        index = ExactIndex(torch.randn(size, BACKBONE["hidden_size"], generator=generator))
+
+        def dense(texts: list[str], place: int) -> Any:
+            vector = encoder.encode([texts[place]], convert_to_tensor=True, show_progress_bar=False)
+            return index.search(vector, TOP)[1].tolist()
+
+        found: dict[str, Callable[[int], Any]] = {
+            "Rabtriever": lambda place: index.search(student.encode_query([queries[place]]), TOP)[1].tolist(),
+            "bi-encoder": lambda place: dense(self.prompts, place),
+            "bi-encoder, bare query": lambda place: dense(queries, place),
+        }
+        if size in JUDGED:
+            documents = self.documents[:size]
+            prefixes = self.reranker.prefill(documents)
+            found["teacher"] = lambda place: self.reranker.rank(queries[place], documents, top_k=TOP)
+            found["cached teacher"] = lambda place: self.reranker.score([queries[place]], prefixes).topk(min(TOP, size))
+        return found
+
+
+def measure(bench: Bench, size: int, rounds: int) -> dict[str, Any]:
+    """One row: median milliseconds of each way, and the ratios round by round."""
+    ways = bench.ways(size)
+    dense = interleaved({name: ways[name] for name in DENSE}, DENSE_ROUNDS * rounds)
+    row: dict[str, Any] = {"documents": size, "rounds": DENSE_ROUNDS * rounds, "milliseconds": milliseconds(dense)}
+    row["against_rabtriever"] = {name: median_ratio(dense[name], dense["Rabtriever"]) for name in DENSE[1:]}
+    judging = {name: way for name, way in ways.items() if name in TEACHERS}
+    if judging:
+        seconds = interleaved({"Rabtriever": ways["Rabtriever"], **judging}, rounds)
+        row["teacher_rounds"] = rounds
+        row["milliseconds"] |= {name: milliseconds(seconds)[name] for name in judging}
+        row["against_rabtriever"] |= {name: median_ratio(seconds[name], seconds["Rabtriever"]) for name in judging}
+    print(row, flush=True)
+    return row
+
+
+def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rabtriever against the bi-encoder at every size, against the teacher where it was timed."""
+    bars = []
+    for row in rows:
+        size, ratios = row["documents"], row["against_rabtriever"]
+        ratio, (low, high) = ratios["bi-encoder"]
+        name = f"whole query, {size:,} documents: Rabtriever / bi-encoder with as many query tokens"
+        bars.append(bar(name, 1 / ratio, "<=", 1.1, row["rounds"], (1 / high, 1 / low)))
+        if size in FASTER:
+            ratio, interval = ratios["teacher"]
+            name = f"whole query, {size:,} documents: teacher / Rabtriever, times faster"
+            bars.append(bar(name, ratio, ">=", FASTER[size], row["teacher_rounds"], interval))
+    return bars
+
+
+def with_estimates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which the teacher's time is extrapolated, per document, where it was not timed."""
+    largest = max((row for row in rows if "teacher" in row["milliseconds"]), key=lambda row: row["documents"])
+    for row in rows:
+        if row["documents"] > largest["documents"]:
+            factor = row["documents"] / largest["documents"]
+            row["estimated"] = {name: factor * largest["milliseconds"][name] for name in TEACHERS}
+    return rows
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Milliseconds per query against the size of the corpus."""
+    figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    for name, label in LABELS.items():
+        times = [(row["documents"], {**row.get("estimated", {}), **row["milliseconds"]}[name]) for row in rows]
+        (line,) = panel.plot(*zip(*times, strict=True), marker="o", label=label)
+        if name in TEACHERS:
+            guessed = [place for place, row in enumerate(rows) if "estimated" in row]
+            panel.plot(
+                *zip(*[times[place] for place in guessed], strict=True), "o", mfc="white", color=line.get_color()
+            )
+    panel.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query")
+    panel.set_title("One query, text in, ids out (hollow: extrapolated)")
+    panel.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Measures and writes the result files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="of the teachers per size; the others have six times as many"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder, DENSE_ROUNDS * arguments.rounds + 1)
+        rows = with_estimates([measure(bench, size, arguments.rounds) for size in SIZES])
+    plot(rows, FOLDER / "search_queries.png")
+    settings = {**vars(arguments), "prefix": LENGTH, "suffix": LENGTH, "backbone": BACKBONE, "top": TOP}
+    settings |= {"width": BACKBONE["hidden_size"], "dtype": "float32"}
+    print(write_result("benchmarks.search_queries", settings, rows, bars_of(rows)))
+
+
+if __name__ == "__main__":
+    main()
