@@ -6,6 +6,7 @@ Usage:
 The random backbone of benchmarks.teacher_scoring. Documents of 16 to 256 tokens, most of them short. Rabtriever and
 sentence-transformers (last token of the same backbone) go from text to vectors; "bare" runs the backbone over the same
 number of tokens, cut in rows of equal length, without tokenising, padding or pooling: the most that can be reached.
+"tokenising" is Rabtriever's reading of the texts alone.
 """
 
 import argparse
@@ -36,8 +37,8 @@ def lengths(count: int, rng: random.Random) -> list[int]:
     return [min(max(length, SHORTEST), LONGEST) for length in drawn]
 
 
-def ways(folder: str, count: int, rounds: int) -> tuple[dict[str, Callable[[int], Any]], list[int]]:
-    """The three ways, and the tokens of each round's documents."""
+def ways(folder: str, count: int, rounds: int) -> tuple[dict[str, Callable[[int], Any]], list[int], int]:
+    """All ways, the tokens of each round's documents, and the backbone's parameters that a token is multiplied with."""
     reranker = make_reranker()
     student = RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
     encoder = untrained(reranker, "InfoNCE", Path(folder)).eval()
@@ -64,8 +65,9 @@ def ways(folder: str, count: int, rounds: int) -> tuple[dict[str, Callable[[int]
         "Rabtriever": lambda number: student.encode_document(corpora[number], progress=False),
         "sentence-transformers": sentence_transformers,
         "bare": bare,
+        "tokenising": lambda number: reranker.processor.document_ids(corpora[number]),
     }
-    return found, tokens
+    return found, tokens, student.backbone.num_parameters() - student.get_input_embeddings().weight.numel()
 
 
 def main() -> None:
@@ -77,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
-        measured, tokens = ways(folder, arguments.documents, arguments.rounds)
+        measured, tokens, parameters = ways(folder, arguments.documents, arguments.rounds)
         seconds = interleaved(measured, arguments.rounds)
     rows: list[dict[str, Any]] = [
         {
@@ -93,7 +95,12 @@ def main() -> None:
         name = f"encoding, tokens per second: Rabtriever / {other}"
         bars.append(bar(name, ratio, ">=", limit, arguments.rounds, interval))
     settings = {**vars(arguments), "tokens": {"from": SHORTEST, "to": LONGEST, "median": MEDIAN}, "width": WIDTH}
-    settings |= {"backbone": BACKBONE, "dtype": "float32", "interval": "smallest and largest round"}
+    settings |= {
+        "parameters": parameters,
+        "backbone": BACKBONE,
+        "dtype": "float32",
+        "interval": "smallest and largest round",
+    }
     print(write_result("benchmarks.search_encoding", settings, rows, bars))
 
 

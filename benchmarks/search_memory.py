@@ -44,7 +44,8 @@ def main() -> None:
         source, output = Path(folder) / "corpus.jsonl", Path(folder) / "vectors"
         write_corpus(source, arguments.documents)
         model = AutoModel.from_pretrained(arguments.model).eval()
-        model.encode_document(["one document, so that everything is loaded"])
+        sample = [json.loads(line)["text"] for line in itertools.islice(source.open(), 1000)]
+        model.encode_document(sample)  # so that everything is loaded
         reset_peak_memory()
         before = peak_memory_gb()
         start = time.perf_counter()
@@ -59,6 +60,8 @@ def main() -> None:
             "vector_bytes": sum(path.stat().st_size for path in output.glob("*.parquet")),
             "embedding_dim": model.config.embedding_dim,
             "vectors": arguments.vectors,
+            "tokens_per_document": sum(map(len, model.processor.document_ids(sample))) / len(sample),
+            "parameters": model.backbone.num_parameters() - model.get_input_embeddings().weight.numel(),
         }
     print(row)
     name = f"peak memory over the model, {arguments.documents:,} documents, GB"

@@ -3,10 +3,10 @@
 Usage:
     python -m benchmarks.search_queries               # a quarter of an hour on two cores
 
-The random backbone of benchmarks.teacher_scoring; prefixes and suffixes of 32 tokens. Rabtriever and the bi-encoder of
-sentence-transformers (same backbone, last token) have vectors of the same width and search the same kind of index
-exactly. The bi-encoder is asked twice: with a prompt of as many tokens as Rabtriever's, and with the bare query. The
-teacher is timed on up to 551 documents and its time grows in proportion from there; those figures are marked
+The random backbone of benchmarks.teacher_scoring; suffixes of 32 tokens, prefixes of 32 and of 128. Rabtriever and the
+bi-encoder of sentence-transformers (same backbone, last token) have vectors of the same width and search the same kind
+of index exactly. The bi-encoder is asked twice: with a prompt of as many tokens as Rabtriever's, and with the bare
+query. The teacher is timed on up to 551 documents and its time grows in proportion from there; those figures are marked
 `estimated`. Vectors of large corpora are random: a scan takes the same time whatever the numbers are. Writes
 results/search_queries.json and .png.
 """
@@ -31,9 +31,10 @@ from modeling_rabtriever.retrieval import ExactIndex
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-LENGTH, TOP = 32, 10
+QUERY_TOKENS, TOP = 32, 10
 JUDGED = (8, 551)  # documents the teacher reads in time; 551 are the skills of the paper's SayCan
-SIZES = (*JUDGED, 100_000, 1_000_000)
+# Documents, and tokens of each: those of the teacher's 32 tokens as in the paper, and passages of 128.
+SETTINGS = (*((size, length) for length in (32, 128) for size in JUDGED), (100_000, 32), (1_000_000, 32))
 TEACHERS = ("teacher", "cached teacher")
 DENSE = ("Rabtriever", "bi-encoder", "bi-encoder, bare query")
 DENSE_ROUNDS = 6  # as many as of the teachers, times
@@ -55,17 +56,17 @@ class Bench:
         self.student = RabtrieverModel.from_teacher(self.reranker, embedding_dim=BACKBONE["hidden_size"], num_heads=4)
         self.encoder = untrained(self.reranker, "InfoNCE", Path(folder)).eval()
         texts = TextMaker(self.reranker.processor, random.Random(0))
-        self.documents = [texts.document(LENGTH) for _ in range(max(JUDGED))]
-        self.queries = [texts.query(LENGTH) for _ in range(queries)]
+        self.texts = texts
+        self.queries = [texts.query(QUERY_TOKENS) for _ in range(queries)]
         head, tail = self.reranker.processor.query_template.split("{query}")
         tail = tail.replace("{instruction}", self.reranker.processor.instruction)
         self.prompts = [head + query + tail for query in self.queries]
         lengths = {len(ids) for ids in self.encoder.tokenizer(self.prompts)["input_ids"]}
-        if lengths != {LENGTH}:
-            raise RuntimeError(f"the bi-encoder reads {lengths} tokens, Rabtriever {LENGTH}")
+        if lengths != {QUERY_TOKENS}:
+            raise RuntimeError(f"the bi-encoder reads {lengths} tokens, Rabtriever {QUERY_TOKENS}")
 
-    def ways(self, size: int) -> dict[str, Callable[[int], Any]]:
-        """Name -> the answer to one query over `size` documents."""
+    def ways(self, size: int, length: int) -> dict[str, Callable[[int], Any]]:
+        """Name -> the answer to one query over `size` documents of `length` tokens."""
         student, encoder, queries = self.student, self.encoder, self.queries
         generator = torch.Generator().manual_seed(0)
         index = ExactIndex(torch.randn(size, BACKBONE["hidden_size"], generator=generator))
@@ -80,18 +81,19 @@ class Bench:
             "bi-encoder, bare query": lambda place: dense(queries, place),
         }
         if size in JUDGED:
-            documents = self.documents[:size]
+            documents = [self.texts.document(length) for _ in range(size)]
             prefixes = self.reranker.prefill(documents)
             found["teacher"] = lambda place: self.reranker.rank(queries[place], documents, top_k=TOP)
             found["cached teacher"] = lambda place: self.reranker.score([queries[place]], prefixes).topk(min(TOP, size))
         return found
 
 
-def measure(bench: Bench, size: int, rounds: int) -> dict[str, Any]:
+def measure(bench: Bench, size: int, length: int, rounds: int) -> dict[str, Any]:
     """One row: median milliseconds of each way, and the ratios round by round."""
-    ways = bench.ways(size)
+    ways = bench.ways(size, length)
     dense = interleaved({name: ways[name] for name in DENSE}, DENSE_ROUNDS * rounds)
-    row: dict[str, Any] = {"documents": size, "rounds": DENSE_ROUNDS * rounds, "milliseconds": milliseconds(dense)}
+    row: dict[str, Any] = {"documents": size, "document_tokens": length, "rounds": DENSE_ROUNDS * rounds}
+    row["milliseconds"] = milliseconds(dense)
     row["against_rabtriever"] = {name: median_ratio(dense[name], dense["Rabtriever"]) for name in DENSE[1:]}
     judging = {name: way for name, way in ways.items() if name in TEACHERS}
     if judging:
@@ -108,21 +110,24 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bars = []
     for row in rows:
         size, ratios = row["documents"], row["against_rabtriever"]
+        documents = f"{size:,} documents of {row['document_tokens']} tokens"
         ratio, (low, high) = ratios["bi-encoder"]
-        name = f"whole query, {size:,} documents: Rabtriever / bi-encoder with as many query tokens"
+        name = f"whole query, {documents}: Rabtriever / bi-encoder with as many query tokens"
         bars.append(bar(name, 1 / ratio, "<=", 1.1, row["rounds"], (1 / high, 1 / low)))
         if size in FASTER:
             ratio, interval = ratios["teacher"]
-            name = f"whole query, {size:,} documents: teacher / Rabtriever, times faster"
+            name = f"whole query, {documents}: teacher / Rabtriever, times faster"
             bars.append(bar(name, ratio, ">=", FASTER[size], row["teacher_rounds"], interval))
     return bars
 
 
 def with_estimates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows in which the teacher's time is extrapolated, per document, where it was not timed."""
-    largest = max((row for row in rows if "teacher" in row["milliseconds"]), key=lambda row: row["documents"])
     for row in rows:
-        if row["documents"] > largest["documents"]:
+        if row["documents"] not in JUDGED:
+            (largest,) = [
+                r for r in rows if (r["documents"], r["document_tokens"]) == (max(JUDGED), row["document_tokens"])
+            ]
             factor = row["documents"] / largest["documents"]
             row["estimated"] = {name: factor * largest["milliseconds"][name] for name in TEACHERS}
     return rows
@@ -131,6 +136,7 @@ def with_estimates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """Milliseconds per query against the size of the corpus."""
     figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+    rows = [row for row in rows if row["document_tokens"] == 32]
     for name, label in LABELS.items():
         times = [(row["documents"], {**row.get("estimated", {}), **row["milliseconds"]}[name]) for row in rows]
         (line,) = panel.plot(*zip(*times, strict=True), marker="o", label=label)
@@ -140,7 +146,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
                 *zip(*[times[place] for place in guessed], strict=True), "o", mfc="white", color=line.get_color()
             )
     panel.set(xscale="log", yscale="log", xlabel="documents", ylabel="ms per query")
-    panel.set_title("One query, text in, ids out (hollow: extrapolated)")
+    panel.set_title("One query, documents of 32 tokens (hollow: extrapolated)")
     panel.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -157,9 +163,9 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(folder, DENSE_ROUNDS * arguments.rounds + 1)
-        rows = with_estimates([measure(bench, size, arguments.rounds) for size in SIZES])
+        rows = with_estimates([measure(bench, *setting, arguments.rounds) for setting in SETTINGS])
     plot(rows, FOLDER / "search_queries.png")
-    settings = {**vars(arguments), "prefix": LENGTH, "suffix": LENGTH, "backbone": BACKBONE, "top": TOP}
+    settings = {**vars(arguments), "suffix": QUERY_TOKENS, "backbone": BACKBONE, "top": TOP}
     settings |= {"width": BACKBONE["hidden_size"], "dtype": "float32"}
     print(write_result("benchmarks.search_queries", settings, rows, bars_of(rows)))
 

@@ -6,7 +6,8 @@ Usage:
 
 The corpus is augmented: documents of the task, each with noise of a tenth of the documents' covariance added, so that
 neighbours are as crowded as in a large corpus of the same kind. Queries are the task's test queries. Every engine
-searches the same queries in turn, round by round; figures are medians over rounds.
+searches the same queries in turn, round by round; figures are medians over rounds. Writes results/search_stores.json
+and .png.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from typing import Any
 
 import faiss
 import lancedb
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import torch
@@ -27,9 +29,12 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 from usearch.index import Index
 
-from benchmarks.results import bar, with_earlier, write_result
+from benchmarks.results import FOLDER, bar, with_earlier, write_result
 from modeling_rabtriever.retrieval import ExactIndex
 from training.tasks.beir import load_beir
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
 TOP, BATCH = 10, 64
 JUDGED, CHECKED = 128, 4  # queries recall is measured on; an exact engine is only checked
@@ -252,6 +257,23 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return bars
 
 
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Recall against milliseconds per query, of the largest corpus."""
+    figure, panel = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    size = max(row["documents"] for row in rows)
+    for row in (row for row in rows if row["documents"] == size):
+        name = row["engine"]
+        color = "C0" if name.startswith("ours") else "C1" if name in APPROXIMATE else "0.5"
+        panel.plot(row["one_query_ms"], row["recall"], "o", color=color)
+        panel.annotate(name, (row["one_query_ms"], row["recall"]), rotation=60, fontsize="x-small", xytext=(2, 4),
+                       textcoords="offset points")  # fmt: skip
+    panel.axhline(RECALL, color="0.8", linewidth=1, zorder=0)
+    panel.set(xscale="log", xlabel="ms, one query", ylabel=f"recall@{TOP}", ylim=(min(0.9, panel.get_ylim()[0]), 1.12))
+    panel.set_title(f"{size:,} documents: exact search (blue: ours), approximate (orange)")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measures and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,6 +290,7 @@ def main() -> None:
     for size in arguments.sizes:
         rows = with_earlier("benchmarks.search_stores", measure(size, arguments), ("documents", "engine"))
         settings = {"top": TOP, "batch": BATCH, "recall": RECALL, "efforts": EFFORTS, "noise": 0.1}
+        plot(rows, FOLDER / "search_stores.png")
         print(write_result("benchmarks.search_stores", settings, rows, bars_of(rows)))
 
 

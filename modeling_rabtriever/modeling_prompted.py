@@ -196,8 +196,9 @@ class PromptedPreTrainedModel(PreTrainedModel):
         """Applies `compute(rows) -> (len(rows), ...)` to batches of rows of like length; results in row order."""
         if token_budget is None:
             token_budget = TOKEN_BUDGETS.get(self.device.type, OTHER_TOKEN_BUDGET)
-        was_training = self.training
-        self.eval()
+        training = [module for module in self.modules() if module.training]
+        if training:  # walking through all modules takes as long as a layer, so not for every query
+            self.eval()
         parts: list[Tensor] = []
         order: list[int] = []
         silent = not progress or len(lengths) < PROGRESS_FROM
@@ -207,7 +208,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
             order.extend(rows)
             bar.update(len(rows))
         bar.close()
-        self.train(was_training)
+        for module in training:
+            module.training = True
         computed = torch.cat(parts)
         return computed.new_empty(computed.shape).index_copy_(0, torch.tensor(order, device=computed.device), computed)
 

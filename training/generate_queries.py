@@ -43,7 +43,7 @@ class GenerationArguments:
     count: int = field(default=1000, metadata={"help": "Queries to write."})
     examples: int = field(default=6, metadata={"help": "Training queries the model sees before each."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampling."})
-    top_p: float = field(default=0.95, metadata={"help": "Smallest share of probability that tokens are drawn from."})
+    top_k: int = field(default=50, metadata={"help": "Tokens are drawn from this many likeliest ones."})
     max_new_tokens: int = field(default=128, metadata={"help": "Queries that take more tokens are dropped."})
     batch_size: int = field(default=32, metadata={"help": "Queries written at once."})
     dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
@@ -53,13 +53,11 @@ class GenerationArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("count", "examples", "max_new_tokens", "batch_size"):
+        for name in ("count", "examples", "top_k", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; accepted: a number above 0")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}; accepted: above 0, at most 1")
 
 
 ARGUMENTS = (RunArguments, SourceArguments, GenerationArguments)
@@ -166,8 +164,7 @@ def write_batch(
         **inputs,
         do_sample=True,
         temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=0,
+        top_k=settings.top_k,
         max_new_tokens=settings.max_new_tokens,
         stop_strings=[SEPARATOR],
         tokenizer=tokenizer,
