@@ -17,10 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel
-
 from benchmarks.results import bar, write_result
-from evaluation.systems import baselines, rabtriever_system, reranker_system
+from evaluation.systems import baselines, load_system
 from training.evaluate import evaluate_split
 from training.tasks.beir import load_beir
 
@@ -37,12 +35,8 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     task = load_beir(run / "data" / "household")
-    models = {stage: AutoModel.from_pretrained(run / stage / "model").eval() for stage in ("teacher", "student")}
-    systems = [
-        *baselines(task, "train"),
-        reranker_system(models["teacher"], task.corpus),
-        rabtriever_system(models["student"], task.corpus),
-    ]
+    models = (str(run / stage / "model") for stage in ("teacher", "student"))
+    systems = [*baselines(task, "train"), *(load_system(path, task.corpus) for path in models)]
     full = run / "full-evaluation"
     return {
         "seed": seed,
@@ -50,7 +44,7 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_memory_gb": json.loads((run / "quickstart.json").read_text())["peak_memory_gb"],
         "quickstart": json.loads((run / "evaluation" / "test.json").read_text()),
-        "full": {name: evaluate_split(task, name, systems, None, seed, full, models) for name in SPLITS},
+        "full": {name: evaluate_split(task, task.split(name), systems, seed, full) for name in SPLITS},
     }
 
 

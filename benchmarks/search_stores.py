@@ -40,8 +40,17 @@ TOP, BATCH = 10, 64
 JUDGED, CHECKED = 128, 4  # queries recall is measured on; an exact engine is only checked
 PATIENCE, FEWEST = 20.0, 3  # seconds of timing per engine and batch size, after that many rounds
 Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
-EXACT = ("ours fp32", "ours bf16", "torch fp32", "torch bf16", "numpy fp32", "FAISS flat", "LanceDB flat")
-QUANTISED = ("FAISS fp16", "FAISS int8")
+EXACT = (
+    "ours fp32", "ours fp16", "ours bf16", "torch fp32", "torch fp16", "torch bf16", "numpy fp32", "FAISS flat",
+    "FAISS fp16", "LanceDB flat",
+)  # fmt: skip
+QUANTISED = ("FAISS int8",)
+# Who searches exactly at a precision.
+RIVALS = {
+    "fp32": ("torch fp32", "numpy fp32", "FAISS flat"),
+    "fp16": ("torch fp16", "FAISS fp16"),
+    "bf16": ("torch bf16",),
+}
 APPROXIMATE = ("FAISS IVF-PQ", "FAISS HNSW", "USearch bf16", "LanceDB IVF_PQ", "LanceDB IVF_HNSW_SQ")
 EFFORTS = (16, 32, 64, 128, 256, 512)  # nprobe, ef: raised until the recall is there
 RECALL = 0.95
@@ -70,8 +79,10 @@ def engines(vectors: NDArray[np.float32], names: list[str], folder: Path) -> dic
     held = torch.from_numpy(vectors)
     makers: dict[str, Callable[[], tuple[Any, float]]] = {
         "ours fp32": lambda: (_ours(ExactIndex(held)), m * k * 4),
+        "ours fp16": lambda: (_ours(ExactIndex(held, "float16")), m * k * 2),
         "ours bf16": lambda: (_ours(ExactIndex(held, "bfloat16")), m * k * 2),
         "torch fp32": lambda: (_torch(held), m * k * 4),
+        "torch fp16": lambda: (_torch(held.half()), m * k * 2),
         "torch bf16": lambda: (_torch(held.bfloat16()), m * k * 2),
         "numpy fp32": lambda: (_numpy(vectors), m * k * 4),
         "FAISS flat": lambda: _faiss(faiss.IndexFlatIP(k), vectors, ""),
@@ -210,6 +221,7 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     if round_ >= FEWEST and sum(seconds[name][count]) > PATIENCE:
                         continue
                     search = built[name][0](chosen[name][1])
+                    time.sleep(0.05)  # until the threads of the engine before have stopped waiting for more work
                     search(asked[:1])
                     start = time.perf_counter()
                     search(asked)
@@ -242,7 +254,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for size in sorted({row["documents"] for row in rows}):
         here = {row["engine"]: row for row in rows if row["documents"] == size}
         for kind, label in (("one_query_ms", "one query"), ("batch_ms", f"{BATCH} queries")):
-            for precision, rivals in (("fp32", ("torch fp32", "numpy fp32", "FAISS flat")), ("bf16", ("torch bf16",))):
+            for precision, rivals in RIVALS.items():
                 best = min(here[name][kind] for name in rivals)
                 name = f"exact top-{TOP} of {size:,}, {label}, {precision}: ours / the fastest of {', '.join(rivals)}"
                 bars.append(bar(name, here[f"ours {precision}"][kind] / best, "<=", 1.2, here["ours fp32"]["rounds"]))

@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and RESULTS.md from `results/`, so that no published number is typed by hand.
+"""Writes the pages' tables from `results/`, so that no published number is typed by hand.
 
 Usage:
     python -m benchmarks.tables            # rewrites what lies between <!-- results:NAME --> and <!-- /results -->
@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import student_tables
+from benchmarks import search_tables, student_tables
 from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
 from benchmarks.tasks import PAIR, SEEDS, TITLES
 from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
+SCALE = README.parent / "docs" / "scale.md"
+PAGES = (README, RESULTS, SCALE)
 MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
@@ -150,8 +152,9 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "teacher_objectives": teacher_objectives,
     "document_states": document_states,
     **student_tables.TABLES,
+    **search_tables.TABLES,
 }
 
 if __name__ == "__main__":
-    for page in (README, RESULTS):
+    for page in PAGES:
         write_text(page, render(page.read_text()))

@@ -80,9 +80,9 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
 
 def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
     """Distils one teacher and evaluates both: split -> `figures`."""
-    places = ["--output_dir", str(folder), "--teacher", str(teacher)]
-    trained = distill.main([*shared, *places, *flags])
-    evaluate.main([*shared, *places, "--student", str(trained), "--splits", *SPLITS])
+    place = ["--output_dir", str(folder)]
+    trained = distill.main([*shared, *place, "--teacher", str(teacher), *flags])
+    evaluate.main([*shared, *place, "--model", str(teacher), str(trained), "--splits", *SPLITS])
     return {split: figures(json.loads((folder / "evaluation" / f"{split}.json").read_text())) for split in SPLITS}
 
 

@@ -92,6 +92,55 @@ def reliability_diagram(groups: Sequence[Mapping[str, float]], error: float, pat
     plt.close(figure)
 
 
+def recall_curves(
+    runs: Mapping[str, Sequence[Sequence[int]]], relevant: Sequence[Mapping[int, int]], path: Path
+) -> None:
+    """Share of queries with a relevant document among the first k, against k, one line per system.
+
+    Args:
+        runs: system -> per query the documents, best first.
+        relevant: judgements of the queries.
+        path: where the PNG goes.
+    """
+    figure, panel = plt.subplots(figsize=(6, 4.4), layout="constrained")
+    for name, run in runs.items():
+        depth = max(map(len, run))
+        firsts = [
+            next((rank for rank, row in enumerate(ranking) if judged.get(row, 0) > 0), depth)
+            for ranking, judged in zip(run, relevant, strict=True)
+        ]
+        hits = np.cumsum(np.bincount(firsts, minlength=depth + 1)[:depth]) / len(firsts)
+        panel.plot(np.arange(1, depth + 1), hits, label=name, marker="o" if depth < 12 else None, markersize=3)
+    panel.set(xscale="log", xlabel="k", ylabel="queries answered among the first k", ylim=(0, 1.02))
+    panel.set_title(f"{len(relevant):,} queries")
+    panel.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[int, int]], path: Path) -> None:
+    """How far scores of relevant and other documents lie apart, one panel per system; centred per query.
+
+    Args:
+        scores: system -> `(n, m)`.
+        relevant: judgements of the `n` queries.
+        path: where the PNG goes.
+    """
+    figure, panels = plt.subplots(1, len(scores), figsize=(4.4 * len(scores), 3.6), layout="constrained", squeeze=False)
+    for panel, (name, matrix) in zip(panels[0], scores.items(), strict=True):
+        centred = (matrix - matrix.mean(1, keepdim=True)).numpy()
+        is_relevant = np.zeros(centred.shape, dtype=bool)
+        for row, judged in enumerate(relevant):
+            is_relevant[row, list(judged)] = True
+        bins = np.histogram_bin_edges(centred, 60)
+        for mask, colour, label in ((~is_relevant, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
+            panel.hist(centred[mask], bins, density=True, color=colour, alpha=0.6, label=label)
+        panel.set(title=name, xlabel="score, centred per query", ylabel="density")
+        panel.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
 def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:
     losses = [(record["step"], record["loss"]) for record in log if "loss" in record]
     qualities = [(record["step"], record[quality]) for record in log if quality in record]

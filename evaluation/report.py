@@ -6,11 +6,24 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from evaluation.metrics import Relevant, bootstrap_interval, bootstrap_ratio_interval, query_metrics, rank_documents
+from evaluation.chance import random_metrics
+from evaluation.metrics import (
+    TABLE_METRICS,
+    Relevant,
+    Run,
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    query_metrics,
+    rank_documents,
+)
 
-DEPTH = 10
+DEPTH = 100
+METRICS = (*TABLE_METRICS, "ndcg@10", "recall@100", "map@100")
+RANDOM = "random"
+Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
 COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10": "MRR@10"}
 NOTE = (
+    "Every document of the corpus is ranked, nothing is filtered before; random is the expectation of a random order. "
     "R@k: share of queries with a relevant document among the first k, in percent (success@k; the recall where one "
     "document is relevant). Brackets: 95% bootstrap interval over queries. ms: one query at a time, text in, scores of "
     "the whole corpus out, median; the teacher's document prefixes and Rabtriever's vectors are computed before."
@@ -26,15 +39,27 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
         seed: of the bootstrap intervals.
 
     Returns:
-        `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, and with both a `teacher` and a `Rabtriever`
-        also `"retention"`: the ratio of their means with a paired interval.
+        `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, the first system a random order; and with
+        both a `teacher` and a `Rabtriever` also `"retention"`: the ratio of their means with a paired interval.
 
     Raises:
         ValueError: scores are NaN, or fit neither the queries nor each other.
     """
-    values = {name: query_metrics(rank_documents(matrix, DEPTH), relevant) for name, matrix in scores.items()}
+    corpus_size = next(iter(scores.values())).shape[1]
+    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
+    return summary(query_values(runs, relevant, corpus_size), seed)
+
+
+def query_values(runs: Mapping[str, Run], relevant: Relevant, corpus_size: int) -> Values:
+    """Every metric of every system, query by query; first what a random order would score."""
+    chance = {RANDOM: random_metrics(relevant, corpus_size, METRICS)}
+    return chance | {name: query_metrics(run, relevant, METRICS) for name, run in runs.items()}
+
+
+def summary(values: Values, seed: int = 0) -> dict[str, Any]:
+    """The report of `evaluate_systems`, from query-level values."""
     report: dict[str, Any] = {
-        "n": len(relevant),
+        "n": len(values[RANDOM][METRICS[0]]),
         "systems": {name: {m: _interval(v, seed) for m, v in metrics.items()} for name, metrics in values.items()},
     }
     if {"teacher", "Rabtriever"} <= values.keys():
@@ -57,7 +82,8 @@ def markdown_table(report: Mapping[str, Any], corpus_size: int) -> str:
         cells = [_cell(metrics[metric]) for metric in COLUMNS]
         if metrics["success@1"]["mean"] == best:
             cells[0] = f"**{cells[0]}**"
-        lines.append(f"| {name} | " + " | ".join([*cells, f"{metrics['milliseconds']:.2f}"]) + " |")
+        timed = f"{metrics['milliseconds']:.2f}" if "milliseconds" in metrics else ""
+        lines.append(f"| {name} | " + " | ".join([*cells, timed]) + " |")
     return "\n".join(lines)
 
 

@@ -4,8 +4,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from huggingface_hub import file_exists
 from torch import Tensor
+from transformers import AutoModel
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
@@ -13,6 +17,7 @@ from training.tasks.beir import RetrievalTask
 
 # Document tokens whose attention state is kept between calls.
 KEPT_TOKENS = 131_072
+LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,15 @@ class System:
         name: as shown in tables.
         score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
         latency_queries: how many single queries its latency is measured on.
+        vector_bytes: of the corpus' vectors, for systems that have them.
+        model: what ranks, for systems that are models.
     """
 
     name: str
     score: Callable[[Sequence[str]], Tensor]
     latency_queries: int = 20
+    vector_bytes: int | None = None
+    model: Any = None
 
     def milliseconds_per_query(self, queries: Sequence[str]) -> float:
         """Median wall time of one query at a time, text in, scores of the whole corpus out; the first is a warm-up."""
@@ -40,16 +49,20 @@ class System:
 
 
 def baselines(task: RetrievalTask, train_split: str) -> list[System]:
-    """Label prior, BM25 and TF-IDF + logistic regression, fitted on the training split."""
-    train, size = task.split(train_split), len(task.corpus)
-    return [
-        System("label prior", LabelPrior(train.relevant, size)),
-        System("BM25", BM25(task.corpus)),
-        System("TF-IDF + logistic regression", TfidfLogisticRegression(train.queries, train.relevant, size)),
-    ]
+    """BM25; where there is a training split also the label prior, and where its labels repeat logistic regression."""
+    size, found = len(task.corpus), [System("BM25", BM25(task.corpus))]
+    if train_split not in task.splits:
+        return found
+    train = task.splits[train_split]
+    found.insert(0, System("label prior", LabelPrior(train.relevant, size)))
+    labels = {row for relevant in train.relevant for row in relevant}
+    if train.judgements >= LABELS_REPEAT * len(labels):
+        model = TfidfLogisticRegression(train.queries, train.relevant, size)
+        found.append(System("TF-IDF + logistic regression", model))
+    return found
 
 
-def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str]) -> System:
+def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = "teacher") -> System:
     """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
     tokens = sum(map(len, reranker.processor.document_ids(corpus)))
     documents = reranker.prefill(corpus) if tokens <= KEPT_TOKENS else corpus
@@ -57,10 +70,73 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str]) ->
     def score(queries: Sequence[str]) -> Tensor:
         return reranker.score(queries, documents).cpu()
 
-    return System("teacher", score, latency_queries=5)
+    return System(name, score, latency_queries=5, model=reranker)
 
 
-def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str]) -> System:
+def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = "Rabtriever") -> System:
     """The student over the whole corpus: document vectors now, one pass and one matrix product per query."""
     documents = student.encode_document(corpus)
-    return System("Rabtriever", lambda queries: student.similarity(student.encode_query(queries), documents).cpu())
+
+    def score(queries: Sequence[str]) -> Tensor:
+        return student.similarity(student.encode_query(queries), documents).cpu()
+
+    return System(name, score, vector_bytes=documents.nbytes, model=student)
+
+
+def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> System:
+    """A sentence-transformers bi-encoder over the whole corpus, with the prompts and the similarity it came with."""
+    options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
+    documents = model.encode_document(list(corpus), **options)
+
+    def score(queries: Sequence[str]) -> Tensor:
+        found: Tensor = model.similarity(model.encode_query(list(queries), **options), documents)
+        return found.float().cpu()
+
+    return System(name, score, vector_bytes=documents.nbytes, model=model)
+
+
+def load_system(path: str, corpus: Sequence[str], dtype: str = "auto", trust_remote_code: bool = False) -> System:
+    """Any model that ranks: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers (extra "export").
+
+    A reranker is called teacher and a Rabtriever by that name; others by the name of their folder or repository.
+
+    Args:
+        path: folder or Hub id.
+        corpus: the documents it ranks.
+        dtype: of the weights; `auto` takes them as saved.
+        trust_remote_code: whether code from the repository may run.
+
+    Raises:
+        ValueError: it is another kind of model.
+    """
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if _is_sentence_transformer(path):
+        from sentence_transformers import SentenceTransformer  # of the extra "export"
+
+        encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype}, **options)
+        return sentence_encoder_system(encoder, corpus, Path(path).name)
+    model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval()
+    if isinstance(model, RabtrieverModel) or type(model).__name__ == "RabtrieverModel":
+        return rabtriever_system(model, corpus)
+    if isinstance(model, GenerativeRerankerModel) or type(model).__name__ == "GenerativeRerankerModel":
+        return reranker_system(model, corpus)
+    raise ValueError(
+        f"{path} is a {type(model).__name__}; accepted: RabtrieverModel, GenerativeRerankerModel, SentenceTransformer"
+    )
+
+
+def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
+    """A public sentence encoder as a baseline, if its weights are on this machine; nothing is downloaded."""
+    try:
+        from sentence_transformers import SentenceTransformer  # of the extra "export"
+
+        encoder = SentenceTransformer(name, local_files_only=True)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{name} left out: not on this machine ({type(error).__name__})")
+        return None
+    return sentence_encoder_system(encoder, corpus, Path(name).name)
+
+
+def _is_sentence_transformer(path: str) -> bool:
+    folder = Path(path)
+    return (folder / "modules.json").is_file() if folder.is_dir() else file_exists(path, "modules.json")

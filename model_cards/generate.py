@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from evaluation.report import COLUMNS, NOTE, calibration_line, markdown_table, retention_line
 from modeling_rabtriever.files import write_text
-from training.tasks.beir import load_beir
+from training.tasks.named import load_task
 
 TEMPLATES = Path(__file__).parent
 # Stage folder -> template, name of the system in the reports, tags.
@@ -36,7 +36,7 @@ def write_cards(run: Path) -> None:
     if not reports:
         raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that training.evaluate has finished")
     records = {stage: _record(run / stage) for stage in CARDS}
-    task = load_beir(records["teacher"]["data"])
+    task = load_task(records["teacher"]["data"])
     example = task.split(reports[0]["split"])
     for stage, (template, system, tags) in CARDS.items():
         name = f"{stage}-{task.name}"

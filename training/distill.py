@@ -29,8 +29,9 @@ from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.recipe import parse_stage
-from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import RetrievalTask, Split, load_beir, with_unjudged
+from training.stages import StageFolder, earlier_model, file_digest, model_digest
+from training.tasks.beir import RetrievalTask, Split, with_unjudged
+from training.tasks.named import load_task
 from training.teacher_states import TeacherScores, TeacherStates
 from training.train_reranker import RunArguments
 
@@ -108,13 +109,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run, student, source, prompt, config = parse_stage("distill", ARGUMENTS, argv)
     _check(student, source, prompt)
     output = Path(config.output_dir)
-    task = load_beir(run.data)
+    task = load_task(run.data)
     train = task.split(run.train_split)
     inputs = {"task": task.fingerprint()}
     if student.unjudged_queries is not None:
         path = student.unjudged_queries.replace("{output_dir}", config.output_dir)
         train = with_unjudged(train, path)
-        inputs["unjudged_queries"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+        inputs["unjudged_queries"] = file_digest(path)
     if source.model_name_or_path is None:
         remedy = "run training.train_reranker first, or pass --teacher"
         reranker_path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)

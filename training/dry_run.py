@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
 from training.backbone import BackboneArguments, PromptArguments
 from training.pairs import NegativeArguments, negative_count
-from training.tasks.beir import load_beir
+from training.tasks.named import load_task
 
 BACKBONES = Path(__file__).parent / "recipes" / "backbones"
 GIGA = 1e9
@@ -146,7 +146,7 @@ def _prompt(
 def _pairs_per_epoch(run: Any, negatives: NegativeArguments) -> int | None:
     if not Path(run.data).is_dir():
         return None
-    task = load_beir(run.data)
+    task = load_task(run.data)
     split = task.split(run.train_split)
     return split.judgements * (1 + negative_count(task, split, negatives))
 

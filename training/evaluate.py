@@ -1,11 +1,16 @@
-"""Stage 3: evaluates teacher and student beside trivial baselines, over the whole corpus.
+"""Stage 3: evaluates models beside trivial baselines, over the whole corpus.
 
 Usage:
     python -m training.evaluate --config training/recipes/household.yaml
-    python -m training.evaluate --data path/to/beir --output_dir runs/mine --student path/or/hub-id --splits test
+    python -m training.evaluate --model path/or/hub-id --task esconv
+    python -m training.evaluate --model path/or/hub-id another/bi-encoder --task path/to/beir --splits dev test
+    python -m training.evaluate --run_files other-system.trec --task path/to/beir --output_dir runs/evaluation/other
 
-Writes <output_dir>/evaluation/<split>.json, report.md and a reliability diagram of the teacher's probabilities, and a
-model card into the folders of this run's own models.
+A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
+student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or a name of training/tasks/named.yaml.
+
+Writes into <output_dir>/evaluation for each split the report (<split>.json), query-level metrics, a run file in TREC's
+form per system, plots, and report.md over all splits; and a model card into the folders of this run's own models.
 """
 
 import random
@@ -16,20 +21,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel
 
 from evaluation.calibration import expected_calibration_error, reliability
 from evaluation.faithfulness import faithfulness_line, score_faithfulness, state_faithfulness
-from evaluation.plots import reliability_diagram
-from evaluation.report import NOTE, evaluate_systems, markdown_table, retention_line
-from evaluation.systems import System, baselines, rabtriever_system, reranker_system
+from evaluation.metrics import rank_documents
+from evaluation.plots import recall_curves, reliability_diagram, score_histograms
+from evaluation.report import DEPTH, NOTE, markdown_table, query_values, retention_line, summary
+from evaluation.runs import read_run, run_names, write_query_values, write_run
+from evaluation.systems import System, baselines, load_system, public_encoder
 from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors, write_text
 from training.backbone import SAVED_DTYPES
 from training.recipe import parse_stage
-from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.stages import StageFolder, earlier_model, file_digest, model_digest
+from training.tasks.beir import RetrievalTask, Split
+from training.tasks.named import check_leakage, load_task
 from training.train_reranker import RunArguments
 
 STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
@@ -39,12 +46,21 @@ STATE_QUERIES = 100  # of a split, whose predicted states are held against the t
 class EvaluationArguments:
     """What is evaluated."""
 
-    output_dir: str = field(metadata={"help": "Folder of the run."})
-    teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a reranker; default: <output_dir>/teacher/model."}
+    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of the run."})
+    model: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folders or Hub ids of rerankers, Rabtrievers, sentence-transformers bi-encoders; default: the "
+            "teacher and the student of output_dir, or none where run_files are given."
+        },
     )
-    student: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a Rabtriever; default: <output_dir>/student/model."}
+    run_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Rankings of other systems in TREC's form, one file per system, of one split."},
+    )
+    sentence_encoder: str | None = field(
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        metadata={"help": "Public bi-encoder as a baseline, if its weights are on this machine; null for none."},
     )
     splits: list[str] = field(default_factory=lambda: ["test"], metadata={"help": "Splits to evaluate."})
     max_queries: int | None = field(
@@ -64,6 +80,10 @@ class EvaluationArguments:
         default=False, metadata={"help": "Whether code from the models' repositories may run."}
     )
 
+    def __post_init__(self) -> None:
+        if self.run_files and len(self.splits) > 1:
+            raise ValueError(f"run_files given and splits are {self.splits}; accepted: one split, the files' own")
+
 
 ARGUMENTS = (RunArguments, EvaluationArguments)
 
@@ -72,43 +92,46 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder with the reports."""
     run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
     output = Path(arguments.output_dir)
-    task = load_beir(run.data)
-    paths = {
-        name: earlier_model(getattr(arguments, name), arguments.output_dir, name, f"train it first, or pass --{name}")
-        for name in ("teacher", "student")
-    }
-    digests = {name: model_digest(path) for name, path in paths.items()}
-    stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **digests}, run.overwrite)
+    task = load_task(run.data)
+    paths = arguments.model
+    if paths is None:
+        wanted = () if arguments.run_files else ("teacher", "student")
+        paths = [earlier_model(None, arguments.output_dir, name, "train it first, or pass --model") for name in wanted]
+    files = run_names(arguments.run_files)
+    inputs = {path: model_digest(path) for path in paths} | {name: file_digest(path) for name, path in files.items()}
+    stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **inputs}, run.overwrite)
     if stage.done:
         print(f"evaluation: done before, in {stage.folder}")
         return stage.folder
-    models = {
-        name: AutoModel.from_pretrained(
-            path, trust_remote_code=arguments.trust_remote_code, dtype=arguments.dtype
-        ).eval()
-        for name, path in paths.items()
-    }
-    systems = [
-        *baselines(task, run.train_split),
-        reranker_system(models["teacher"], task.corpus),
-        rabtriever_system(models["student"], task.corpus),
-    ]
-    reports = [
-        evaluate_split(task, name, systems, arguments.max_queries, arguments.seed, stage.folder, models)
-        for name in arguments.splits
-    ]
-    text = "\n\n".join(
-        f"{markdown_table(report, len(task.corpus))}\n\n{retention_line(report)} "
-        f"{faithfulness_line(report['faithfulness'])}"
-        for report in reports
-    )
+    systems = baselines(task, run.train_split)
+    if arguments.sentence_encoder is not None:
+        encoder = public_encoder(arguments.sentence_encoder, task.corpus)
+        systems += [encoder] if encoder is not None else []
+    systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
+    reports = []
+    for name in arguments.splits:
+        split = fixed_sample(task.split(name), arguments.max_queries)
+        given = {system: read_run(path, split.query_ids, task.corpus_ids) for system, path in files.items()}
+        reports.append(evaluate_split(task, split, systems, arguments.seed, stage.folder, given))
+    text = "\n\n".join(map(report_text, reports))
     text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
     write_text(stage.folder / "report.md", text)
     print(text)
-    if arguments.teacher is None and arguments.student is None:
+    if arguments.model is None and not files:
         write_cards(output)
     stage.finish()
     return stage.folder
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """A split's table, and sentences on the student's faithfulness and on repeated queries where there is any."""
+    parts = [retention_line(report)]
+    if "faithfulness" in report:
+        parts.append(faithfulness_line(report["faithfulness"]))
+    parts += [
+        f"Leakage: {share:.1%} of the queries of {pair} word by word." for pair, share in report["repeated"].items()
+    ]
+    return f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, parts))}"
 
 
 def fixed_sample(split: Split, count: int | None) -> Split:
@@ -120,30 +143,65 @@ def fixed_sample(split: Split, count: int | None) -> Split:
 
 def evaluate_split(
     task: RetrievalTask,
-    name: str,
-    systems: list[System],
-    max_queries: int | None,
+    split: Split,
+    systems: Sequence[System],
     seed: int,
     folder: Path,
-    models: dict[str, Any],
+    given: dict[str, list[list[int]]] | None = None,
 ) -> dict[str, Any]:
-    """Scores a split with every system and writes report, calibration and scores of teacher and student to `folder`."""
-    split = fixed_sample(task.split(name), max_queries)
+    """Ranks the corpus for a split with every system and writes all that is known of it to `folder`.
+
+    Args:
+        task: what the split belongs to.
+        split: the queries.
+        systems: what ranks.
+        seed: of the intervals.
+        folder: where to.
+        given: rankings of other systems, per query the corpus rows.
+
+    Raises:
+        ValueError: two systems have one name, or a system's scores hold NaN or do not fit queries and corpus.
+    """
+    names = [system.name for system in systems] + list(given or {})
+    if len(set(names)) < len(names):
+        raise ValueError(f"systems are {', '.join(names)}; accepted: names that differ (one model of a kind)")
     scores = {system.name: system.score(split.queries) for system in systems}
-    report = {"task": task.name, "split": name, "documents": len(task.corpus)}
-    report |= evaluate_systems(scores, split.relevant, seed)
+    for name, matrix in scores.items():
+        if matrix.shape != (len(split), len(task.corpus)):
+            raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {len(task.corpus)})")
+    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()} | (given or {})
+    values = query_values(runs, split.relevant, len(task.corpus))
+    report = {"task": task.name, "split": split.name, "documents": len(task.corpus), "first_stage": None}
+    repeated = {pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")}
+    report |= {"repeated": repeated, **summary(values, seed)}
     for system in systems:
-        report["systems"][system.name]["milliseconds"] = system.milliseconds_per_query(split.queries)
-    groups = reliability(scores["teacher"], split.relevant)
-    report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
-    teacher, student = models["teacher"], models["student"]
-    report["faithfulness"] = {
-        "scores": score_faithfulness(scores["teacher"], scores["Rabtriever"], student.config.embedding_dim),
-        "states": state_faithfulness(*paired_states(teacher, student, split.queries, task.corpus, scores["teacher"])),
-    }
-    write_json(folder / f"{name}.json", report)
-    reliability_diagram(groups, report["calibration"]["ece"], folder / f"{name}-reliability.png")
-    write_tensors(folder / f"{name}-scores.safetensors", {s: scores[s] for s in ("teacher", "Rabtriever")})
+        found = report["systems"][system.name]
+        found["milliseconds"] = system.milliseconds_per_query(split.queries)
+        found["vector_bytes"] = system.vector_bytes
+        write_run(
+            folder / f"{split.name}-{system.name.replace(' ', '-')}.trec",
+            system.name, split.query_ids, task.corpus_ids, runs[system.name], scores[system.name],
+        )  # fmt: skip
+    write_query_values(folder / f"{split.name}-queries.jsonl", split.query_ids, values)
+    recall_curves(runs, split.relevant, folder / f"{split.name}-recall.png")
+    models = {system.name: system.model for system in systems if system.model is not None}
+    if models:
+        shown = {name: scores[name] for name in models}
+        score_histograms(shown, split.relevant, folder / f"{split.name}-scores.png")
+    if "teacher" in models:
+        groups = reliability(scores["teacher"], split.relevant)
+        report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
+        reliability_diagram(groups, report["calibration"]["ece"], folder / f"{split.name}-reliability.png")
+    if {"teacher", "Rabtriever"} <= models.keys():
+        teacher, student = models["teacher"], models["Rabtriever"]
+        states = paired_states(teacher, student, split.queries, task.corpus, scores["teacher"])
+        report["faithfulness"] = {
+            "scores": score_faithfulness(scores["teacher"], scores["Rabtriever"], student.config.embedding_dim),
+            "states": state_faithfulness(*states),
+        }
+        pair = {name: scores[name] for name in ("teacher", "Rabtriever")}
+        write_tensors(folder / f"{split.name}-scores.safetensors", pair)
+    write_json(folder / f"{split.name}.json", report)
     return report
 
 

@@ -27,7 +27,7 @@ from modeling_rabtriever.files import write_text
 from training.backbone import DTYPES, SourceArguments
 from training.recipe import parse_stage
 from training.stages import StageFolder, model_digest
-from training.tasks.beir import load_beir
+from training.tasks.named import load_task
 from training.train_reranker import RunArguments
 
 SEPARATOR = "\n\n"
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         raise ValueError(
             f"model_name_or_path is {source.model_name_or_path}; accepted: Hub id or folder of a pretrained model"
         )
-    task = load_beir(run.data)
+    task = load_task(run.data)
     inputs = {"task": task.fingerprint(), "model": model_digest(source.model_name_or_path)}
     stage = StageFolder(Path(settings.output_dir) / "queries", (run, source, settings), inputs, run.overwrite)
     path, unfinished = stage.folder / "queries.jsonl", stage.folder / "batches.jsonl"

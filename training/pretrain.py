@@ -22,7 +22,8 @@ from training.backbone import BackboneArguments, PromptArguments, build_reranker
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
-from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.tasks.beir import RetrievalTask, Split
+from training.tasks.named import load_task
 from training.train_reranker import RunArguments, tokenizer_texts
 
 ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
@@ -49,7 +50,7 @@ class PretrainingTrainer(SFTTrainer):
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained backbone."""
     run, backbone, prompt, config = parse_stage("pretrain", ARGUMENTS, argv)
-    task = load_beir(run.data)
+    task = load_task(run.data)
     inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
     stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)
     if stage.done:

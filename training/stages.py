@@ -128,6 +128,11 @@ def model_digest(name_or_path: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def file_digest(path: str | Path) -> str:
+    """The identity of a file a stage reads."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
 def _settings(arguments: tuple[Any, ...]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for argument in arguments:

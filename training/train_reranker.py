@@ -27,14 +27,21 @@ from training.pairs import NegativeArguments, draw_groups, negative_count, pair_
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import RetrievalTask, load_beir
+from training.tasks.beir import RetrievalTask
+from training.tasks.named import load_task
 
 
 @dataclass
 class RunArguments:
     """What all stages share."""
 
-    data: str = field(metadata={"help": "Folder in BEIR layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."})
+    data: str = field(
+        metadata={
+            "help": "The task: a folder in BEIR layout (corpus.jsonl, queries.jsonl, qrels/<split>.tsv), "
+            "hub:<data set> in that layout, or a name of training/tasks/named.yaml.",
+            "aliases": ["--task"],
+        }
+    )
     train_split: str = field(default="train", metadata={"help": "Split the models are trained on."})
     dev_split: str = field(default="dev", metadata={"help": "Split watched while training."})
     overwrite: bool = field(
@@ -103,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if dry.dry_run:
         print(report(plan(backbone, prompt, negatives, lora, config, run)))
         return Path(config.output_dir) / "teacher" / "model"
-    task = load_beir(run.data)
+    task = load_task(run.data)
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
         (run, backbone, prompt, watch, negatives, lora, config),

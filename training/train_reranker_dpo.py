@@ -23,7 +23,7 @@ from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import load_beir
+from training.tasks.named import load_task
 from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save
 
 
@@ -76,7 +76,7 @@ ARGUMENTS = (RunArguments, PriorArguments, TeacherArguments, NegativeArguments, 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     run, prior, watch, negatives, lora, config = parse_stage("train_reranker_dpo", ARGUMENTS, argv)
-    task = load_beir(run.data)
+    task = load_task(run.data)
     path = earlier_model(
         prior.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
     )

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from benchmarks.results import FOLDER, bar
-from benchmarks.tables import README, RESULTS, TABLES, render
+from benchmarks.tables import PAGES, TABLES, render
 
 
-@pytest.mark.parametrize("page", [README, RESULTS], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_say_what_was_measured(page):
     assert render(page.read_text()) == page.read_text()
 

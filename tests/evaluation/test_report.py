@@ -6,7 +6,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from evaluation.plots import student_against_teacher, training_curves
+from evaluation.plots import recall_curves, score_histograms, student_against_teacher, training_curves
 from evaluation.report import evaluate_systems, markdown_table, retention_line
 
 RELEVANT = [{0: 1}, {1: 1}, {2: 1}, {0: 1}]
@@ -32,11 +32,12 @@ def test_no_retention_of_nothing() -> None:
 
 def test_table_has_a_row_per_system_and_marks_the_best() -> None:
     report = evaluate_systems({"BM25": STUDENT, "teacher": TEACHER}, RELEVANT) | {"split": "test"}
-    for metrics in report["systems"].values():
-        metrics["milliseconds"] = 1.5
+    for name in ("BM25", "teacher"):
+        report["systems"][name]["milliseconds"] = 1.5
     lines = markdown_table(report, 3).splitlines()
-    assert len(lines) == 4 and lines[0].startswith("| test: n = 4, 3 documents | R@1 |")
-    assert lines[2].startswith("| BM25 | 75.0 [") and lines[3].startswith("| teacher | **100.0 [")
+    assert len(lines) == 5 and lines[0].startswith("| test: n = 4, 3 documents | R@1 |")
+    assert lines[2].startswith("| random | 33.3 [") and lines[2].endswith("|  |")  # nothing is timed
+    assert lines[3].startswith("| BM25 | 75.0 [") and lines[4].startswith("| teacher | **100.0 [")
 
 
 def test_plots_are_pictures(tmp_path: Path) -> None:
@@ -45,5 +46,7 @@ def test_plots_are_pictures(tmp_path: Path) -> None:
     student_log = [*log, {"step": 2, "eval_success@1": 0.7}]
     training_curves(teacher_log, student_log, tmp_path / "curves.png")
     student_against_teacher(STUDENT + 0.1, TEACHER, RELEVANT, tmp_path / "scatter.png")
-    for name in ("curves.png", "scatter.png"):
+    recall_curves({"a": [[0, 1], [1, 0], [0, 1], [2, 1]], "b": [[0], [1], [2], [0]]}, RELEVANT, tmp_path / "recall.png")
+    score_histograms({"teacher": TEACHER, "Rabtriever": STUDENT}, RELEVANT, tmp_path / "scores.png")
+    for name in ("curves.png", "scatter.png", "recall.png", "scores.png"):
         assert matplotlib.image.imread(tmp_path / name).shape[0] > 300

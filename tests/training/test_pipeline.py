@@ -156,7 +156,7 @@ def test_stages_out_of_order_and_unknown_keys_are_refused(recipe: Path, tmp_path
 
     with pytest.raises(ValueError, match=r"run training.train_reranker first, or pass --teacher"):
         distill.main(["--config", str(recipe)])
-    with pytest.raises(ValueError, match="train it first, or pass --teacher"):
+    with pytest.raises(ValueError, match="train it first, or pass --model"):
         evaluate.main(["--config", str(recipe)])
     with pytest.raises(ValueError, match="--config is missing"):
         pipeline.main(["--data", "x"])

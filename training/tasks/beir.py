@@ -1,4 +1,4 @@
-"""Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`."""
+"""Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub."""
 
 import hashlib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, Features, Value, load_dataset
+from datasets import Features, Value, concatenate_datasets, get_dataset_config_names, load_dataset
 
 _QRELS = Features({"query-id": Value("string"), "corpus-id": Value("string"), "score": Value("int64")})
 
@@ -91,11 +91,35 @@ def load_beir(folder: str | Path) -> RetrievalTask:
     if not qrels_files:
         raise ValueError(f"{folder / 'qrels'} holds no .tsv file; accepted: one per split, such as qrels/test.tsv")
 
-    corpus = _texts(folder / "corpus.jsonl")
-    queries = _texts(folder / "queries.jsonl")
-    rows = {corpus_id: row for row, corpus_id in enumerate(corpus)}
-    splits = {path.stem: _split(path, queries, rows) for path in qrels_files}
-    return RetrievalTask(folder.name, list(corpus), list(corpus.values()), splits)
+    corpus, queries = (_texts(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
+    judgements = {path.stem: (str(path), _judgements(path)) for path in qrels_files}
+    return _task(folder.name, corpus, queries, judgements)
+
+
+def load_hub(data_set: str) -> RetrievalTask:
+    """Reads a task from the Hub in BEIR layout, as `mteb/scifact` has it.
+
+    Args:
+        data_set: id of a data set with the configurations `corpus`, `queries`, and for the judgements `default` or
+            `qrels`, whose splits are the task's.
+
+    Raises:
+        ValueError: it has other configurations, or as `load_beir`.
+    """
+    names = get_dataset_config_names(data_set)
+    qrels = next((name for name in ("qrels", "default") if name in names), None)
+    if qrels is None or not {"corpus", "queries"} <= set(names):
+        raise ValueError(
+            f"{data_set} has the configurations {', '.join(names)}; accepted: corpus, queries, and default or qrels"
+        )
+    corpus, queries = (
+        _checked_texts(f"{data_set} {name}", concatenate_datasets(list(load_dataset(data_set, name).values())))
+        for name in ("corpus", "queries")
+    )
+    judgements = {
+        name: (f"{data_set} {name}", rows.cast(_QRELS)) for name, rows in load_dataset(data_set, qrels).items()
+    }
+    return _task(data_set.rpartition("/")[2], corpus, queries, judgements)
 
 
 def with_unjudged(split: Split, path: str | Path) -> Split:
@@ -119,32 +143,47 @@ def with_unjudged(split: Split, path: str | Path) -> Split:
     )
 
 
+def _task(
+    name: str, corpus: dict[str, str], queries: dict[str, str], judgements: dict[str, tuple[str, Iterable[Any]]]
+) -> RetrievalTask:
+    rows = {corpus_id: row for row, corpus_id in enumerate(corpus)}
+    splits = {split: _split(split, source, found, queries, rows) for split, (source, found) in judgements.items()}
+    return RetrievalTask(name, list(corpus), list(corpus.values()), splits)
+
+
 def _texts(path: Path) -> dict[str, str]:
-    rows: Dataset = load_dataset("json", data_files=str(path), split="train")
+    return _checked_texts(str(path), load_dataset("json", data_files=str(path), split="train"))
+
+
+def _judgements(path: Path) -> Iterable[Any]:
+    judgements: Any = load_dataset("csv", data_files=str(path), sep="\t", split="train", features=_QRELS)
+    return judgements
+
+
+def _checked_texts(source: str, rows: Iterable[Any]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         if row.get("_id") is None or row.get("text") is None:
-            raise ValueError(f'{path} line {number} is {row!r}; accepted: an object with "_id" and "text"')
+            raise ValueError(f'{source} line {number} is {row!r}; accepted: an object with "_id" and "text"')
         text = f"{row.get('title') or ''} {row['text']}".strip()
         if not text:
-            raise ValueError(f"{path} line {number} ({row['_id']}) has no text; accepted: a title or a text")
+            raise ValueError(f"{source} line {number} ({row['_id']}) has no text; accepted: a title or a text")
         if str(row["_id"]) in texts:
-            raise ValueError(f"{path} line {number}: the id {row['_id']} occurs twice; accepted: unique ids")
+            raise ValueError(f"{source} line {number}: the id {row['_id']} occurs twice; accepted: unique ids")
         texts[str(row["_id"])] = text
     return texts
 
 
-def _split(path: Path, queries: dict[str, str], rows: dict[str, int]) -> Split:
+def _split(name: str, source: str, judgements: Iterable[Any], queries: dict[str, str], rows: dict[str, int]) -> Split:
     judged: dict[str, dict[int, int]] = {}
-    judgements: Any = load_dataset("csv", data_files=str(path), sep="\t", split="train", features=_QRELS)
-    for number, judgement in enumerate(judgements, start=2):
+    for number, judgement in enumerate(judgements, start=2):  # line 1 is the header
         query_id, corpus_id, grade = judgement["query-id"], judgement["corpus-id"], judgement["score"]
         if query_id not in queries:
-            raise ValueError(f"{path} line {number} names query {query_id!r}, which queries.jsonl lacks")
+            raise ValueError(f"{source} line {number} names query {query_id!r}, which queries.jsonl lacks")
         if corpus_id not in rows:
-            raise ValueError(f"{path} line {number} names document {corpus_id!r}, which corpus.jsonl lacks")
+            raise ValueError(f"{source} line {number} names document {corpus_id!r}, which corpus.jsonl lacks")
         if grade > 0:
             judged.setdefault(query_id, {})[rows[corpus_id]] = grade
     if not judged:
-        raise ValueError(f"{path} judges no document relevant; accepted: at least one score above 0")
-    return Split(path.stem, list(judged), [queries[query_id] for query_id in judged], list(judged.values()))
+        raise ValueError(f"{source} judges no document relevant; accepted: at least one score above 0")
+    return Split(name, list(judged), [queries[query_id] for query_id in judged], list(judged.values()))

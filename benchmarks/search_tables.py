@@ -1,0 +1,128 @@
+"""Tables of what search was measured at; `tables` puts them into the pages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = Mapping[str, Any]
+
+
+def search_stores(result: Row) -> str:
+    """One table per corpus size: engines by time per query."""
+    parts = []
+    for size in sorted({row["documents"] for row in result["rows"]}):
+        rows = [row for row in result["rows"] if row["documents"] == size]
+        head = f"{size:,} x {rows[0]['k']}, {rows[0]['threads']} thread(s)"
+        lines = [f"| {head} | recall@10 | ms, one query | ms, 64 queries | GB/s read | GB | build, s |"]
+        lines.append("|---|" + "---:|" * 6)
+        for row in sorted(rows, key=lambda row: row["one_query_ms"]):
+            speed = f"{row['gb_per_second']:.1f}" if row["gb_per_second"] else ""
+            times = f"{row['one_query_ms']:.2f} | {row['batch_ms']:.0f}"
+            cells = f"{row['recall']:.3f} | {times} | {speed} | {row['bytes'] / 1e9:.2f} | {row['build_seconds']:.0f}"
+            lines.append(f"| {row['engine']} | {cells} |")
+        copied = float(np.median([row["copy_gb_per_second"] for row in rows]))
+        lines += ["", f"The machine copies memory at {copied:.1f} GB/s (read and written) in the same run."]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def search_queries(result: Row) -> str:
+    """Milliseconds per query, one line per corpus; extrapolated ones in brackets."""
+    names = ("teacher", "cached teacher", "Rabtriever", "bi-encoder", "bi-encoder, bare query")
+    heads = (
+        "teacher",
+        "teacher, cached prefixes",
+        "Rabtriever",
+        "bi-encoder, as many tokens",
+        "bi-encoder, bare query",
+    )
+    lines = [f"| ms per query | {' | '.join(heads)} | teacher / Rabtriever | Rabtriever / bi-encoder |"]
+    lines.append("|---|" + "---:|" * (len(names) + 2))
+    for row in result["rows"]:
+        cells = []
+        for name in names:
+            timed = row["milliseconds"].get(name)
+            cells.append(f"{timed:,.1f}" if timed is not None else f"({row['estimated'][name]:,.0f})")
+        against = row["against_rabtriever"]
+        cells += [
+            f"{against['teacher'][0]:,.1f}" if "teacher" in against else "",
+            f"{1 / against['bi-encoder'][0]:.2f}",
+        ]
+        lines.append(f"| {row['documents']:,} documents of {row['document_tokens']} tokens | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def search_encoding(result: Row) -> str:
+    """Tokens per second, medians over rounds."""
+    labels = {
+        "Rabtriever": "`RabtrieverModel.encode_document`, text to vectors",
+        "sentence-transformers": "sentence-transformers `encode`, text to vectors",
+        "bare": "the backbone alone, token ids without padding",
+    }
+    lines = ["| encoding, 10.6M parameters | tokens/s | Rabtriever against it |", "|---|---:|---:|"]
+    speeds = {name: [row["tokens_per_second"][name] for row in result["rows"]] for name in labels}
+    for name, label in labels.items():
+        ratio = float(np.median([a / b for a, b in zip(speeds["Rabtriever"], speeds[name], strict=True)]))
+        lines.append(f"| {label} | {np.median(speeds[name]):,.0f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def search_length(result: Row) -> str:
+    """Milliseconds by length of the documents."""
+    rows: Sequence[Row] = result["rows"]
+    labels = {
+        "offline": "encoding a document, once",
+        "Rabtriever": "a query over 64 documents: Rabtriever",
+        "cached teacher": "the same, teacher with cached prefixes",
+        "teacher": "the same, teacher",
+    }
+    lines = [f"| ms, documents of so many tokens | {' | '.join(str(row['tokens']) for row in rows)} |"]
+    lines.append("|---|" + "---:|" * len(rows))
+    for name, label in labels.items():
+        cells = [f"{row['milliseconds'][name]:,.1f}" for row in rows]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def search_memory(result: Row) -> str:
+    """One line."""
+    (row,) = result["rows"]
+    source, written = (row[name] / 1e9 for name in ("source_bytes", "vector_bytes"))
+    return (
+        f"{row['documents']:,} documents of {row['tokens_per_document']:.0f} tokens, {source:.2f} GB of JSON lines -> "
+        f"{written:.2f} GB of {row['vectors']} vectors (k = {row['embedding_dim']}): {row['seconds']:,.0f} s, "
+        f"peak memory {row['peak_gb_over_model']:.2f} GB over the loaded model."
+    )
+
+
+def search_cost(result: Row) -> str:
+    """The plan for 10^8 documents, and the checks of the model behind it."""
+    settings = result["settings"]
+    lines = [
+        f"| {settings['documents']:,} documents of {settings['tokens']} tokens | k | GPU hours | hours on "
+        f"{settings['gpus']} GPUs | GB fp32 | fp16 | int8 | GPUs that hold fp16 | ms per exact query on them |",
+        "|---|" + "---:|" * 8,
+    ]
+    for row in result["rows"]:
+        if row["what"] == "plan":
+            sizes = " | ".join(f"{row['vector_gigabytes'][kind]:,.0f}" for kind in ("float32", "float16", "int8"))
+            times = f"{row['gpu_hours']:,.1f} | {row['hours_on_all_gpus']:.2f}"
+            held = f"{row['gpus_that_hold_float16']} | {row['milliseconds_per_query']:.0f}"
+            lines.append(f"| {row['backbone']} | {row['k']} | {times} | {sizes} | {held} |")
+    lines += ["", "| the model against this machine | predicted | measured | ratio |", "|---|---:|---:|---:|"]
+    for row in result["rows"]:
+        if row["what"] != "plan":
+            values = " | ".join(f"{row[name]:,.1f} {row['unit']}" for name in ("predicted", "measured"))
+            lines.append(f"| {row['what']} | {values} | {row['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[Row], str]] = {
+    "search_stores": search_stores,
+    "search_queries": search_queries,
+    "search_encoding": search_encoding,
+    "search_length": search_length,
+    "search_memory": search_memory,
+    "search_cost": search_cost,
+}

@@ -1,0 +1,102 @@
+"""Tasks by name, folder or Hub id; what is done to their queries; leakage."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from training.tasks.beir import load_beir, load_hub
+from training.tasks.named import NamedTask, check_leakage, load_task, named_tasks
+
+
+def rename(folder: Path, name: str) -> Path:
+    return Path(shutil.copytree(folder, folder.parent / "data" / name))
+
+
+def test_a_folder_and_a_name_below_the_data_folder(beir_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_task(beir_folder).name == "animals"
+    rename(beir_folder, "saycan")
+    monkeypatch.setenv("RABTRIEVER_DATA", str(beir_folder.parent / "data"))
+    assert load_task("saycan").corpus == load_beir(beir_folder).corpus
+
+
+def test_unknown_and_missing_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"nothing is no task; accepted: a folder in BEIR layout, hub:.*esconv"):
+        load_task("nothing")
+    monkeypatch.setenv("RABTRIEVER_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=r"ESConv is not on the Hub in BEIR layout, and .* is no folder"):
+        load_task("esconv")
+
+
+def test_history_is_cut_and_labels_are_taken_out(beir_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = named_tasks()["esconv"]
+    chat = "Seeker: a\nSupporter: [Question] b?\nSeeker: c\nSupporter: d\nSeeker: e\nSupporter: f [Others]"
+    assert about.prepare(chat) == "Supporter: b?\nSeeker: c\nSupporter: d\nSeeker: e\nSupporter: f"
+    assert named_tasks()["saycan"].prepare(chat) == chat
+
+    folder = rename(beir_folder, "esconv")
+    lines = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    rows = [{**row, "text": f"Supporter: [Question] {row['text']}"} for row in lines]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("RABTRIEVER_DATA", str(folder.parent))
+    assert load_task("esconv").split("dev").queries[3] == "Supporter: give me the dog"
+
+
+@pytest.mark.parametrize("name", named_tasks())
+def test_every_named_task_has_a_prompt(name: str) -> None:
+    about: NamedTask = named_tasks()[name]
+    assert about.instruction.strip() and about.title
+
+
+def test_queries_of_another_split_are_refused_or_reported(beir_folder: Path) -> None:
+    queries = beir_folder / "queries.jsonl"
+    assert check_leakage(load_beir(beir_folder)) == {}
+    queries.write_text(queries.read_text().replace("want me the ant", "find me the ant"))
+    with pytest.raises(ValueError, match=r"animals: 1 of 24 queries of test stand in train too, 'find me the ant'"):
+        load_task(beir_folder)
+
+
+def test_a_few_repeated_queries_are_let_pass_and_reported(beir_folder: Path) -> None:
+    queries, qrels = (beir_folder / name for name in ("queries.jsonl", "qrels/test.tsv"))
+    with queries.open("a") as file, qrels.open("a") as judgements:
+        for number in range(80):
+            file.write(json.dumps({"_id": f"more-{number}", "text": f"more {number}"}) + "\n")
+            judgements.write(f"more-{number}\td0\t1\n")
+        file.write(json.dumps({"_id": "again", "text": "give me the dog"}) + "\n")
+        judgements.write("again\td3\t1\n")
+    task = load_beir(beir_folder)
+    with pytest.raises(ValueError, match="1 of 12 queries of dev stand in test too"):  # the other way it is too much
+        check_leakage(task)
+    del task.splits["dev"], task.splits["train"]
+    assert check_leakage(task) == {}
+
+
+def data_set(folder: Path, beir_folder: Path, qrels: str) -> Path:
+    """A data set as the Hub has it: Parquet, with its configurations named in the README."""
+    configs = {name: {name: beir_folder / f"{name}.jsonl"} for name in ("corpus", "queries")}
+    configs[qrels] = {split: beir_folder / "qrels" / f"{split}.tsv" for split in ("train", "test")}
+    readme = ["---", "configs:"]
+    for config, files in configs.items():
+        readme += [f"- config_name: {config}", "  data_files:"]
+        for split, path in files.items():
+            rows = Dataset.from_json(str(path)) if path.suffix == ".jsonl" else Dataset.from_csv(str(path), sep="\t")
+            rows.to_parquet(folder / config / f"{split}.parquet")
+            readme += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
+    (folder / "README.md").write_text("\n".join([*readme, "---", ""]))
+    return folder
+
+
+@pytest.mark.parametrize("qrels", ["default", "qrels"])
+def test_a_data_set_of_the_hub(beir_folder: Path, tmp_path: Path, qrels: str) -> None:
+    task = load_task(f"hub:{data_set(tmp_path / 'hub' / 'animals', beir_folder, qrels)}")
+    local = load_beir(beir_folder)
+    assert task.name == "animals" and task.corpus == local.corpus and task.splits.keys() == {"train", "test"}
+    assert task.split("test") == local.split("test")
+
+
+def test_other_layouts_are_refused(beir_folder: Path, tmp_path: Path) -> None:
+    folder = data_set(tmp_path / "other", beir_folder, "judgements")
+    with pytest.raises(ValueError, match=r"has the configurations .*accepted: corpus, queries, and default or qrels"):
+        load_hub(str(folder))

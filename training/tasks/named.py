@@ -1,0 +1,110 @@
+"""Tasks by name, folder or Hub id, with the checks that a score on them means something."""
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from training.tasks.beir import RetrievalTask, Split, load_beir, load_hub
+
+NAMED = Path(__file__).with_suffix(".yaml")
+DATA_FOLDER = "RABTRIEVER_DATA"
+REPEATED_SHARE = 0.02  # of a split's queries that may stand in another one
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """What `named.yaml` says of a task."""
+
+    title: str
+    hub: str | None
+    instruction: str
+    document_template: str
+    query_template: str
+    max_lines: int | None
+    labels: str | None
+
+    def prepare(self, query: str) -> str:
+        """The query as a model reads it: without label tags, its last `max_lines` lines."""
+        if self.labels is not None:
+            query = re.sub(rf" *{self.labels} *", " ", query)
+        lines = [line.strip() for line in query.strip().split("\n")]
+        return "\n".join(lines if self.max_lines is None else lines[-self.max_lines :])
+
+
+def named_tasks() -> dict[str, NamedTask]:
+    """All tasks known by name."""
+    return {name: NamedTask(**about) for name, about in yaml.safe_load(NAMED.read_text()).items()}
+
+
+def load_task(source: str | Path) -> RetrievalTask:
+    """A task, checked for leakage.
+
+    Args:
+        source: a folder in BEIR layout, `hub:<data set>` in BEIR layout on the Hub, or a name of `named.yaml`.
+
+    Raises:
+        ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`).
+    """
+    known = named_tasks()
+    if Path(source).is_dir():
+        task = load_beir(source)
+    elif str(source).startswith("hub:"):
+        task = load_hub(str(source).removeprefix("hub:"))
+    elif str(source) in known:
+        task = _prepared(_named_source(str(source), known[str(source)]), known[str(source)])
+    else:
+        raise ValueError(
+            f"{source} is no task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
+        )
+    check_leakage(task)
+    return task
+
+
+def check_leakage(task: RetrievalTask) -> dict[str, float]:
+    """Looks for queries whose text stands in two splits.
+
+    Short texts do recur in honest data ("Seeker: Hello"), so a fiftieth of a split is let pass, and reported.
+
+    Returns:
+        "<split> in <other split>" -> share of the first's queries, where there are any.
+
+    Raises:
+        ValueError: more than `REPEATED_SHARE` of a split's queries stand in another split.
+    """
+    texts = {name: set(split.queries) for name, split in task.splits.items()}
+    shares = {}
+    for name, split in task.splits.items():
+        for other, seen in texts.items():
+            repeated = [query for query in split.queries if query in seen] if other != name else []
+            if repeated:
+                shares[f"{name} in {other}"] = share = len(repeated) / len(split)
+                if share > REPEATED_SHARE:
+                    raise ValueError(
+                        f"{task.name}: {len(repeated)} of {len(split)} queries of {name} stand in {other} too, "
+                        f"{repeated[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
+                        "memory"
+                    )
+    return shares
+
+
+def _named_source(name: str, about: NamedTask) -> RetrievalTask:
+    folder = Path(os.environ.get(DATA_FOLDER, "data")) / name
+    if folder.is_dir():
+        return load_beir(folder)
+    if about.hub is not None:
+        return replace(load_hub(about.hub), name=name)
+    raise ValueError(
+        f"{about.title} is not on the Hub in BEIR layout, and {folder} is no folder; accepted: put it there in BEIR "
+        f"layout, or name the folder above it in {DATA_FOLDER}"
+    )
+
+
+def _prepared(task: RetrievalTask, about: NamedTask) -> RetrievalTask:
+    return replace(task, splits={name: _prepared_split(split, about) for name, split in task.splits.items()})
+
+
+def _prepared_split(split: Split, about: NamedTask) -> Split:
+    return replace(split, queries=[about.prepare(query) for query in split.queries])
