@@ -1,0 +1,67 @@
+"""Any model as a ranking system, found by what its folder holds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from evaluation.systems import baselines, load_system, public_encoder
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.export.cross_encoder import plain_tokenizer
+from training.tasks.beir import RetrievalTask, load_beir
+
+CORPUS = ["bring the sponge", "bring a lamp to the attic", "call a doctor"]
+QUERIES = ["I spilled my drink", "it is dark up here"]
+
+
+@pytest.fixture
+def bi_encoder(reranker: GenerativeRerankerModel, tmp_path: Path) -> Path:
+    reranker.backbone.base_model.save_pretrained(tmp_path / "backbone")
+    plain_tokenizer(reranker.processor).save_pretrained(tmp_path / "backbone")
+    transformer = Transformer(str(tmp_path / "backbone"))
+    model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="lasttoken")], device="cpu")
+    model.save(str(tmp_path / "bi-encoder"))
+    return tmp_path / "bi-encoder"
+
+
+def test_rerankers_students_and_bi_encoders(
+    reranker: GenerativeRerankerModel, student: RabtrieverModel, bi_encoder: Path, tmp_path: Path
+) -> None:
+    reranker.save_pretrained(tmp_path / "teacher")
+    student.save_pretrained(tmp_path / "student")
+    found = [load_system(str(path), CORPUS) for path in (tmp_path / "teacher", tmp_path / "student", bi_encoder)]
+    assert [system.name for system in found] == ["teacher", "Rabtriever", "bi-encoder"]
+    teacher, rabtriever, encoder = (system.score(QUERIES) for system in found)
+    torch.testing.assert_close(teacher, reranker.score(QUERIES, CORPUS), atol=1e-5, rtol=0)
+    expected = student.similarity(student.encode_query(QUERIES), student.encode_document(CORPUS))
+    torch.testing.assert_close(rabtriever, expected, atol=1e-5, rtol=0)
+    model = SentenceTransformer(str(bi_encoder), device="cpu")
+    torch.testing.assert_close(encoder, model.similarity(model.encode(QUERIES), model.encode(CORPUS)))
+    assert [system.vector_bytes for system in found] == [None, 3 * 24 * 4, 3 * 32 * 4]
+
+
+def test_other_models_are_refused(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    reranker.backbone.base_model.save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match=r"plain is a Qwen2Model; accepted: RabtrieverModel"):
+        load_system(str(tmp_path / "plain"), CORPUS)
+
+
+def test_a_public_encoder_that_is_not_here_is_left_out(capsys: pytest.CaptureFixture[str], bi_encoder: Path) -> None:
+    assert public_encoder("nobody/nothing", CORPUS) is None
+    assert "nobody/nothing left out: not on this machine" in capsys.readouterr().out
+    system = public_encoder(str(bi_encoder), CORPUS)
+    assert system is not None and system.score(QUERIES).shape == (2, 3)
+
+
+def test_baselines_are_those_the_task_has_data_for(beir_folder: Path) -> None:
+    task = load_beir(beir_folder)
+    assert [system.name for system in baselines(task, "train")] == [
+        "label prior", "BM25", "TF-IDF + logistic regression"
+    ]  # fmt: skip
+    without = RetrievalTask(task.name, task.corpus_ids, task.corpus, {"test": task.split("test")})
+    assert [system.name for system in baselines(without, "train")] == ["BM25"]
+    once = RetrievalTask(task.name, task.corpus_ids, task.corpus, {"train": task.split("train").take(range(12))})
+    assert [system.name for system in baselines(once, "train")] == ["label prior", "BM25"]

@@ -1,0 +1,92 @@
+"""Evaluation of any model, or of rankings somebody else made."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation.metrics import query_metrics
+from evaluation.runs import read_run
+from evaluation.systems import System
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from training import evaluate
+from training.tasks.beir import load_beir
+
+
+def call(beir_folder: Path, output: Path, *flags: str) -> Path:
+    common = ["--task", str(beir_folder), "--output_dir", str(output), "--sentence_encoder", "nobody/nothing"]
+    return evaluate.main([*common, *flags])
+
+
+def test_a_student_alone(beir_folder: Path, student: RabtrieverModel, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path / "student")
+    folder = call(beir_folder, tmp_path / "out", "--model", str(tmp_path / "student"))
+    report = json.loads((folder / "test.json").read_text())
+    names = ["random", "label prior", "BM25", "TF-IDF + logistic regression", "Rabtriever"]
+    assert list(report["systems"]) == names and "retention" not in report
+    assert report["systems"]["random"]["success@1"]["mean"] == pytest.approx(1 / 12)
+    assert report["systems"]["BM25"]["success@1"]["mean"] == 1.0
+    assert report["systems"]["Rabtriever"]["vector_bytes"] == 12 * 24 * 4
+    assert report["documents"] == 12 and report["first_stage"] is None
+
+    task = load_beir(beir_folder)
+    split = task.split("test")
+    run = read_run(folder / "test-Rabtriever.trec", split.query_ids, task.corpus_ids)
+    values = query_metrics(run, split.relevant)["mrr@10"]
+    assert values.mean() == pytest.approx(report["systems"]["Rabtriever"]["mrr@10"]["mean"])
+    lines = [json.loads(line) for line in (folder / "test-queries.jsonl").read_text().splitlines()]
+    assert [line["Rabtriever"]["mrr@10"] for line in lines] == values.tolist()
+    assert {line["_id"] for line in lines} == set(split.query_ids)
+    for name in ("test-recall.png", "test-scores.png", "report.md"):
+        assert (folder / name).stat().st_size > 0
+    assert not (tmp_path / "student" / "README.md").exists()  # a card is for the run's own models
+
+
+def test_the_same_again_is_the_same(beir_folder: Path, student: RabtrieverModel, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path / "student")
+    reports = []
+    for name in "ab":
+        report = json.loads(
+            (call(beir_folder, tmp_path / name, "--model", str(tmp_path / "student")) / "test.json").read_text()
+        )
+        for system in report["systems"].values():
+            system.pop("milliseconds", None)
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
+def test_somebody_elses_rankings(beir_folder: Path, tmp_path: Path) -> None:
+    task = load_beir(beir_folder)
+    lines = []
+    for query_id, relevant in zip(task.split("dev").query_ids, task.split("dev").relevant, strict=True):
+        ranked = [*relevant, *(row for row in range(12) if row not in relevant)]
+        lines += [f"{query_id} Q0 d{row} {rank} {-rank} x\n" for rank, row in enumerate(ranked, start=1)]
+    path = tmp_path / "oracle.trec"
+    path.write_text("".join(lines))
+    folder = call(beir_folder, tmp_path / "out", "--run_files", str(path), "--splits", "dev")
+    report = json.loads((folder / "dev.json").read_text())
+    assert report["systems"]["oracle"]["success@1"]["mean"] == 1.0
+    assert "| oracle | **100.0" in (folder / "report.md").read_text()
+
+    path.write_text("".join(lines[:-12]))  # without the last query
+    with pytest.raises(ValueError, match=r"lacks 1 of 12 queries"):
+        call(beir_folder, tmp_path / "broken", "--run_files", str(path), "--splits", "dev")
+    with pytest.raises(ValueError, match=r"accepted: one split"):
+        call(beir_folder, tmp_path / "two", "--run_files", str(path), "--splits", "dev", "test")
+
+
+def test_broken_systems_are_not_averaged_over(
+    beir_folder: Path, reranker: GenerativeRerankerModel, tmp_path: Path
+) -> None:
+    task = load_beir(beir_folder)
+    split = task.split("dev")
+    nan = torch.zeros(12, 12)
+    nan[3, 3] = torch.nan
+    for scores, message in ((nan, "scores hold NaN"), (torch.zeros(11, 12), r"gave scores \(11, 12\)")):
+        systems = [System("broken", lambda _, found=scores: found)]
+        with pytest.raises(ValueError, match=message):
+            evaluate.evaluate_split(task, split, systems, 0, tmp_path)
+    with pytest.raises(ValueError, match="names that differ"):
+        evaluate.evaluate_split(task, split, [System("a", lambda _: torch.zeros(12, 12))] * 2, 0, tmp_path)
+    assert not list(tmp_path.glob("*.json"))
