@@ -46,6 +46,23 @@ def test_agreement_with_trec_eval(runs: tuple[list[list[str]], list[dict[str, in
         np.testing.assert_allclose(found[ours], [expected[str(i)][theirs] for i in range(len(run))], atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore")  # numba's
+def test_agreement_with_ranx(runs: tuple[list[list[str]], list[dict[str, int]]]) -> None:
+    ranx = pytest.importorskip("ranx", reason="pip install ranx: its compiler, numba, is too heavy for every test run")
+    run, relevant = runs
+    names = ["recall@5", "ndcg@10", "map@10", "mrr@10"]
+    scored = {
+        f"q{i}": {d: float(len(ranking) - place) for place, d in enumerate(ranking)} for i, ranking in enumerate(run)
+    }
+    judged = {f"q{i}": own for i, own in enumerate(relevant)}
+    ranx_run = ranx.Run(scored)
+    ranx.evaluate(ranx.Qrels(judged), ranx_run, names)
+    found = query_metrics(run, relevant, names)
+    for name in names:
+        expected = [ranx_run.scores[name][f"q{i}"] for i in range(len(run))]
+        np.testing.assert_allclose(found[name], expected, atol=1e-9)
+
+
 def test_as_a_module_of_evaluate(runs: tuple[list[list[str]], list[dict[str, int]]], tmp_path: Path) -> None:
     run, relevant = runs
     metric = evaluate.load(str(ROOT / "evaluation" / "retrieval"), cache_dir=str(tmp_path))
