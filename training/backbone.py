@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, Qwen2Tokenizer, set_seed
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
+from training.tasks.named import named_tasks
 
 DTYPES = ["float32", "bfloat16", "float16"]
 SAVED_DTYPES = ["auto", *DTYPES]  # of a model that was saved: auto takes the type it has
@@ -47,11 +48,14 @@ class BackboneArguments(SourceArguments):
 
 @dataclass
 class PromptArguments:
-    """What the model reads: the settings of `RabtrieverProcessor`."""
+    """What the model reads: the settings of `RabtrieverProcessor`. A named task has wordings of its own."""
 
     true_answer: str = field(default="<T>", metadata={"help": "Answer 'relevant': one token of the vocabulary."})
     false_answer: str = field(default="<F>", metadata={"help": "Answer 'not relevant': one token of the vocabulary."})
-    instruction: str = field(default=PAPER_INSTRUCTION, metadata={"help": "The question put to the model."})
+    instruction: str = field(
+        default=PAPER_INSTRUCTION,
+        metadata={"help": "The question put to the model; default: the named task's, or else the paper's."},
+    )
     document_template: str = field(
         default="Document: {document}\n", metadata={"help": "Prompt prefix; holds {document} once."}
     )
@@ -63,6 +67,15 @@ class PromptArguments:
     query_truncation_side: str = field(
         default="right", metadata={"help": "End of an over-long query that is dropped.", "choices": ["left", "right"]}
     )
+
+    def for_task(self, source: str) -> "PromptArguments":
+        """With the wordings of a task of `named.yaml`, where none were given."""
+        about, default = named_tasks().get(source), PromptArguments()
+        if about is None:
+            return self
+        wordings = ("instruction", "document_template", "query_template")
+        left = {name: getattr(about, name) for name in wordings if getattr(self, name) == getattr(default, name)}
+        return replace(self, **left)
 
 
 def build_reranker(

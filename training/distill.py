@@ -135,6 +135,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     else:
         backbone = BackboneArguments(**vars(source), dtype="float32" if student.dtype == "auto" else student.dtype)
         texts = [*task.corpus, *train.queries]
+        prompt = prompt.for_task(run.data)
         reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
     model = RabtrieverModel.from_teacher(reranker.eval(), **student.predictor())

@@ -50,6 +50,7 @@ class PretrainingTrainer(SFTTrainer):
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained backbone."""
     run, backbone, prompt, config = parse_stage("pretrain", ARGUMENTS, argv)
+    prompt = prompt.for_task(run.data)
     task = load_task(run.data)
     inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
     stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)

@@ -101,6 +101,7 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher (with `dry_run`, where it would go)."""
     run, backbone, prompt, watch, negatives, lora, dry, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    prompt = prompt.for_task(run.data)
     backbone.model_name_or_path = earlier_model(
         backbone.model_name_or_path,
         config.output_dir,

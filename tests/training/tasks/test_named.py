@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from training.backbone import PromptArguments
 from training.tasks.beir import load_beir, load_hub
 from training.tasks.named import NamedTask, check_leakage, load_task, named_tasks
 
@@ -45,9 +46,13 @@ def test_history_is_cut_and_labels_are_taken_out(beir_folder: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", named_tasks())
-def test_every_named_task_has_a_prompt(name: str) -> None:
+def test_a_named_tasks_wording_is_the_default(name: str) -> None:
     about: NamedTask = named_tasks()[name]
-    assert about.instruction.strip() and about.title
+    assert PromptArguments().for_task(name).instruction == about.instruction != PromptArguments().instruction
+    own = PromptArguments(instruction="Is it?", document_template="D: {document} ").for_task(name)
+    assert (own.instruction, own.document_template) == ("Is it?", "D: {document} ")
+    assert own.query_template == about.query_template
+    assert PromptArguments().for_task("some/folder") == PromptArguments()
 
 
 def test_queries_of_another_split_are_refused_or_reported(beir_folder: Path) -> None:
