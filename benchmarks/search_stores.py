@@ -24,7 +24,7 @@ import matplotlib
 import numpy as np
 import pyarrow as pa
 import torch
-from lancedb.index import HnswSq, IvfPq
+from lancedb.index import HnswSq, IvfPq, IvfSq
 from numpy.typing import NDArray
 from transformers import AutoModel
 from usearch.index import Index
@@ -42,18 +42,22 @@ PATIENCE, FEWEST = 20.0, 3  # seconds of timing per engine and batch size, after
 Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 EXACT = (
     "ours fp32", "ours fp16", "ours bf16", "torch fp32", "torch fp16", "torch bf16", "numpy fp32", "FAISS flat",
-    "FAISS fp16", "LanceDB flat",
+    "FAISS fp16",
 )  # fmt: skip
-QUANTISED = ("FAISS int8",)
+OTHERS = ("FAISS int8", "LanceDB flat")
 # Who searches exactly at a precision.
 RIVALS = {
     "fp32": ("torch fp32", "numpy fp32", "FAISS flat"),
     "fp16": ("torch fp16", "FAISS fp16"),
     "bf16": ("torch bf16",),
 }
-APPROXIMATE = ("FAISS IVF-PQ", "FAISS HNSW", "USearch bf16", "LanceDB IVF_PQ", "LanceDB IVF_HNSW_SQ")
-EFFORTS = (16, 32, 64, 128, 256, 512)  # nprobe, ef: raised until the recall is there
+APPROXIMATE = (
+    "FAISS IVF-SQ8", "FAISS IVF-PQ", "FAISS HNSW", "USearch bf16", "LanceDB IVF_SQ", "LanceDB IVF_PQ",
+    "LanceDB IVF_HNSW_SQ",
+)  # fmt: skip
+EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512)  # nprobe, ef: raised until the recall is there
 RECALL = 0.95
+REFINED = 100  # candidates per document wanted that are scored exactly after a quantised search
 
 
 def augmented(model_folder: str, data: str, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -93,11 +97,15 @@ def engines(vectors: NDArray[np.float32], names: list[str], folder: Path) -> dic
             faiss.IndexScalarQuantizer(k, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT), vectors, ""
         ),
         "FAISS IVF-PQ": lambda: _faiss(
-            faiss.index_factory(k, f"IVF{4 * int(m**0.5)},PQ64x8,RFlat", faiss.METRIC_INNER_PRODUCT), vectors, "nprobe"
+            faiss.index_factory(k, f"IVF{int(m**0.5)},PQ64x8,RFlat", faiss.METRIC_INNER_PRODUCT), vectors, "nprobe"
+        ),
+        "FAISS IVF-SQ8": lambda: _faiss(
+            faiss.index_factory(k, f"IVF{int(m**0.5)},SQ8,RFlat", faiss.METRIC_INNER_PRODUCT), vectors, "nprobe"
         ),
         "FAISS HNSW": lambda: _faiss(faiss.IndexHNSWFlat(k, 32, faiss.METRIC_INNER_PRODUCT), vectors, "efSearch"),
         "USearch bf16": lambda: _usearch(vectors),
         "LanceDB flat": lambda: _lance(vectors, folder / "flat", None),
+        "LanceDB IVF_SQ": lambda: _lance(vectors, folder / "sq", IvfSq(distance_type="dot")),
         "LanceDB IVF_PQ": lambda: _lance(vectors, folder / "pq", IvfPq(distance_type="dot", num_sub_vectors=64)),
         "LanceDB IVF_HNSW_SQ": lambda: _lance(vectors, folder / "hnsw", HnswSq(distance_type="dot")),
     }
@@ -134,7 +142,7 @@ def _faiss(index: Any, vectors: NDArray[np.float32], effort_name: str) -> tuple[
 
     def at(effort: int) -> Search:
         if effort_name == "nprobe":
-            index.k_factor = 10
+            index.k_factor = REFINED
             faiss.extract_index_ivf(index).nprobe = effort
         elif effort_name:
             index.hnsw.efSearch = effort
@@ -171,7 +179,7 @@ def _lance(vectors: NDArray[np.float32], folder: Path, config: Any) -> tuple[Any
             if config is None:
                 search = search.bypass_vector_index()
             else:
-                search = search.nprobes(effort).refine_factor(10)
+                search = search.nprobes(effort).refine_factor(REFINED)
                 search = search.ef(max(effort, 10 * TOP)) if isinstance(config, HnswSq) else search
             return search.select(["id"]).to_arrow()["id"].to_pylist()
 
@@ -238,7 +246,9 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
             "effort": chosen[name][1],
             "build_seconds": built[name][1],
             "bytes": built[name][2],
-            "gb_per_second": built[name][2] / statistics.median(seconds[name][1]) / 1e9 if name in EXACT else None,
+            "gb_per_second": built[name][2] / statistics.median(seconds[name][1]) / 1e9
+            if name not in APPROXIMATE
+            else None,
             "copy_gb_per_second": bandwidth,
             "rounds": len(seconds[name][1]),
             "batch_rounds": len(seconds[name][BATCH]),
@@ -292,8 +302,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="folder of a student")
     parser.add_argument("--data", required=True, help="folder in BEIR layout it was distilled on")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 1_000_000])
-    every = [*EXACT, *QUANTISED, *APPROXIMATE]
-    parser.add_argument("--engines", nargs="+", default=every, choices=every, help="those of fp32 and bf16 always run")
+    every = [*EXACT, *OTHERS, *APPROXIMATE]
+    parser.add_argument(
+        "--engines", nargs="+", default=every, choices=every, help="exact ones, but LanceDB's, always run"
+    )
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()

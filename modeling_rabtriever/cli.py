@@ -16,7 +16,7 @@ from .retrieval.corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerpri
 from .retrieval.documents import DocumentReader
 from .retrieval.encoding import chunks, encode_corpus
 from .retrieval.search import Searcher
-from .retrieval.store import INDEX_KINDS, VectorStore
+from .retrieval.store import VectorStore
 from .retrieval.vector_types import VECTOR_TYPES
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -74,8 +74,8 @@ def encode(arguments: argparse.Namespace) -> None:
 
 def index(arguments: argparse.Namespace) -> None:
     """Puts encoded documents into a store, or takes some out."""
-    if arguments.vectors is None and arguments.delete is None and arguments.approximate is None:
-        raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate KIND")
+    if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
+        raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
     if arguments.vectors is not None:
         corpus = CorpusVectors(arguments.vectors)
         store = (
@@ -90,8 +90,8 @@ def index(arguments: argparse.Namespace) -> None:
         text = sys.stdin.read() if arguments.delete == "-" else Path(arguments.delete).read_text()
         _say(f"{store.delete(line.strip() for line in text.splitlines() if line.strip())} documents deleted")
     store.compact()
-    if arguments.approximate is not None:
-        store.build_index(arguments.approximate)
+    if arguments.approximate or store.has_index:
+        store.build_index()
     _say(f"{len(store)} documents in {arguments.store}")
 
 
@@ -185,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--store", required=True, help="folder of the store; made if missing")
     added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
     added.add_argument("--delete", help="file with ids to delete, one per line; - for standard input")
-    added.add_argument("--approximate", choices=list(INDEX_KINDS), help="build an approximate index")
+    added.add_argument(
+        "--approximate", action="store_true", help="build an approximate index; one that is there is kept up to date"
+    )
 
     added = command(search)
     _model_flags(added, "the student: folder or Hub id")

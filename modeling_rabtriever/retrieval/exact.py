@@ -5,7 +5,7 @@ from torch import Tensor
 
 # Scores of a block, 4 MB, stay in the cache between the product and the look for new best ones.
 BLOCK_SCORES = 1 << 20
-SMALLEST_BLOCK = 4096
+SMALLEST_BLOCK, LARGEST_BLOCK = 4096, 1 << 17
 FEW_QUERIES = 3  # up to which fp16 vectors are multiplied as they are, on a CPU
 SPARE = 32  # candidates beyond the wanted ones when scores are rounded
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,7 +82,7 @@ class ExactIndex:
         """Unordered best `top` by the products as they are rounded: scores `(n, top)` fp32, rows `(n, top)`."""
         total, n = len(self.vectors) if rows is None else len(rows), len(queries)
         top = min(top, total)
-        size = max(SMALLEST_BLOCK, BLOCK_SCORES // max(n, 1), top)
+        size = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_SCORES // max(n, 1)), top)
         held = queries.to(self.vectors.dtype)
         best = queries.new_full((n, top), -torch.inf)
         where = torch.zeros(n, top, dtype=torch.long, device=queries.device)

@@ -13,24 +13,16 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import torch
-from lancedb.index import HnswFlat, HnswPq, HnswSq, IvfFlat, IvfPq, IvfSq
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .approximate import PROBES, ApproximateIndex
 from .corpus_vectors import CorpusVectors, document_columns
 from .documents import Document
 from .exact import ExactIndex
 from .metadata_columns import checked_fields, metadata_columns
 
 TABLE = "documents"
-INDEX_KINDS: dict[str, Any] = {
-    "IVF_FLAT": IvfFlat,
-    "IVF_SQ": IvfSq,
-    "IVF_PQ": IvfPq,
-    "IVF_HNSW_FLAT": HnswFlat,
-    "IVF_HNSW_SQ": HnswSq,
-    "IVF_HNSW_PQ": HnswPq,
-}
 _IDENTITY = b"rabtriever"
 _DELETED_AT_ONCE = 1000
 
@@ -117,6 +109,7 @@ class VectorStore:
         self._reading = lancedb.connect(self.folder).open_table(TABLE)
         self._reading.checkout(self._writing.version)
         self._index: ExactIndex | None = None
+        self._near: ApproximateIndex | None = None
 
     def upsert(self, documents: Sequence[Document], vectors: Tensor | NDArray[np.float32]) -> None:
         """Adds documents; one whose id is there is replaced.
@@ -180,30 +173,31 @@ class VectorStore:
         return before - len(self)
 
     def compact(self) -> None:
-        """Merges the files many small changes left, and brings an approximate index up to date."""
+        """Merges the files many small changes left. It is a change too: an approximate index is to be built again."""
         self._writing.optimize()
         self.refresh()
 
-    def build_index(self, kind: str = "IVF_HNSW_SQ", **settings: Any) -> None:
+    def build_index(self) -> None:
         """An approximate index over all documents, for `search(approximate=True)`.
 
-        Args:
-            kind: one of `INDEX_KINDS`.
-            settings: of LanceDB's class for that kind: `num_partitions`, `m`, `ef_construction`, ...
+        It belongs to the version it is built from; after a change it is built again, which takes seconds per million.
 
         Raises:
-            ValueError: the kind or a setting is unknown.
+            ValueError: the store is empty.
         """
-        if kind not in INDEX_KINDS:
-            raise ValueError(f"the kind of index is {kind!r}; accepted: {', '.join(INDEX_KINDS)}")
-        try:
-            config = INDEX_KINDS[kind](distance_type="dot", **settings)
-        except TypeError as error:
-            raise ValueError(
-                f"{kind}: {error}; accepted: settings of LanceDB's {INDEX_KINDS[kind].__name__}"
-            ) from error
-        self._writing.create_index("vector", config=config, replace=True)
-        self.refresh()
+        if not len(self):
+            raise ValueError(f"{self.folder} holds no documents; accepted: at least one")
+        self._near = ApproximateIndex.build(*self._vectors())
+        path = self._near_path()
+        self._near.save(path)
+        for old in self.folder.glob("approximate-*"):
+            if old.stem != path.stem:
+                old.unlink(missing_ok=True)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an approximate index was built, of this version or an older one."""
+        return any(self.folder.glob("approximate-*.faiss"))
 
     def search(
         self,
@@ -211,7 +205,7 @@ class VectorStore:
         top_k: int = 10,
         where: str | None = None,
         approximate: bool = False,
-        **settings: int,
+        probes: int = PROBES,
     ) -> list[list[Hit]]:
         """The best documents of each query, best first.
 
@@ -221,61 +215,62 @@ class VectorStore:
             where: an SQL condition on `id`, `text` and metadata fields, such as `"lang = 'en' AND year > 2020"`.
             approximate: whether the index of `build_index` is asked; otherwise every document is scored. The vectors of
                 an exact search stay in memory for the next.
-            settings: of an approximate search: `nprobes`, `ef`, `refine_factor` of LanceDB.
+            probes: of an approximate search, see `ApproximateIndex.search`.
 
         Raises:
-            ValueError: the condition cannot be read, a setting is out of range, or there is no index.
+            ValueError: the condition cannot be read, a setting is out of range, or there is no index of this version.
         """
         if approximate:
-            return [self._nearest(query, top_k, where, settings) for query in queries.float().cpu().numpy()]
-        if settings:
-            raise ValueError(f"{', '.join(settings)} given; accepted: only with approximate=True")
-        index = self._exact()
-        allowed = None if where is None else self._allowed(where)
-        scores, rows = index.search(queries, top_k, allowed)
-        wanted = sorted(set(self._row_ids[rows.cpu()].flatten().tolist()))
-        documents = self._documents(wanted)
+            near = self._approximate()
+            allowed = None if where is None else self._allowed(where)
+            scores, rows = near.search(queries, top_k, probes, allowed)
+        else:
+            index = self._exact()
+            mask = None if where is None else torch.isin(self._row_ids, self._allowed(where))
+            best, places = index.search(queries, top_k, mask)
+            scores, rows = best.tolist(), self._row_ids[places.cpu()].tolist()
+        documents = self._documents(sorted({row for own in rows for row in own}))
         return [
-            [_hit(documents[int(self._row_ids[row])], score) for score, row in zip(own, places, strict=True)]
-            for own, places in zip(scores.tolist(), rows.tolist(), strict=True)
+            [_hit(documents[row], score) for score, row in zip(own, found, strict=True)]
+            for own, found in zip(scores, rows, strict=True)
         ]
 
     def _exact(self) -> ExactIndex:
         if self._index is None:
-            count, first = len(self), 0
-            vectors = torch.empty(count, self.embedding_dim)
-            self._row_ids = torch.empty(count, dtype=torch.long)
-            batches = self._reading.search().select(["vector"]).with_row_id(True).limit(max(count, 1)).to_batches(65536)
-            for batch in batches:
-                rows = slice(first, first + len(batch))
-                numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-                vectors[rows] = torch.from_numpy(numbers.reshape(-1, self.embedding_dim).copy())
-                self._row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
-                first += len(batch)
+            vectors, self._row_ids = self._vectors()
             self._index = ExactIndex(vectors, self._precision, self._device)
         return self._index
 
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """All vectors `(m, k)` fp32 and the documents' row ids `(m,)` int64, of the version that is read."""
+        count, first = len(self), 0
+        vectors, row_ids = torch.empty(count, self.embedding_dim), torch.empty(count, dtype=torch.long)
+        batches = self._reading.search().select(["vector"]).with_row_id(True).limit(max(count, 1)).to_batches(65536)
+        for batch in batches:
+            rows = slice(first, first + len(batch))
+            numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+            vectors[rows] = torch.from_numpy(numbers.reshape(-1, self.embedding_dim).copy())
+            row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
+            first += len(batch)
+        return vectors, row_ids
+
+    def _near_path(self) -> Path:
+        return self.folder / f"approximate-{self._reading.version}.faiss"
+
+    def _approximate(self) -> ApproximateIndex:
+        if self._near is None:
+            if not self._near_path().exists():
+                state = "an approximate index of another version" if self.has_index else "no approximate index"
+                raise ValueError(f"{self.folder} has {state}; call build_index (rabtriever index --approximate)")
+            self._near = ApproximateIndex.load(self._near_path())
+        return self._near
+
     def _allowed(self, where: str) -> Tensor:
+        """Row ids of the documents that meet a condition."""
         found = self._query(
             self._reading.search().where(where).select(["id"]).with_row_id(True).limit(max(len(self), 1))
         )
-        return torch.isin(self._row_ids, torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long))
-
-    def _nearest(
-        self, query: NDArray[np.float32], top_k: int, where: str | None, settings: dict[str, int]
-    ) -> list[Hit]:
-        if not any("vector" in index.columns for index in self._reading.list_indices()):
-            raise ValueError(
-                f"{self.folder} has no approximate index; call build_index (rabtriever index --approximate)"
-            )
-        search: Any = self._reading.search(query, vector_column_name="vector")
-        search = search.distance_type("dot").limit(top_k)
-        for name, value in settings.items():
-            if name not in ("nprobes", "ef", "refine_factor"):
-                raise ValueError(f"{name} is no setting of an approximate search; accepted: nprobes, ef, refine_factor")
-            search = getattr(search, name)(value)
-        found = self._query(search if where is None else search.where(where, prefilter=True))
-        return [_hit(row, 1 - row["_distance"]) for row in found.to_pylist()]  # Lance's distance is 1 - dot
+        return torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long)
 
     def _query(self, search: Any) -> pa.Table:
         try:

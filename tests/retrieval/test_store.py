@@ -96,25 +96,43 @@ def test_readers_are_not_disturbed_by_a_writer(store: VectorStore, tmp_path: Pat
     assert len(store) == 70
 
 
-def test_approximate_search(store: VectorStore) -> None:
+def test_approximate_search(store: VectorStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no approximate index; call build_index"):
         store.search(vectors(1), 3, approximate=True)
-    store.upsert(documents(1000), vectors(1000))
+    assert not store.has_index
+    store.upsert(documents(2000), vectors(2000))
     queries = vectors(20, seed=1)
-    store.build_index("IVF_FLAT", num_partitions=4)
-    exact, near = store.search(queries, 10), store.search(queries, 10, approximate=True, nprobes=4)
-    assert ids(near) == ids(exact)  # all partitions are looked at
-    np.testing.assert_allclose(near[0][0].score, exact[0][0].score, rtol=1e-5)
-    with pytest.raises(ValueError, match="kind of index is 'TREE'; accepted: IVF_FLAT"):
-        store.build_index("TREE")
-    with pytest.raises(ValueError, match="IVF_PQ: .*leaves"):
-        store.build_index("IVF_PQ", leaves=3)
-    few = store.search(queries, 10, where="size < 50", approximate=True, nprobes=4)
-    assert all(hit.metadata["size"] < 50 for hits in few for hit in hits)
-    with pytest.raises(ValueError, match="speed is no setting"):
-        store.search(queries, 3, approximate=True, speed=3)
-    with pytest.raises(ValueError, match="nprobes given; accepted: only with approximate=True"):
-        store.search(queries, 3, nprobes=3)
+    store.build_index()
+    exact = store.search(queries, 10)
+    opened = VectorStore(tmp_path / "store")
+    assert opened.has_index
+    all_lists = opened.search(queries, 10, approximate=True, probes=10_000)
+    assert ids(all_lists) == ids(exact)
+    np.testing.assert_allclose([hit.score for hit in all_lists[0]], [hit.score for hit in exact[0]], rtol=1e-5)
+    some = ids(opened.search(queries, 10, approximate=True))
+    found = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(some, ids(exact), strict=True)])
+    one = ids(opened.search(queries, 10, approximate=True, probes=1))
+    found_in_one = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(one, ids(exact), strict=True)])
+    assert 0.2 < found_in_one < 0.95 < found
+    where = "size < 30"
+    assert ids(opened.search(queries, 8, where, approximate=True, probes=1)) == ids(store.search(queries, 8, where))
+    assert opened.search(queries[:1], 8, "size < 3", approximate=True)[0][0].metadata["size"] < 3
+    with pytest.raises(ValueError, match="probes is 0; accepted"):
+        store.search(queries, 3, approximate=True, probes=0)
+
+
+def test_an_index_of_another_version_is_refused(store: VectorStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no documents"):
+        VectorStore.create(tmp_path / "empty", "m", 6).build_index()
+    store.build_index()
+    reader = VectorStore(tmp_path / "store")
+    store.delete(["d3"])
+    with pytest.raises(ValueError, match="has an approximate index of another version; call build_index"):
+        store.search(vectors(1), 3, approximate=True)
+    assert len(reader.search(vectors(1), 40, approximate=True, probes=9)[0]) == 40  # its version is still there
+    store.build_index()
+    assert "d3" not in ids(store.search(vectors(1), 40, approximate=True, probes=9))[0]
+    assert len(list((tmp_path / "store").glob("approximate-*.faiss"))) == 1
 
 
 def test_an_encoded_corpus(student: RabtrieverModel, tmp_path: Path) -> None:
