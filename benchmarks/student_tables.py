@@ -61,6 +61,8 @@ def student_budget(result: Row) -> str:
     """R@1 against the index width, and against the teacher's bill for each way of drawing candidates."""
     parts = []
     for (task, axis), rows in grouped(result["rows"], "task", "axis"):
+        if len({row["seed"] for row in rows}) < SEEDS:
+            continue
         values = sorted({row["value"] for row in rows})
         unit = "k" if axis == "k" else "teacher pairs per query"
         n = rows[0]["test"]["n"]

@@ -5,7 +5,8 @@ from torch import Tensor
 
 # Scores of a block, 4 MB, stay in the cache between the product and the look for new best ones.
 BLOCK_SCORES = 1 << 20
-SMALLEST_BLOCK, LARGEST_BLOCK = 4096, 1 << 17
+SMALLEST_BLOCK = 4096
+CHUNK = 256  # scores in a row, of which the best is looked at first
 FEW_QUERIES = 3  # up to which fp16 vectors are multiplied as they are, on a CPU
 SPARE = 32  # candidates beyond the wanted ones when scores are rounded
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,7 +83,7 @@ class ExactIndex:
         """Unordered best `top` by the products as they are rounded: scores `(n, top)` fp32, rows `(n, top)`."""
         total, n = len(self.vectors) if rows is None else len(rows), len(queries)
         top = min(top, total)
-        size = max(SMALLEST_BLOCK, min(LARGEST_BLOCK, BLOCK_SCORES // max(n, 1)), top)
+        size = max(SMALLEST_BLOCK, BLOCK_SCORES // max(n, 1), top)
         held = queries.to(self.vectors.dtype)
         best = queries.new_full((n, top), -torch.inf)
         where = torch.zeros(n, top, dtype=torch.long, device=queries.device)
@@ -94,12 +95,31 @@ class ExactIndex:
             asked = (scores.amax(1) > best.amin(1)).nonzero()[:, 0] if first else torch.arange(n, device=scores.device)
             if not len(asked):
                 continue
-            new, place = scores[asked].float().topk(min(top, scores.shape[1]), dim=1, sorted=False)
+            new, place = _best(scores if len(asked) == n else scores[asked], min(top, scores.shape[1]))
             new_rows = place + first if block_rows is None else block_rows[place]
             joined, joined_rows = torch.cat([best[asked], new], 1), torch.cat([where[asked], new_rows], 1)
             kept, order = joined.topk(top, dim=1, sorted=False)
             best[asked], where[asked] = kept, joined_rows.gather(1, order)
         return best, where
+
+
+def _best(scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The `top` highest of each row, in any order: `(n, b)` -> fp32 values and places, `(n, top)` each.
+
+    A score among them lies in a chunk whose best score is among the `top` best of all chunks: only these are sorted.
+    """
+    n, b = scores.shape
+    chunks = b // CHUNK
+    if chunks <= 2 * top:
+        return scores.float().topk(top, dim=1, sorted=False)
+    body = scores[:, : chunks * CHUNK].reshape(n, chunks, CHUNK)
+    first = body.amax(2).topk(top, dim=1, sorted=False).indices  # (n, top)
+    inside = torch.arange(CHUNK, device=scores.device)
+    places = (first[:, :, None] * CHUNK + inside).flatten(1)
+    rest = torch.arange(chunks * CHUNK, b, device=scores.device)
+    places = torch.cat([places, rest.expand(n, -1)], dim=1)
+    best, order = scores.gather(1, places).float().topk(top, dim=1, sorted=False)
+    return best, places.gather(1, order)
 
 
 def _products(queries: Tensor, block: Tensor) -> Tensor:

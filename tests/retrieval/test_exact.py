@@ -34,6 +34,16 @@ def test_the_best_of_all_documents(precision: str, n: int) -> None:
     assert len(index) == 203
 
 
+@pytest.mark.parametrize("size", [exact.CHUNK * 25, exact.CHUNK * 25 + 7, exact.CHUNK * 9 + 255, 40])
+def test_the_best_of_a_block(size: int) -> None:
+    scores = torch.randn(3, size, generator=torch.Generator().manual_seed(size)).half()  # with ties
+    values, places = exact._best(scores, 12)
+    expected = scores.float().topk(12).values
+    torch.testing.assert_close(values.sort(descending=True).values, expected)
+    assert torch.equal(scores.gather(1, places).float(), values)
+    assert all(len(set(own)) == 12 for own in places.tolist())
+
+
 def test_only_allowed_documents() -> None:
     generator = torch.Generator().manual_seed(1)
     vectors, queries = torch.randn(90, 5, generator=generator), torch.randn(3, 5, generator=generator)
