@@ -108,7 +108,7 @@ def test_openings_are_the_first_words() -> None:
     ("changes", "message"),
     [
         (["--count", "0"], "count is 0; accepted: 1 or more"),
-        (["--top_p", "0"], "top_p is 0.0; accepted"),
+        (["--top_k", "0"], "top_k is 0; accepted"),
         (["--temperature", "0"], "temperature is 0.0; accepted"),
         (["--model_name_or_path", "x.json"], "model_name_or_path is x.json; accepted: .* a pretrained model"),
         (["--examples", "30"], "30 examples take .* tokens; accepted: at most 104"),
