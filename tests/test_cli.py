@@ -66,6 +66,20 @@ def test_from_corpus_to_answers(folder: Path, student: RabtrieverModel, capsys: 
     assert found["kind"] == "store" and found["documents"] == 2 and found["embedding_dim"] == 24
 
 
+def test_an_approximate_index_is_kept_up_to_date(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors") == 0
+    assert run(folder, "index", "--vectors", "vectors", "--store", "store") == 0
+    flags = ["search", "--model", "student", "--store", "store", "--query", QUERIES[0], "--approximate"]
+    assert run(folder, *flags) == cli.BAD_INPUT
+    assert "has no approximate index; call build_index (rabtriever index --approximate)" in capsys.readouterr().err
+    assert run(folder, "index", "--store", "store", "--approximate") == 0
+    (folder / "ids").write_text("d1\n")
+    assert run(folder, "index", "--store", "store", "--delete", "ids") == 0
+    assert run(folder, *flags) == 0
+    hits = json.loads(capsys.readouterr().out)["hits"]
+    assert {hit["id"] for hit in hits} == {"d0", "d2", "d3"}
+
+
 def test_the_teacher_on_the_command_line(
     folder: Path, reranker: GenerativeRerankerModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
