@@ -162,18 +162,16 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Recall against milliseconds per query, of the largest corpus."""
-    figure, panel = plt.subplots(figsize=(7, 4.6), layout="constrained")
+    """Milliseconds per query of every engine, with its recall, of the largest corpus."""
     size = max(row["documents"] for row in rows)
-    for row in (row for row in rows if row["documents"] == size):
-        name = row["engine"]
-        color = "C0" if name.startswith("ours") else "C1" if name in APPROXIMATE else "0.5"
-        panel.plot(row["one_query_ms"], row["recall"], "o", color=color)
-        panel.annotate(name, (row["one_query_ms"], row["recall"]), rotation=60, fontsize="x-small", xytext=(2, 4),
-                       textcoords="offset points")  # fmt: skip
-    panel.axhline(RECALL, color="0.8", linewidth=1, zorder=0)
-    panel.set(xscale="log", xlabel="ms, one query", ylabel=f"recall@{TOP}", ylim=(min(0.9, panel.get_ylim()[0]), 1.12))
-    panel.set_title(f"{size:,} documents: exact search (blue: ours), approximate (orange)")
+    here = sorted((row for row in rows if row["documents"] == size), key=lambda row: -row["one_query_ms"])
+    figure, panel = plt.subplots(figsize=(7, 5.4), layout="constrained")
+    colors = ["C0" if row["engine"].startswith("ours") else "0.7" for row in here]
+    bars = panel.barh([row["engine"] for row in here], [row["one_query_ms"] for row in here], color=colors)
+    labels = [f" {row['one_query_ms']:,.1f} ms, recall {row['recall']:.3f}" for row in here]
+    panel.bar_label(bars, labels, fontsize="small")
+    panel.set(xscale="log", xlabel="ms, one query", xlim=(0.2, 300 * here[0]["one_query_ms"]))
+    panel.set_title(f"{size:,} x {here[0]['k']}, {here[0]['threads']} threads")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
