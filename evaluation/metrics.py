@@ -21,12 +21,16 @@ BOOTSTRAP_SAMPLES = 1000
 def rank_documents(scores: Tensor, depth: int) -> Run:
     """The best `depth` documents of each query: `(n, m)` scores -> `n` lists of corpus rows.
 
+    A document that scores minus infinity is not ranked, so a list may be shorter.
+
     Raises:
         ValueError: a score is NaN.
     """
     if scores.isnan().any():
         raise ValueError("scores hold NaN; accepted: finite scores (a broken model is not averaged over)")
-    return scores.argsort(dim=1, descending=True, stable=True)[:, :depth].tolist()
+    best = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
+    ranked = scores.gather(1, best) > -math.inf
+    return [own[kept].tolist() for own, kept in zip(best, ranked, strict=True)]
 
 
 def query_metrics(

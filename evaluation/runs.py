@@ -18,7 +18,7 @@ from modeling_rabtriever.files import write_text
 def write_run(
     path: str | Path, name: str, query_ids: Sequence[str], corpus_ids: Sequence[str], run: Run, scores: Tensor
 ) -> None:
-    """Writes rankings, without the documents a system gives minus infinity: it does not rank them.
+    """Writes rankings.
 
     Args:
         path: of the file.
@@ -38,10 +38,9 @@ def write_run(
     lines = []
     for query, (query_id, rows) in enumerate(zip(query_ids, run, strict=True)):
         own = scores[query, rows].tolist()
-        ranked = [(row, score) for row, score in zip(rows, own, strict=True) if score > -math.inf]
         lines += [
             f"{query_id} Q0 {corpus_ids[row]} {rank} {score!r} {tag}\n"
-            for rank, (row, score) in enumerate(ranked, start=1)
+            for rank, (row, score) in enumerate(zip(rows, own, strict=True), start=1)
         ]
     write_text(Path(path), "".join(lines))
 

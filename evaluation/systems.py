@@ -1,5 +1,6 @@
 """Everything that ranks, behind one signature: queries in, scores of the whole corpus out."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -7,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import file_exists
 from torch import Tensor
 from transformers import AutoModel
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
 from training.tasks.beir import RetrievalTask
 
 # Document tokens whose attention state is kept between calls.
@@ -28,6 +31,8 @@ class System:
         name: as shown in tables.
         score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
         latency_queries: how many single queries its latency is measured on.
+        judge: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score the
+            corpus and take what is asked for.
         vector_bytes: of the corpus' vectors, for systems that have them.
         model: what ranks, for systems that are models.
     """
@@ -35,15 +40,33 @@ class System:
     name: str
     score: Callable[[Sequence[str]], Tensor]
     latency_queries: int = 20
+    judge: Callable[[Sequence[str], Tensor], Tensor] | None = None
     vector_bytes: int | None = None
     model: Any = None
 
-    def milliseconds_per_query(self, queries: Sequence[str]) -> float:
-        """Median wall time of one query at a time, text in, scores of the whole corpus out; the first is a warm-up."""
+    def candidate_scores(self, queries: Sequence[str], rows: Tensor, corpus_size: int) -> Tensor:
+        """Scores of each query's candidates, minus infinity for the rest of the corpus.
+
+        Args:
+            queries: `n` texts.
+            rows: `(n, c)` corpus rows.
+            corpus_size: `m`.
+
+        Returns:
+            `(n, m)` fp32.
+        """
+        judged = self.judge(queries, rows) if self.judge is not None else self.score(queries).gather(1, rows)
+        return torch.full((len(rows), corpus_size), -torch.inf).scatter(1, rows, judged.float())
+
+    def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
+        """Median wall time of one query at a time, text in, scores out, of the corpus or of `rows` `(n, c)`."""
         times = []
-        for query in queries[: self.latency_queries + 1]:
+        for place, query in enumerate(queries[: self.latency_queries + 1]):  # the first is a warm-up
             start = time.perf_counter()
-            self.score([query])
+            if rows is not None and self.judge is not None:
+                self.judge([query], rows[place : place + 1])
+            else:
+                self.score([query])
             times.append(1000 * (time.perf_counter() - start))
         return statistics.median(times[1:] or times)
 
@@ -64,13 +87,20 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
 
 def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = "teacher") -> System:
     """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
-    tokens = sum(map(len, reranker.processor.document_ids(corpus)))
-    documents = reranker.prefill(corpus) if tokens <= KEPT_TOKENS else corpus
+
+    @functools.cache
+    def documents() -> Sequence[str] | DocumentPrefixes:
+        tokens = sum(map(len, reranker.processor.document_ids(corpus)))
+        return reranker.prefill(corpus) if tokens <= KEPT_TOKENS else corpus
 
     def score(queries: Sequence[str]) -> Tensor:
-        return reranker.score(queries, documents).cpu()
+        return reranker.score(queries, documents()).cpu()
 
-    return System(name, score, latency_queries=5, model=reranker)
+    def judge(queries: Sequence[str], rows: Tensor) -> Tensor:
+        pairs = [(query, corpus[row]) for query, own in zip(queries, rows.tolist(), strict=True) for row in own]
+        return reranker.predict(pairs).view(rows.shape).cpu()
+
+    return System(name, score, latency_queries=5, judge=judge, model=reranker)
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = "Rabtriever") -> System:

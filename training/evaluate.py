@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evaluation.baselines import BM25
 from evaluation.calibration import expected_calibration_error, reliability
 from evaluation.faithfulness import faithfulness_line, score_faithfulness, state_faithfulness
 from evaluation.metrics import rank_documents
@@ -63,6 +64,13 @@ class EvaluationArguments:
         metadata={"help": "Public bi-encoder as a baseline, if its weights are on this machine; null for none."},
     )
     splits: list[str] = field(default_factory=lambda: ["test"], metadata={"help": "Splits to evaluate."})
+    candidates: int | None = field(
+        default=None,
+        metadata={
+            "help": "Let every system rank BM25's first so many documents alone, where the corpus is too large for a "
+            "reranker to judge it all; what BM25 misses counts as missed. Default: the whole corpus."
+        },
+    )
     max_queries: int | None = field(
         default=None, metadata={"help": "Evaluate this many queries of each split, drawn with a fixed seed."}
     )
@@ -83,6 +91,8 @@ class EvaluationArguments:
     def __post_init__(self) -> None:
         if self.run_files and len(self.splits) > 1:
             raise ValueError(f"run_files given and splits are {self.splits}; accepted: one split, the files' own")
+        if self.candidates is not None and self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; accepted: 1 or more, or null for the whole corpus")
 
 
 ARGUMENTS = (RunArguments, EvaluationArguments)
@@ -112,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     for name in arguments.splits:
         split = fixed_sample(task.split(name), arguments.max_queries)
         given = {system: read_run(path, split.query_ids, task.corpus_ids) for system, path in files.items()}
-        reports.append(evaluate_split(task, split, systems, arguments.seed, stage.folder, given))
+        reports.append(evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates))
     text = "\n\n".join(map(report_text, reports))
     text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
     write_text(stage.folder / "report.md", text)
@@ -126,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def report_text(report: dict[str, Any]) -> str:
     """A split's table, and sentences on the student's faithfulness and on repeated queries where there is any."""
     parts = [retention_line(report)]
+    if report["first_stage"] is not None:
+        stage = report["first_stage"]
+        parts.insert(0, f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
     if "faithfulness" in report:
         parts.append(faithfulness_line(report["faithfulness"]))
     parts += [
@@ -148,8 +161,11 @@ def evaluate_split(
     seed: int,
     folder: Path,
     given: dict[str, list[list[int]]] | None = None,
+    candidates: int | None = None,
 ) -> dict[str, Any]:
-    """Ranks the corpus for a split with every system and writes all that is known of it to `folder`.
+    """Ranks documents for a split with every system and writes all that is known of it to `folder`.
+
+    Calibration and faithfulness are of scores of the whole corpus, and left out where only candidates are ranked.
 
     Args:
         task: what the split belongs to.
@@ -158,6 +174,7 @@ def evaluate_split(
         seed: of the intervals.
         folder: where to.
         given: rankings of other systems, per query the corpus rows.
+        candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
 
     Raises:
         ValueError: two systems have one name, or a system's scores hold NaN or do not fit queries and corpus.
@@ -165,18 +182,25 @@ def evaluate_split(
     names = [system.name for system in systems] + list(given or {})
     if len(set(names)) < len(names):
         raise ValueError(f"systems are {', '.join(names)}; accepted: names that differ (one model of a kind)")
-    scores = {system.name: system.score(split.queries) for system in systems}
+    rows = None if candidates is None else first_stage(task, split, candidates)
+    scores = {
+        system.name: system.score(split.queries)
+        if rows is None
+        else system.candidate_scores(split.queries, rows, len(task.corpus))
+        for system in systems
+    }
     for name, matrix in scores.items():
         if matrix.shape != (len(split), len(task.corpus)):
             raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {len(task.corpus)})")
     runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()} | (given or {})
     values = query_values(runs, split.relevant, len(task.corpus))
-    report = {"task": task.name, "split": split.name, "documents": len(task.corpus), "first_stage": None}
+    report = {"task": task.name, "split": split.name, "documents": len(task.corpus)}
+    report["first_stage"] = None if rows is None else {"system": "BM25", "documents": rows.shape[1]}
     repeated = {pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")}
     report |= {"repeated": repeated, **summary(values, seed)}
     for system in systems:
         found = report["systems"][system.name]
-        found["milliseconds"] = system.milliseconds_per_query(split.queries)
+        found["milliseconds"] = system.milliseconds_per_query(split.queries, rows)
         found["vector_bytes"] = system.vector_bytes
         write_run(
             folder / f"{split.name}-{system.name.replace(' ', '-')}.trec",
@@ -184,7 +208,7 @@ def evaluate_split(
         )  # fmt: skip
     write_query_values(folder / f"{split.name}-queries.jsonl", split.query_ids, values)
     recall_curves(runs, split.relevant, folder / f"{split.name}-recall.png")
-    models = {system.name: system.model for system in systems if system.model is not None}
+    models = {system.name: system.model for system in systems if system.model is not None and rows is None}
     if models:
         shown = {name: scores[name] for name in models}
         score_histograms(shown, split.relevant, folder / f"{split.name}-scores.png")
@@ -203,6 +227,12 @@ def evaluate_split(
         write_tensors(folder / f"{split.name}-scores.safetensors", pair)
     write_json(folder / f"{split.name}.json", report)
     return report
+
+
+def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
+    """BM25's first documents of each query, `(n, count)` corpus rows; equal scores in the order of the corpus."""
+    ranked = rank_documents(BM25(task.corpus)(split.queries), min(count, len(task.corpus)))
+    return torch.tensor(ranked)
 
 
 @torch.no_grad()

@@ -90,3 +90,27 @@ def test_broken_systems_are_not_averaged_over(
     with pytest.raises(ValueError, match="names that differ"):
         evaluate.evaluate_split(task, split, [System("a", lambda _: torch.zeros(12, 12))] * 2, 0, tmp_path)
     assert not list(tmp_path.glob("*.json"))
+
+
+def test_candidates_of_a_first_stage(
+    beir_folder: Path, reranker: GenerativeRerankerModel, student: RabtrieverModel, tmp_path: Path
+) -> None:
+    reranker.save_pretrained(tmp_path / "teacher")
+    student.save_pretrained(tmp_path / "student")
+    models = ("--model", str(tmp_path / "teacher"), str(tmp_path / "student"))
+    folder = call(beir_folder, tmp_path / "out", *models, "--candidates", "3")
+    report = json.loads((folder / "test.json").read_text())
+    assert report["first_stage"] == {"system": "BM25", "documents": 3} and "calibration" not in report
+    assert "Ranked were the first 3 documents of BM25 alone." in (folder / "report.md").read_text()
+    # Every answer is BM25's first, so each system finds it among its three.
+    assert {found["success@3"]["mean"] for name, found in report["systems"].items() if name != "random"} == {1.0}
+    task = load_beir(beir_folder)
+    split = task.split("test")
+    bm25, teacher = (
+        read_run(folder / f"test-{name}.trec", split.query_ids, task.corpus_ids) for name in ("BM25", "teacher")
+    )
+    for query, candidates, ranked in zip(split.queries, bm25, teacher, strict=True):
+        scores = reranker.predict([(query, task.corpus[row]) for row in candidates]).tolist()
+        assert ranked == [row for _, row in sorted(zip(scores, candidates, strict=True), reverse=True)]
+    with pytest.raises(ValueError, match="candidates is 0; accepted: 1 or more"):
+        call(beir_folder, tmp_path / "none", *models, "--candidates", "0")
