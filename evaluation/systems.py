@@ -20,6 +20,7 @@ from training.tasks.beir import RetrievalTask
 
 # Document tokens whose attention state is kept between calls.
 KEPT_TOKENS = 131_072
+NO_PICKLE = {"use_safetensors": True}
 LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
 
 
@@ -143,7 +144,7 @@ def load_system(path: str, corpus: Sequence[str], dtype: str = "auto", trust_rem
     if _is_sentence_transformer(path):
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
-        encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype}, **options)
+        encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype, **NO_PICKLE}, **options)
         return sentence_encoder_system(encoder, corpus, Path(path).name)
     model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval()
     if isinstance(model, RabtrieverModel) or type(model).__name__ == "RabtrieverModel":
@@ -160,7 +161,7 @@ def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
     try:
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
-        encoder = SentenceTransformer(name, local_files_only=True)
+        encoder = SentenceTransformer(name, local_files_only=True, model_kwargs=NO_PICKLE)
     except (ImportError, OSError, ValueError) as error:
         print(f"{name} left out: not on this machine ({type(error).__name__})")
         return None
