@@ -145,7 +145,7 @@ def load_system(path: str, corpus: Sequence[str], dtype: str = "auto", trust_rem
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
         encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype, **NO_PICKLE}, **options)
-        return sentence_encoder_system(encoder, corpus, Path(path).name)
+        return sentence_encoder_system(encoder, corpus, _name(path))
     model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval()
     if isinstance(model, RabtrieverModel) or type(model).__name__ == "RabtrieverModel":
         return rabtriever_system(model, corpus)
@@ -165,7 +165,13 @@ def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
     except (ImportError, OSError, ValueError) as error:
         print(f"{name} left out: not on this machine ({type(error).__name__})")
         return None
-    return sentence_encoder_system(encoder, corpus, Path(name).name)
+    return sentence_encoder_system(encoder, corpus, _name(name))
+
+
+def _name(path: str) -> str:
+    """The last part of a folder or Hub id that says something."""
+    parts = [part for part in Path(path).parts if part != "model"]
+    return parts[-1] if parts else path
 
 
 def _is_sentence_transformer(path: str) -> bool:
