@@ -26,6 +26,7 @@ from transformers import AutoModel
 
 from benchmarks.results import FOLDER, bar, with_earlier, write_result
 from benchmarks.search_engines import TOP, Search, engines
+from benchmarks.search_gpu import copy_rate
 from modeling_rabtriever.retrieval import ExactIndex
 from training.tasks.beir import load_beir
 
@@ -76,18 +77,6 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
     return float(np.mean([len(set(a) & set(b)) / TOP for a, b in zip(found.tolist(), truth.tolist(), strict=True)]))
 
 
-def copy_bandwidth() -> float:
-    """GB/s read and written by a copy of 1 GB, median of 5."""
-    source, target = torch.ones(1 << 27), torch.empty(1 << 27)
-    target.copy_(source)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        target.copy_(source)
-        times.append(time.perf_counter() - start)
-    return 2 * 4 * (1 << 27) / statistics.median(times) / 1e9
-
-
 def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per engine."""
     vectors, queries = augmented(arguments.model, arguments.data, size)
@@ -116,7 +105,7 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     start = time.perf_counter()
                     search(asked)
                     seconds[name][count].append(time.perf_counter() - start)
-    bandwidth = copy_bandwidth()
+    bandwidth = copy_rate("cpu", 1 << 28) / 1e9
     return [
         {
             "documents": size,

@@ -42,9 +42,7 @@ def student_against_teacher(
     """
     x = (teacher - teacher.mean(1, keepdim=True)).numpy()
     y = (student - student.mean(1, keepdim=True)).numpy()
-    is_relevant = np.zeros(x.shape, dtype=bool)
-    for row, judged in enumerate(relevant):
-        is_relevant[row, list(judged)] = True
+    is_relevant = _relevance_mask(x.shape, relevant)
     shown = np.random.default_rng(0).random(x.shape) < 20_000 / x.size
     figure, panel = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
     for mask, colour, label in ((~is_relevant & shown, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
@@ -129,9 +127,7 @@ def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[in
     figure, panels = plt.subplots(1, len(scores), figsize=(4.4 * len(scores), 3.6), layout="constrained", squeeze=False)
     for panel, (name, matrix) in zip(panels[0], scores.items(), strict=True):
         centred = (matrix - matrix.mean(1, keepdim=True)).numpy()
-        is_relevant = np.zeros(centred.shape, dtype=bool)
-        for row, judged in enumerate(relevant):
-            is_relevant[row, list(judged)] = True
+        is_relevant = _relevance_mask(centred.shape, relevant)
         bins = np.histogram_bin_edges(centred, 60)
         for mask, colour, label in ((~is_relevant, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
             panel.hist(centred[mask], bins, density=True, color=colour, alpha=0.6, label=label)
@@ -139,6 +135,14 @@ def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[in
         panel.legend(frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _relevance_mask(shape: tuple[int, ...], relevant: Sequence[Mapping[int, int]]) -> np.ndarray:
+    """True where a document is judged for a query: `(n, m)`."""
+    mask = np.zeros(shape, dtype=bool)
+    for row, judged in enumerate(relevant):
+        mask[row, list(judged)] = True
+    return mask
 
 
 def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:

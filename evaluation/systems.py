@@ -147,13 +147,12 @@ def load_system(path: str, corpus: Sequence[str], dtype: str = "auto", trust_rem
         encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype, **NO_PICKLE}, **options)
         return sentence_encoder_system(encoder, corpus, _name(path))
     model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval()
-    if isinstance(model, RabtrieverModel) or type(model).__name__ == "RabtrieverModel":
+    kind = type(model).__name__  # by name: code from a repository brings classes of its own
+    if kind == RabtrieverModel.__name__:
         return rabtriever_system(model, corpus)
-    if isinstance(model, GenerativeRerankerModel) or type(model).__name__ == "GenerativeRerankerModel":
+    if kind == GenerativeRerankerModel.__name__:
         return reranker_system(model, corpus)
-    raise ValueError(
-        f"{path} is a {type(model).__name__}; accepted: RabtrieverModel, GenerativeRerankerModel, SentenceTransformer"
-    )
+    raise ValueError(f"{path} is a {kind}; accepted: RabtrieverModel, GenerativeRerankerModel, SentenceTransformer")
 
 
 def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
