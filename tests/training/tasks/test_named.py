@@ -61,7 +61,7 @@ def test_queries_of_another_split_are_refused_or_reported(beir_folder: Path) -> 
     queries.write_text(queries.read_text().replace("want me the ant", "find me the ant"))
     assert check_leakage(load_beir(beir_folder)) == {"train in test": 1 / 36, "test in train": 1 / 24}  # let pass
     queries.write_text(queries.read_text().replace("want me the bear", "find me the bear"))
-    with pytest.raises(ValueError, match=r"animals: 2 of 36 queries of train stand in test too, 'find me the ant'"):
+    with pytest.raises(ValueError, match=r"animals: 2 of 24 queries of test stand in train too, 'find me the ant'"):
         load_task(beir_folder)
 
 
