@@ -35,6 +35,7 @@ from transformers import set_seed
 
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
+from benchmarks.tasks import FROM_SCRATCH
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.export.cross_encoder import plain_tokenizer
 from training.teacher_states import TeacherStates
@@ -46,6 +47,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "esconv": {"batch": 64, "candidates": 8, "steps": 384, "learning_rate": 5e-4},
     "saycan": {"batch": 16, "candidates": 8, "steps": 42, "learning_rate": 5e-5},
 }
+SETTINGS |= {name: {"batch": 32, "candidates": 4, "steps": 200, "learning_rate": 5e-4} for name in FROM_SCRATCH}
 NOT_RELEVANT = -100.0  # label of a negative where a positive has 0: a softmax of the labels is one-hot
 
 

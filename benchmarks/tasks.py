@@ -16,10 +16,19 @@ TITLES = {
     "household-large": "household, 5,600 documents",
     "esconv": "ESConv",
     "saycan": "SayCan",
+    "arc_challenge": "ARC-Challenge",
+    "cose": "CoS-E",
+    "strategyqa": "StrategyQA",
+    "theoremqa": "TheoremQA",
+    "scifact": "SciFact",
+    "clinical_trial": "Clinical-Trial",
+    "limit_small": "LIMIT-small",
 }
 SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
 RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
 RECIPES["household-large"] = RECIPES["household"]
+FROM_SCRATCH = ("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact")
+RECIPES |= dict.fromkeys(FROM_SCRATCH, "training/recipes/from-scratch.yaml")
 
 
 @dataclass(frozen=True)

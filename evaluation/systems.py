@@ -4,7 +4,7 @@ import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from training.tasks.beir import RetrievalTask
 # Document tokens whose attention state is kept between calls.
 KEPT_TOKENS = 131_072
 NO_PICKLE = {"use_safetensors": True}
+TEACHER, STUDENT = "teacher", "Rabtriever"  # whom reports hold against each other
 LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
 
 
@@ -86,7 +87,7 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
     return found
 
 
-def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = "teacher") -> System:
+def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = TEACHER) -> System:
     """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
 
     @functools.cache
@@ -104,7 +105,7 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
     return System(name, score, latency_queries=5, judge=judge, model=reranker)
 
 
-def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = "Rabtriever") -> System:
+def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
     """The student over the whole corpus: document vectors now, one pass and one matrix product per query."""
     documents = student.encode_document(corpus)
 
@@ -126,20 +127,37 @@ def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> Sys
     return System(name, score, vector_bytes=documents.nbytes, model=model)
 
 
-def load_system(path: str, corpus: Sequence[str], dtype: str = "auto", trust_remote_code: bool = False) -> System:
+def name_and_path(given: str) -> tuple[str | None, str]:
+    """`NAME=PATH` as its two parts; a path alone has no name."""
+    name, equals, path = given.partition("=")
+    return (name, path) if equals and not Path(given).exists() else (None, given)
+
+
+def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_remote_code: bool = False) -> System:
     """Any model that ranks: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers (extra "export").
 
-    A reranker is called teacher and a Rabtriever by that name; others by the name of their folder or repository.
+    Without a name of its own a reranker is called teacher and a Rabtriever by that name; others by the name of their
+    folder or repository.
 
     Args:
-        path: folder or Hub id.
+        given: folder or Hub id, or `NAME=` and one of them.
         corpus: the documents it ranks.
         dtype: of the weights; `auto` takes them as saved.
         trust_remote_code: whether code from the repository may run.
 
     Raises:
-        ValueError: it is another kind of model.
+        ValueError: it is another kind of model, or is to be called teacher or Rabtriever and is none.
     """
+    name, path = name_and_path(given)
+    system = _load(path, corpus, dtype, trust_remote_code)
+    if name is None or name == system.name:
+        return system
+    if name in (TEACHER, STUDENT):
+        raise ValueError(f"{path} is called {name} and is a {type(system.model).__name__}; accepted: another name")
+    return replace(system, name=name)
+
+
+def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool) -> System:
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if _is_sentence_transformer(path):
         from sentence_transformers import SentenceTransformer  # of the extra "export"

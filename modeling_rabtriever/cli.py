@@ -1,4 +1,4 @@
-"""The command line: `rabtriever encode | index | search | rank | info`. JSON lines in and out, messages on stderr."""
+"""The command line, `rabtriever encode | index | search | ...`. JSON lines in and out, messages on stderr."""
 
 import argparse
 import json
@@ -28,6 +28,7 @@ examples:
   cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
   rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
   rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
+  rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
   rabtriever info   store
 
 exit status: 0 done, 2 bad input or settings (the message says what is accepted), 130 interrupted.
@@ -128,6 +129,31 @@ def rank(arguments: argparse.Namespace) -> None:
         _write({**asdict(documents[found["corpus_id"]]), "score": found["score"]})
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """Writes folders that other libraries load without custom code."""
+    model: Any = _model(arguments.model, arguments)
+    output = Path(arguments.output)
+    needed = "GenerativeRerankerModel" if arguments.format == "cross-encoder" else "RabtrieverModel"
+    if type(model).__name__ != needed:
+        raise ValueError(f"{arguments.model} is a {type(model).__name__}; accepted for this format: {needed}")
+    if arguments.format == "onnx":
+        from .export.onnx_towers import export_onnx  # of the extra "onnx"
+
+        export_onnx(model, output)
+    elif arguments.format == "cross-encoder":
+        from .export import export_cross_encoder  # of the extra "export"
+
+        export_cross_encoder(model, output)
+    else:
+        from .export import export_sentence_transformers, server_limits
+
+        export_sentence_transformers(model, output)
+        for side in ("query", "document"):
+            for server, reasons in server_limits(output / side).items():
+                _say(f"{side} tower in {server}: " + ("; ".join(reasons) or "nothing in the way (not run here)"))
+    _say(f"written to {output}")
+
+
 def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
     path = Path(arguments.path)
@@ -156,7 +182,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="encode | index | search | rank | info")
+    commands = parser.add_subparsers(
+        title="commands", required=True, metavar="encode | index | search | rank | export | info"
+    )
 
     def command(run: Any) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -207,6 +235,16 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--query", required=True, help="the query")
     added.add_argument("--documents", required=True, help="as --corpus of encode")
     added.add_argument("--top-k", type=int, help="documents to print; default: all")
+
+    added = command(export)
+    _model_flags(added, "student or teacher: folder or Hub id")
+    added.add_argument("--output", required=True, help="a new folder")
+    added.add_argument(
+        "--format",
+        required=True,
+        choices=["sentence-transformers", "onnx", "cross-encoder"],
+        help="a student as two towers and both in one folder, or as two graphs; a teacher as a cross-encoder",
+    )
 
     added = command(info)
     added.add_argument("path", help="a model, a folder of vectors, or a store")

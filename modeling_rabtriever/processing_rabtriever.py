@@ -29,7 +29,8 @@ class RabtrieverProcessor(ProcessorMixin):
     and suffix are tokenised apart and joined as ids, which is what this class does. Within each, text and template are
     tokenised as the running text they form, so that other engines, which render the prompt as one string, read the same
     tokens. A text that is too long is cut before it is put into the template: template, instruction and answer position
-    are never truncated. Special tokens written inside a document or a query are read as plain text.
+    are never truncated. Special tokens written inside a document or a query are read as plain text, blanks at its edges
+    are dropped.
 
     Args:
         tokenizer: the backbone's tokenizer.
@@ -120,9 +121,8 @@ class RabtrieverProcessor(ProcessorMixin):
         Raises:
             ValueError: the list is empty, or an item is not a string or is blank.
         """
-        return self._fill(
-            self._document_frame(), checked_texts("documents", documents), self.max_document_length, "right"
-        )
+        texts = checked_texts("documents", documents)
+        return self._fill(self._document_frame(), texts, self.max_document_length, "right")
 
     def query_ids(self, queries: Texts) -> list[TokenIds]:
         """Token ids of the prompt suffix of each query; the last one is the answer position.
@@ -194,28 +194,24 @@ class RabtrieverProcessor(ProcessorMixin):
         tail = mark.start() if mark else len(after)
         start, end = self._template_ids(before[:head]), self._template_ids(after[tail:])
         head_text, tail_text = before[head:], after[:tail]
-        size = sum(map(len, (start, end, self._template_ids(head_text), self._template_ids(tail_text))))
+        words = self._template_ids(head_text.rstrip(" ")), self._template_ids(tail_text)
+        size = sum(map(len, (start, end, *words)))  # the blank before the text becomes part of the text's first token
         return _Frame(start, head_text, tail_text, end, size)
 
     def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:
+        texts = [text.strip() for text in texts]
         filled = self._plain_ids([frame.head + text + frame.tail for text in texts])
-        longest = frame.size + limit - len(frame.start) - len(frame.end)
-        for row, text in enumerate(texts):
-            kept = limit
-            while len(filled[row]) > longest and kept > 0:
-                cut = self._cut(text, kept, side)
-                filled[row] = self._plain_ids([frame.head + cut + frame.tail])[0]
-                kept -= 1  # only where the cut left part of a character, or met the template in more tokens
-        return [frame.start + ids + frame.end for ids in filled]
+        longest, pairs = frame.size + limit - len(frame.start) - len(frame.end), zip(texts, filled, strict=True)
+        cut = (self._cut(frame, text, longest, side) if len(ids) > longest else ids for text, ids in pairs)
+        return [frame.start + ids + frame.end for ids in cut]
 
-    def _cut(self, text: str, count: int, side: str) -> str:
-        """The first (or, for `side="left"`, the last) `count` tokens of a text, as text."""
-        spans = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)[
-            "offset_mapping"
-        ]
-        if len(spans) <= count:
-            return text
-        return text[spans[-count][0] :] if side == "left" else text[: spans[count - 1][1]]
+    def _cut(self, frame: "_Frame", text: str, longest: int, side: str) -> TokenIds:
+        """The `longest` ids of a text that is too long: the template's words whole, the text's tokens up to its cut."""
+        if side == "right":
+            end = self._template_ids(frame.tail)
+            return self._plain_ids([frame.head + text])[0][: longest - len(end)] + end
+        start = self._template_ids(frame.head.rstrip(" "))
+        return start + self._plain_ids([text + frame.tail])[0][len(start) - longest :]
 
     def _template_ids(self, text: str) -> TokenIds:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []

@@ -10,7 +10,7 @@ import pytest
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
 from tests.conftest import DOCUMENTS, QUERIES
 
-COMMANDS = ("encode", "index", "search", "rank", "info")
+COMMANDS = ("encode", "index", "search", "rank", "export", "info")
 
 
 @pytest.fixture
@@ -167,3 +167,23 @@ def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     command = f"{sys.executable} -m modeling_rabtriever.cli rank {' '.join(flags)} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
+
+
+def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    to_towers = (
+        "export",
+        "--model",
+        "student",
+        "--format",
+        "sentence-transformers",
+        "--output",
+        str(folder / "towers"),
+    )
+    assert run(folder, *to_towers) == 0
+    said = capsys.readouterr().err
+    assert "query tower in vllm: pools 2 ways" in said and "document tower in tei" in said
+    assert {path.name for path in (folder / "towers").iterdir()} == {"query", "document", "combined"}
+    to_encoder = ("export", "--model", "teacher", "--format", "cross-encoder", "--output", str(folder / "encoder"))
+    assert run(folder, *to_encoder) == 0 and (folder / "encoder" / "modules.json").is_file()
+    assert run(folder, "export", "--model", "teacher", "--format", "onnx", "--output", str(folder / "graphs")) == 2
+    assert "is a GenerativeRerankerModel; accepted for this format: RabtrieverModel" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 Usage:
     python -m training.evaluate --config training/recipes/household.yaml
     python -m training.evaluate --model path/or/hub-id --task esconv
-    python -m training.evaluate --model path/or/hub-id another/bi-encoder --task path/to/beir --splits dev test
+    python -m training.evaluate --model path/or/hub-id mine=another/bi-encoder --task path/to/beir --splits dev test
     python -m training.evaluate --run_files other-system.trec --task path/to/beir --output_dir runs/evaluation/other
 
 A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
@@ -29,7 +29,7 @@ from evaluation.metrics import rank_documents
 from evaluation.plots import recall_curves, reliability_diagram, score_histograms
 from evaluation.report import DEPTH, NOTE, markdown_table, query_values, retention_line, summary
 from evaluation.runs import read_run, run_names, write_query_values, write_run
-from evaluation.systems import System, baselines, load_system, public_encoder
+from evaluation.systems import STUDENT, TEACHER, System, baselines, load_system, name_and_path, public_encoder
 from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors, write_text
@@ -51,8 +51,9 @@ class EvaluationArguments:
     model: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Folders or Hub ids of rerankers, Rabtrievers, sentence-transformers bi-encoders; default: the "
-            "teacher and the student of output_dir, or none where run_files are given."
+            "help": "Folders or Hub ids of rerankers, Rabtrievers, sentence-transformers bi-encoders, each with NAME= "
+            "before it where tables should call it so; default: the teacher and the student of output_dir, or none "
+            "where run_files are given."
         },
     )
     run_files: list[str] = field(
@@ -108,7 +109,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         wanted = () if arguments.run_files else ("teacher", "student")
         paths = [earlier_model(None, arguments.output_dir, name, "train it first, or pass --model") for name in wanted]
     files = run_names(arguments.run_files)
-    inputs = {path: model_digest(path) for path in paths} | {name: file_digest(path) for name, path in files.items()}
+    inputs = {path: model_digest(name_and_path(path)[1]) for path in paths} | {
+        name: file_digest(path) for name, path in files.items()
+    }
     stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **inputs}, run.overwrite)
     if stage.done:
         print(f"evaluation: done before, in {stage.folder}")
@@ -181,7 +184,9 @@ def evaluate_split(
     """
     names = [system.name for system in systems] + list(given or {})
     if len(set(names)) < len(names):
-        raise ValueError(f"systems are {', '.join(names)}; accepted: names that differ (one model of a kind)")
+        raise ValueError(
+            f"systems are {', '.join(names)}; accepted: names that differ, as --model NAME=PATH gives them"
+        )
     rows = None if candidates is None else first_stage(task, split, candidates)
     scores = {
         system.name: system.score(split.queries)
@@ -212,18 +217,18 @@ def evaluate_split(
     if models:
         shown = {name: scores[name] for name in models}
         score_histograms(shown, split.relevant, folder / f"{split.name}-scores.png")
-    if "teacher" in models:
-        groups = reliability(scores["teacher"], split.relevant)
+    if TEACHER in models:
+        groups = reliability(scores[TEACHER], split.relevant)
         report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
         reliability_diagram(groups, report["calibration"]["ece"], folder / f"{split.name}-reliability.png")
-    if {"teacher", "Rabtriever"} <= models.keys():
-        teacher, student = models["teacher"], models["Rabtriever"]
-        states = paired_states(teacher, student, split.queries, task.corpus, scores["teacher"])
+    if {TEACHER, STUDENT} <= models.keys():
+        teacher, student = models[TEACHER], models[STUDENT]
+        states = paired_states(teacher, student, split.queries, task.corpus, scores[TEACHER])
         report["faithfulness"] = {
-            "scores": score_faithfulness(scores["teacher"], scores["Rabtriever"], student.config.embedding_dim),
+            "scores": score_faithfulness(scores[TEACHER], scores[STUDENT], student.config.embedding_dim),
             "states": state_faithfulness(*states),
         }
-        pair = {name: scores[name] for name in ("teacher", "Rabtriever")}
+        pair = {name: scores[name] for name in (TEACHER, STUDENT)}
         write_tensors(folder / f"{split.name}-scores.safetensors", pair)
     write_json(folder / f"{split.name}.json", report)
     return report

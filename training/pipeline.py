@@ -23,8 +23,8 @@ _STAGES = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Runs every stage with the recipe and the overrides.
+def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
+    """Runs the stages up to `last` with the recipe and the overrides.
 
     Raises:
         ValueError: there is no recipe, or a flag or a key is unknown to its stage.
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for stage in stages:
         print(f"== {stage}", flush=True)
         _STAGES[stage].main(commands[stage])
+        if stage == last:
+            return
 
 
 def _by_stage(flags: Sequence[str], stages: Sequence[str]) -> dict[str, list[str]]:

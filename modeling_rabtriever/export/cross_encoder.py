@@ -95,7 +95,7 @@ def _chat_template(processor: RabtrieverProcessor, limit: int) -> str:
     special = {token: f"{token[0]} {token[1:]}" for token in tokenizer.get_added_vocab() if len(token) > 1}
 
     def content(role: str) -> str:
-        return f"(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first)"
+        return f"(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first | trim)"
 
     return (
         f"{{%- set special = {_literal(special)} -%}}"

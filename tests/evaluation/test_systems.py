@@ -43,6 +43,17 @@ def test_rerankers_students_and_bi_encoders(
     assert [system.vector_bytes for system in found] == [None, 3 * 24 * 4, 3 * 32 * 4]
 
 
+def test_a_model_by_a_name_of_its_own(student: RabtrieverModel, bi_encoder: Path, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path / "a=b")
+    path = str(tmp_path / "a=b")
+    assert load_system(path, CORPUS).name == load_system(f"Rabtriever={path}", CORPUS).name == "Rabtriever"
+    assert load_system(f"paper's recipe={path}", CORPUS).name == "paper's recipe"
+    with pytest.raises(
+        ValueError, match=r"bi-encoder is called teacher and is a SentenceTransformer; accepted: another"
+    ):
+        load_system(f"teacher={bi_encoder}", CORPUS)
+
+
 def test_other_models_are_refused(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     reranker.backbone.base_model.save_pretrained(tmp_path / "plain")
     with pytest.raises(ValueError, match=r"plain is a Qwen2Model; accepted: RabtrieverModel"):

@@ -1,0 +1,89 @@
+"""Many sets side by side: teacher, Rabtriever (our recipe, the paper's), a bi-encoder on its backbone, baselines.
+
+Usage:
+    python -m benchmarks.evaluation_sets --data path/to/sets                      # every set found there, seed 0
+    python -m benchmarks.evaluation_sets --data path/to/sets --sets arc_challenge cose --seeds 0 1 2
+
+A folder per set in BEIR layout; none of their data is part of this project. ESConv and SayCan have recipes of their
+own, the others share `from-scratch.yaml`; sets without a training split are ranked with the models of another one.
+Where the corpus is large every system ranks BM25's first documents alone, and a second report has those that can search
+it all. Finished runs under --runs and rows in the result file are kept.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks import bi_encoders
+from benchmarks.results import with_earlier, write_result
+from benchmarks.students import TeacherBench, recipe_flags
+from benchmarks.tasks import RECIPES, TaskRun
+from modeling_rabtriever.files import write_folder
+from training import distill, evaluate, pipeline
+from training.tasks.beir import load_beir
+
+MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
+SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
+OURS, PAPER, BI_ENCODER = "Rabtriever", "paper's recipe", "InfoNCE bi-encoder"
+
+
+def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> dict[str, Path]:
+    """The models of one set and seed by the names tables give them; finished ones are read."""
+    shared = ["--config", RECIPES[name], "--data", data, "--seed", str(seed)]
+    folder = runs / f"{name}-seed{seed}"
+    pipeline.main([*shared, "--output_dir", str(folder), *flags], last="distill")
+    teacher = folder / "teacher" / "model"
+    bench = TeacherBench(TaskRun(name, seed, data, shared, [], None), teacher, runs, splits=())
+    if not (folder / "bi-encoder").exists():
+        encoder = bi_encoders.train(bench, "InfoNCE", bf16=False)
+        write_folder(folder / "bi-encoder", lambda new: encoder.save_pretrained(str(new)))
+    return {
+        "teacher": teacher,
+        OURS: folder / "student" / "model",
+        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"))),
+        BI_ENCODER: folder / "bi-encoder",
+    }
+
+
+def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path, encoder: str) -> dict[str, Any]:
+    """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
+    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder]
+    large = len(load_beir(data).corpus) > SEARCHED_WHOLE
+    chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != "teacher"}} if large else {})
+    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": MODELS_OF.get(name, name)}
+    for key, systems in chosen.items():
+        output = runs / f"{name}-seed{seed}" / f"all-{key}"
+        flags = [f"{who}={path}" for who, path in systems.items()]
+        candidates = ["--candidates", "100"] if large and key == "test" else []
+        folder = evaluate.main([*common, "--output_dir", str(output), "--model", *flags, *candidates])
+        row[key] = json.loads((folder / "test.json").read_text())
+    return row
+
+
+def main() -> None:
+    """Measures all sets and seeds, and puts them into the result file, row by row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
+    parser.add_argument("--sets", nargs="+", choices=[*RECIPES, *MODELS_OF], help="which; default: all that are there")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="finished runs there are read")
+    parser.add_argument("--flags", default="", help="further flags of training.pipeline, for all sets")
+    parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")
+    arguments = parser.parse_args()
+    there = [
+        name for name in (*RECIPES, *MODELS_OF) if (arguments.data / name).is_dir()
+    ]  # models before who needs them
+    for seed in arguments.seeds:
+        for name in arguments.sets or there:
+            source = MODELS_OF.get(name, name)
+            models = trained(source, str(arguments.data / source), seed, arguments.runs, arguments.flags.split())
+            data = str(arguments.data / name)
+            row = measure(name, data, models, seed, arguments.runs, arguments.sentence_encoder)
+            recipe = {"recipe": RECIPES[source], "flags": arguments.flags}
+            rows = with_earlier("benchmarks.evaluation_sets", [{**row, **recipe}], ("set", "seed"))
+            print(write_result("benchmarks.evaluation_sets", {}, rows, []))
+
+
+if __name__ == "__main__":
+    main()

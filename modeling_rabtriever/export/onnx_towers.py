@@ -1,0 +1,96 @@
+"""The two towers as ONNX: token ids in, vector out, through PyTorch's exporter. Needs the extra `onnx`."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from ..files import write_folder
+from ..modeling_rabtriever import RabtrieverModel
+from .prompt_tokenizer import SIDES, TRIALS, save_prompt_tokenizer
+from .towers import TOLERANCE, check_exportable, full_precision, write_tower
+
+MODEL = "model.onnx"
+INPUTS = ("input_ids", "attention_mask")
+LARGEST_FILE = 1.5e9  # bytes of weights; beyond it they lie beside the graph (protobuf ends at 2 GB)
+_LONGEST = 1 << 20  # of the dynamic axes
+
+
+class _Tower(nn.Module):
+    """A tower of sentence-transformers as one function of tensors."""
+
+    def __init__(self, tower: SentenceTransformer) -> None:
+        super().__init__()
+        self.transformer: Any = tower[0].auto_model
+        self.rest = nn.ModuleList(list(tower)[1:])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Ids and mask `(batch, length)` int64 -> vectors `(batch, k)` fp32."""
+        states = self.transformer(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        features = {"token_embeddings": states.last_hidden_state, "attention_mask": attention_mask}
+        for module in self.rest:
+            features = module(features)
+        return features["sentence_embedding"]
+
+
+def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
+    """Writes `query` and `document`, each with `model.onnx` and the tokenizer that holds the prompt.
+
+    A graph takes `input_ids` and `attention_mask`, int64 `(batch, length)`, right-padded as the tokenizer pads, and
+    gives `sentence_embedding`, fp32 `(batch, k)`. It is run in ONNX Runtime and held against the student before the
+    folder appears. Weights beyond `LARGEST_FILE` lie in a file beside the graph.
+
+    Raises:
+        ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
+    """
+    check_exportable(student.config)
+
+    def write(new: Path) -> None:
+        for side in SIDES:
+            (new / side).mkdir()
+            save_prompt_tokenizer(student.processor, side, new / side)
+            _write_graph(student, side, new / side)
+
+    return write_folder(Path(folder), write)
+
+
+@torch.no_grad()
+def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tower(student, side, Path(scratch))
+        tower = SentenceTransformer(scratch, device="cpu", model_kwargs={"attn_implementation": "eager"})
+    axes = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
+    inputs = tokenizer(list(TRIALS[:2]), padding=True, return_tensors="pt")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what is not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's exporter about torch's own functions
+        program: Any = torch.onnx.export(
+            _Tower(tower).eval(),
+            tuple(inputs[name] for name in INPUTS),
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=["sentence_embedding"],
+            dynamic_shapes=(axes, axes),
+            verbose=False,
+        )
+        large = sum(parameter.nbytes for parameter in tower.parameters()) > LARGEST_FILE
+        program.save(str(folder / MODEL), external_data=large)
+    session = onnxruntime.InferenceSession(str(folder / MODEL), providers=["CPUExecutionProvider"])
+    exact = full_precision(student)
+    encode = exact.encode_query if side == "query" else exact.encode_document
+    for texts in (list(TRIALS), [TRIALS[0]]):
+        inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
+        found = session.run(None, {name: inputs[name] for name in INPUTS})[0]
+        expected = encode(texts).cpu().numpy()
+        error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
+        if not error <= TOLERANCE:
+            raise ValueError(f"{side} vectors of the graph differ by {error:.1e} of the largest; accepted: {TOLERANCE}")

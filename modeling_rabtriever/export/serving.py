@@ -1,0 +1,53 @@
+"""What servers can do with an exported tower, by the rules of their loaders. Nothing is started here."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+# Type strings vLLM's loader of sentence-transformers folders knows in every version.
+_VLLM_MODULES = {f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Dense", "Normalize")}
+# Backbones Text Embeddings Inference computes itself, by model_type.
+_TEI_BACKBONES = {"qwen2", "qwen3", "gemma3_text", "mistral", "llama"}
+
+
+def server_limits(tower: str | Path) -> dict[str, list[str]]:
+    """Why a server would refuse a tower or compute other vectors; an empty list where its loader's rules hold.
+
+    Args:
+        tower: a folder that `export_sentence_transformers` wrote: `query` or `document`.
+
+    Returns:
+        Reasons by server, `vllm` and `tei`.
+
+    Raises:
+        ValueError: the folder is no tower.
+    """
+    tower = Path(tower)
+    if not (tower / "1_Pooling" / "config.json").is_file():
+        raise ValueError(f"{tower} is no tower; accepted: the folder query or document of an export")
+    modules = _read(tower / "modules.json")
+    pooling = _read(tower / "1_Pooling" / "config.json")
+    modes = [name for name, chosen in pooling.items() if name.startswith("pooling_mode_") and chosen]
+    dense = [module["path"] for module in modules if module["type"].endswith(".Dense")]
+    prompts = _read(tower / "config_sentence_transformers.json")["prompts"]
+    both, vllm, tei = [], [], []
+    if len(modes) > 1:
+        both.append(
+            f"pools {len(modes)} ways and joins them, servers pool one way; distil with feature_poolings: [last] "
+            "(training/recipes/students/rabtriever-without-mean.yaml)"
+        )
+    if any(prompts.values()):
+        both.append("reads a blank before every text, which the client has to send (transformers drops the normalizer)")
+    unknown = sorted({module["type"] for module in modules} - _VLLM_MODULES)
+    if unknown:
+        vllm.append(f"has modules that it skips without a word: {', '.join(unknown)}")
+    backbone = _read(tower / "config.json")["model_type"]
+    if backbone not in _TEI_BACKBONES:
+        tei.append(f"has a backbone it does not know: {backbone}")
+    if len(dense) > 1:
+        tei.append(f"has {len(dense)} dense layers in a row, of which nothing is confirmed")
+    return {"vllm": both + vllm, "tei": both + tei}
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text())

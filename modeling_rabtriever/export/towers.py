@@ -1,0 +1,168 @@
+"""The student as stock modules of sentence-transformers: a query tower, a document tower, and both in one folder."""
+
+import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from ..files import write_folder, write_json, write_tensors, write_text
+from ..modeling_rabtriever import RabtrieverModel
+from .prompt_tokenizer import SIDES, TRIALS, save_prompt_tokenizer
+
+TOLERANCE = 1e-4  # of scores, relative to the largest one
+COMBINED = "combined"
+# sentence-transformers joins poolings in this order, whatever the order they are named in.
+_POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
+# The names before version 5.4: vLLM skipped modules of the newer ones without a word until 2026-08-31, and
+# sentence-transformers reads both.
+_MODULES = "sentence_transformers.models"
+_ACTIVATIONS = {True: "torch.nn.modules.activation.ReLU", False: "torch.nn.modules.linear.Identity"}
+
+
+class DenseLayer(NamedTuple):
+    """`x -> weight x + bias`, and a ReLU if it says so."""
+
+    weight: Tensor
+    bias: Tensor
+    relu: bool = False
+
+
+def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -> Path:
+    """Writes `query`, `document` and `combined`, loaded by `SentenceTransformer(...)` without `trust_remote_code`.
+
+    `combined` routes: its `encode_query` and `encode_document` are the two towers. Vectors are not normalised and
+    `similarity` is the dot product, so scores are the student's (checked before the folder appears, to `TOLERANCE`
+    times the largest). The prompt lives in each tower's tokenizer and cannot be forgotten. The towers are fp32.
+
+    Args:
+        student: with its processor.
+        folder: new or empty; appears when all is written.
+
+    Raises:
+        ValueError: the student reads several layers, which no stock module joins; the folder holds something; the
+            tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out otherwise.
+    """
+    check_exportable(student.config)
+    folder = Path(folder)
+
+    def write(new: Path) -> None:
+        for side in SIDES:
+            write_tower(student, side, new / side)
+        towers: dict[str, Any] = {side: SentenceTransformer(str(new / side), device="cpu") for side in SIDES}
+        router = Router.for_query_document(list(towers["query"]), list(towers["document"]))
+        prompts = {side: tower.prompts[side] for side, tower in towers.items()}
+        combined = SentenceTransformer(modules=[router], prompts=prompts, similarity_fn_name="dot", device="cpu")
+        combined.save_pretrained(str(new / COMBINED), create_model_card=False)
+        check_scores(student, new)
+
+    return write_folder(folder, write)
+
+
+def check_exportable(config: Any) -> None:
+    """Raises a ValueError if stock modules cannot compute what the predictor reads."""
+    last = {-1, config.text_config.num_hidden_layers}
+    if not set(config.feature_layers) <= last:
+        raise ValueError(
+            f"feature_layers is {config.feature_layers}; accepted for this export: the last layer alone, as stock "
+            "modules pool no other; distil with feature_layers: [-1] (training/recipes/students/rabtriever.yaml), or "
+            "serve this model through AutoModel"
+        )
+
+
+def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:
+    """One tower as a folder of sentence-transformers: backbone, tokenizer with the prompt, pooling, dense layers."""
+    copy.deepcopy(student.backbone).float().save_pretrained(folder)
+    prompt = save_prompt_tokenizer(student.processor, side, folder)
+    layers = dense_layers(student, side)
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    kinds += [(f"{number}_Dense", "Dense") for number in range(2, 2 + len(layers))]
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}.{kind}"}
+        for number, (path, kind) in enumerate(kinds)
+    ]
+    write_text(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
+    length = AutoTokenizer.from_pretrained(folder).model_max_length
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
+    settings = {"prompts": dict.fromkeys(SIDES, prompt), "default_prompt_name": side if prompt else None}
+    settings |= {"similarity_fn_name": "dot"}
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "SentenceTransformer", **settings})
+    pooling = {key: name in student.config.feature_poolings for name, key in _POOLING_KEYS.items()}
+    others = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
+    pooling |= {f"pooling_mode_{name}": False for name in others}
+    width = {"word_embedding_dimension": student.config.hidden_size, "include_prompt": True}
+    write_json(folder / "1_Pooling" / "config.json", width | pooling)
+    for number, layer in enumerate(layers, start=2):
+        place = folder / f"{number}_Dense"
+        out_features, in_features = layer.weight.shape
+        shape = {"in_features": in_features, "out_features": out_features, "bias": True}
+        write_json(place / "config.json", shape | {"activation_function": _ACTIVATIONS[layer.relu]})
+        write_tensors(place / "model.safetensors", {"linear.weight": layer.weight, "linear.bias": layer.bias})
+
+
+@torch.no_grad()
+def dense_layers(student: RabtrieverModel, side: str) -> list[DenseLayer]:
+    """The predictor's side as plain layers over pooled states in the order of sentence-transformers; fp32, on the CPU.
+
+    The paper's document tower has none: its vector is the state itself.
+    """
+    config: Any = student.config
+    predictor: Any = copy.deepcopy(student.predictor).float().cpu()
+    predictor.fold_whitening()
+    if side == "document":
+        if config.predictor_type == "paper":
+            return []
+        parts = [predictor.document_map] + ([predictor.prior] if predictor.prior is not None else [])
+        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
+        return [DenseLayer(_reordered(weight, config), bias)]
+    hidden, output = predictor.query_hidden, predictor.query_output
+    # One MLP per head: together one layer whose weight is zero between heads.
+    weight = torch.block_diag(*output.weight.squeeze(-1).chunk(config.num_heads))
+    direction = student.answer_direction.float().cpu()
+    if config.predictor_type != "paper":
+        direction = direction @ predictor.output_map.weight
+    weight, bias = direction[:, None] * weight, direction * output.bias
+    if config.document_prior:  # its query factor is 1, whatever the query
+        weight, bias = torch.cat([weight, torch.zeros(1, weight.shape[1])]), torch.cat([bias, torch.ones(1)])
+    return [DenseLayer(_reordered(hidden.weight, config), hidden.bias, relu=True), DenseLayer(weight, bias)]
+
+
+def _reordered(weight: Tensor, config: Any) -> Tensor:
+    """Columns from the order of the poolings in the configuration to the order sentence-transformers joins them in."""
+    ours: Sequence[str] = config.feature_poolings
+    blocks = dict(zip(ours, weight.split(config.hidden_size, dim=1), strict=True))
+    return torch.cat([blocks[name] for name in _POOLING_KEYS if name in blocks], dim=1)
+
+
+def full_precision(student: RabtrieverModel) -> RabtrieverModel:
+    """The student in fp32: itself, or a copy."""
+    return student if student.backbone.dtype == torch.float32 else copy.deepcopy(student).float()
+
+
+@torch.no_grad()
+def check_scores(student: RabtrieverModel, folder: Path) -> None:
+    """Raises a ValueError if the towers or the combined model score otherwise than the student."""
+    texts = list(TRIALS)
+    exact = full_precision(student)
+    expected = exact.similarity(exact.encode_query(texts), exact.encode_document(texts)).cpu()
+    combined = SentenceTransformer(str(folder / COMBINED), device="cpu")
+    towers = [SentenceTransformer(str(folder / side), device="cpu") for side in SIDES]
+    options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
+    found = {
+        "two towers": towers[0].encode(texts, **options) @ towers[1].encode(texts, **options).T,
+        COMBINED: combined.similarity(
+            combined.encode_query(texts, **options), combined.encode_document(texts, **options)
+        ),
+    }
+    for name, scores in found.items():
+        error = (scores - expected).abs().max() / expected.abs().max().clamp(min=1)
+        if not error <= TOLERANCE:
+            raise ValueError(
+                f"scores of {name} differ from the student's by {error:.1e} of the largest; accepted: {TOLERANCE}"
+            )
