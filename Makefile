@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test lint format smoke clean
+.PHONY: help install quickstart test versions lint format smoke clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -20,6 +20,9 @@ quickstart: install ## train, distil, save, reload and query on the embedded tas
 
 test: install ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+versions: install ## the Hub files under other releases of transformers (kept in .versions)
+	timeout 600 $(BIN)/python -m tests.versions
 
 lint: install ## style, types, spelling
 	$(BIN)/ruff check .

@@ -2,6 +2,14 @@
 
 from typing import Any, ClassVar
 
+import transformers
+
+if tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 20):  # the first file a saved model runs
+    raise ImportError(
+        f"Rabtriever's model code needs transformers >= 5.20, found {transformers.__version__}: "
+        "pip install --upgrade transformers"
+    )
+
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
@@ -95,8 +103,13 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        self.feature_layers = list(self.feature_layers)
-        self.feature_poolings = list(self.feature_poolings)
+        for name in ("feature_layers", "feature_poolings"):
+            if not isinstance(getattr(self, name), (list, tuple)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a list")
+            setattr(self, name, list(getattr(self, name)))
+        for name in ("document_prior", "feature_whitening"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: true or false")
         if self.predictor_type not in PREDICTOR_TYPES:
             raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
         self._check_features()
@@ -128,16 +141,16 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     def _check_features(self) -> None:
         layers = int(self.text_config.num_hidden_layers)  # type: ignore[union-attr]
-        if not self.feature_layers or len(set(self.feature_layers)) != len(self.feature_layers):
-            raise ValueError(f"feature_layers is {self.feature_layers}; accepted: one or more distinct layers")
         for layer in self.feature_layers:
             if isinstance(layer, bool) or not isinstance(layer, int) or not -layers - 1 <= layer <= layers:
                 raise ValueError(f"feature_layers holds {layer!r}; accepted: whole numbers {-layers - 1} to {layers}")
-        if not self.feature_poolings or len(set(self.feature_poolings)) != len(self.feature_poolings):
-            raise ValueError(f"feature_poolings is {self.feature_poolings}; accepted: one or more distinct poolings")
         for pooling in self.feature_poolings:
             if pooling not in POOLINGS:
                 raise ValueError(f"feature_poolings holds {pooling!r}; accepted: {', '.join(POOLINGS)}")
+        for name in ("feature_layers", "feature_poolings"):
+            found = getattr(self, name)
+            if not found or len(set(found)) != len(found):
+                raise ValueError(f"{name} is {found}; accepted: one or more, each once")
 
     def _check_paper(self) -> None:
         # Eq. 12 multiplies the document's state itself, so there is nothing to map and one width only.

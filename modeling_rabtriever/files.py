@@ -21,6 +21,24 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_record(path: Path, **fields: type) -> dict[str, Any]:
+    """A JSON object with these fields, each of its type; an empty one if there is no such file.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}); accepted: the file as it was written") from None
+    if not isinstance(record, dict) or any(type(record.get(name)) is not kind for name, kind in fields.items()):
+        wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
+        raise ValueError(f"{path} is no record of ours; accepted: an object with {wanted}")
+    return record
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Writes a safetensors file atomically."""
     replace_file(path, lambda temporary: save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary))

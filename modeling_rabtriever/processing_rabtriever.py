@@ -16,6 +16,11 @@ PAPER_INSTRUCTION = (
     "Can Query be appropriately responded with Document? If the answer is true, choose <T>; otherwise, choose <F>."
 )
 SIDES = ("left", "right")
+# Unicode's white space: what tokenizers strip too, where Python's own strip takes four control characters more.
+BLANKS = (
+    "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 class MissingProcessorError(ValueError):
@@ -65,6 +70,8 @@ class RabtrieverProcessor(ProcessorMixin):
         chat_template: Any = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
+        if not isinstance(instruction, str):
+            raise ValueError(f"instruction is {instruction!r}; accepted: a text")
         self.true_answer = true_answer
         self.false_answer = false_answer
         self.instruction = instruction
@@ -199,7 +206,7 @@ class RabtrieverProcessor(ProcessorMixin):
         return _Frame(start, head_text, tail_text, end, size)
 
     def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:
-        texts = [text.strip() for text in texts]
+        texts = [text.strip(BLANKS) for text in texts]
         filled = self._plain_ids([frame.head + text + frame.tail for text in texts])
         longest, pairs = frame.size + limit - len(frame.start) - len(frame.end), zip(texts, filled, strict=True)
         cut = (self._cut(frame, text, longest, side) if len(ids) > longest else ids for text, ids in pairs)

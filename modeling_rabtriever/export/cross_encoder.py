@@ -12,7 +12,7 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling_generative_reranker import GenerativeRerankerModel
-from ..processing_rabtriever import RabtrieverProcessor
+from ..processing_rabtriever import BLANKS, RabtrieverProcessor
 
 CHARACTERS_PER_TOKEN = 8
 # What the export is tried on before it is handed over: punctuation and blanks at the edges, more than ASCII.
@@ -95,10 +95,11 @@ def _chat_template(processor: RabtrieverProcessor, limit: int) -> str:
     special = {token: f"{token[0]} {token[1:]}" for token in tokenizer.get_added_vocab() if len(token) > 1}
 
     def content(role: str) -> str:
-        return f"(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first | trim)"
+        return f"(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first | trim(blanks))"
 
     return (
         f"{{%- set special = {_literal(special)} -%}}"
+        f"{{%- set blanks = {_literal(BLANKS)} -%}}"
         f"{{%- set text = namespace(document={content('document')}[:{limit}], query={content('query')}) -%}}"
         "{%- for token, plain in special.items() -%}"
         "{%- set text.document = text.document | replace(token, plain) -%}"

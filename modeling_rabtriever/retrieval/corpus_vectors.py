@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..files import replace_file
+from ..files import read_record, replace_file
 from ..modeling_rabtriever import RabtrieverModel
 from .documents import Document
 from .vector_types import narrow, widen
@@ -46,12 +46,13 @@ class CorpusVectors:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         path = self.folder / MANIFEST
-        record = json.loads(path.read_text()) if path.is_file() else {}
+        record = read_record(path, done=bool)
         if not record.get("done"):
             state = "an unfinished encoding; call it again to go on" if record else "no encoded corpus"
             raise ValueError(
                 f"{folder} holds {state}; accepted: a folder that encode_corpus (rabtriever encode) finished"
             )
+        read_record(path, model=str, embedding_dim=int, vector_type=str, documents=int)
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
         self.vector_type: str = record["vector_type"]

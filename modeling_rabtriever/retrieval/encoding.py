@@ -1,7 +1,6 @@
 """Encoding a corpus of any size: document by document from the source, shard by shard to the disk."""
 
 import itertools
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from operator import length_hint
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 from transformers.utils import logging
 
-from ..files import write_json
+from ..files import read_record, write_json
 from ..modeling_rabtriever import RabtrieverModel
 from .corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint, holds, shard_path, shard_paths, write_shard
 from .documents import Document, DocumentReader
@@ -95,7 +94,7 @@ def start(folder: Path, model: RabtrieverModel, vector_type: str, documents_per_
     }
     path = folder / MANIFEST
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_record(path)
         differing = [name for name, value in record.items() if found.get(name) != value]
         if differing:
             listed = ", ".join(f"{name} {found.get(name)} (this call: {record[name]})" for name in differing)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging
 
-from ..files import write_json, write_tensors
+from ..files import read_record, write_json, write_tensors
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
 
@@ -29,8 +29,7 @@ class PrefixFiles:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        path = self.folder / "prefixes.json"
-        record = json.loads(path.read_text()) if path.exists() else {}
+        record = read_record(self.folder / "prefixes.json", model=str, documents=int, done=bool)
         if not record.get("done"):
             raise ValueError(f"{folder} holds no finished prefixes; accepted: a folder that PrefixFiles.write finished")
         self._model: str = record["model"]
@@ -86,7 +85,7 @@ class PrefixFiles:
         record = {"model": model_fingerprint(reranker), "documents": len(documents), "texts": digest}
         record |= {"documents_per_shard": documents_per_shard, "done": False}
         if path.exists():
-            found = json.loads(path.read_text())
+            found = read_record(path)
             if {**found, "done": False} != record:
                 raise ValueError(f"{folder} holds prefixes of {found}; this call needs {record}. Choose another folder")
         else:

@@ -55,7 +55,7 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
         ({"feature_layers": [3]}, "feature_layers holds 3; accepted: whole numbers -3 to 2"),
         ({"feature_layers": [-4]}, "feature_layers holds -4; accepted"),
         ({"feature_layers": []}, "feature_layers is .*; accepted: one or more"),
-        ({"feature_layers": [1, 1]}, "feature_layers is .*; accepted: one or more distinct"),
+        ({"feature_layers": [1, 1]}, "feature_layers is .*; accepted: one or more, each once"),
         ({"feature_poolings": ["max"]}, "feature_poolings holds 'max'; accepted: last, mean"),
         ({"predictor_type": "concat"}, "predictor_type is 'concat'; accepted: paper, hadamard"),
         ({"true_token_id": 2}, "both 2; they must differ"),
