@@ -11,33 +11,20 @@ from typing import Any
 from transformers import AutoModel
 from transformers.utils import logging
 
-from . import GenerativeRerankerModel, RabtrieverModel, __version__
+from . import GenerativeRerankerModel, RabtrieverModel
+from .cli_arguments import parser
 from .retrieval.corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint
 from .retrieval.documents import DocumentReader
 from .retrieval.encoding import chunks, encode_corpus
 from .retrieval.search import Searcher
 from .retrieval.store import VectorStore
-from .retrieval.vector_types import VECTOR_TYPES
 
 BAD_INPUT, INTERRUPTED = 2, 130
-EXAMPLES = """\
-examples:
-  rabtriever encode --model runs/household/student/model --corpus corpus.jsonl --output vectors
-  rabtriever index  --vectors vectors --store store
-  rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
-  cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
-  rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
-  rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
-  rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
-  rabtriever info   store
-
-exit status: 0 done, 2 bad input or settings (the message says what is accepted), 130 interrupted.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser({command.__name__: command for command in COMMANDS}).parse_args(argv)
     if arguments.quiet:
         logging.disable_progress_bar()
     try:
@@ -154,6 +141,25 @@ def export(arguments: argparse.Namespace) -> None:
     _say(f"written to {output}")
 
 
+def demo(arguments: argparse.Namespace) -> None:
+    """Opens a page to try a student beside BM25 and its teacher, or writes that page as a Space of the Hub."""
+    from .demo import read_corpus, serve, write_space  # of the extra "demo"
+
+    if arguments.space is not None and (arguments.host, arguments.port) != (None, None):
+        raise ValueError("--host and --port say where this machine serves the page; accepted: without --space")
+    documents = read_corpus(arguments.corpus)
+    teacher = None if arguments.teacher is None else _model(arguments.teacher, arguments)
+    shown = (_student(arguments), documents, teacher, arguments.example)
+    if arguments.space is None:
+        serve(*shown, arguments.host or "127.0.0.1", arguments.port)
+        return
+    # A folder of this machine is no use to a Space: its model goes along.
+    paths = {"student_id": arguments.model, "teacher_id": arguments.teacher}
+    ids = {name: path for name, path in paths.items() if path is not None and not Path(path).is_dir()}
+    write_space(arguments.space, *shown, **ids, revision=arguments.revision)
+    _say(f"written to {arguments.space}; there: python app.py")
+
+
 def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
     path = Path(arguments.path)
@@ -172,99 +178,6 @@ def info(arguments: argparse.Namespace) -> None:
         if isinstance(model, RabtrieverModel):
             found |= {"embedding_dim": model.config.embedding_dim, "model": encoder_fingerprint(model)}
         _write(found)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="rabtriever",
-        description="Search with Rabtriever: encode documents once, answer a query with one pass.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(
-        title="commands", required=True, metavar="encode | index | search | rank | export | info"
-    )
-
-    def command(run: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            run.__name__,
-            help=run.__doc__,
-            description=run.__doc__,
-            epilog=EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        added.add_argument("--quiet", action="store_true", help="no progress bars")
-        return added
-
-    added = command(encode)
-    _model_flags(added, "the student: folder or Hub id")
-    added.add_argument("--corpus", required=True, help=".jsonl or .parquet, - for standard input, hub:<data set>")
-    added.add_argument("--output", required=True, help="folder for the vectors; called again, it goes on")
-    added.add_argument("--vectors", default="float32", choices=VECTOR_TYPES, help="type of the numbers")
-    added.add_argument("--documents-per-shard", type=int, default=8192, help="documents per file")
-    added.add_argument("--token-budget", type=int, help="padded tokens per forward pass; default fits the device")
-    added.add_argument("--engine", default="local", choices=["local", "ray"], help="ray: many workers")
-    added.add_argument("--workers", type=int, default=1, help="with --engine ray: actors")
-    added.add_argument("--ray-address", help="with --engine ray: a running cluster; default: a local one")
-
-    added = command(index)
-    added.add_argument("--store", required=True, help="folder of the store; made if missing")
-    added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
-    added.add_argument("--delete", help="file with ids to delete, one per line; - for standard input")
-    added.add_argument(
-        "--approximate", action="store_true", help="build an approximate index; one that is there is kept up to date"
-    )
-
-    added = command(search)
-    _model_flags(added, "the student: folder or Hub id")
-    added.add_argument("--store", required=True, help="folder of the store")
-    added.add_argument("--query", help="one query")
-    added.add_argument("--queries", help="many: JSON lines with id and text; - for standard input")
-    added.add_argument("--top-k", type=int, default=10, help="documents per query")
-    added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
-    added.add_argument("--approximate", action="store_true", help="ask the approximate index")
-    added.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the scan")
-    added.add_argument("--rerank", help="a teacher that judges the best again: folder or Hub id")
-    added.add_argument("--rerank-depth", type=int, default=50, help="how many it judges per query")
-    added.add_argument("--batch-size", type=int, default=64, help="queries searched at once")
-
-    added = command(rank)
-    _model_flags(added, "teacher or student: folder or Hub id")
-    added.add_argument("--query", required=True, help="the query")
-    added.add_argument("--documents", required=True, help="as --corpus of encode")
-    added.add_argument("--top-k", type=int, help="documents to print; default: all")
-
-    added = command(export)
-    _model_flags(added, "student or teacher: folder or Hub id")
-    added.add_argument("--output", required=True, help="a new folder")
-    added.add_argument(
-        "--format",
-        required=True,
-        choices=["sentence-transformers", "onnx", "cross-encoder"],
-        help="a student as two towers and both in one folder, or as two graphs; a teacher as a cross-encoder",
-    )
-
-    added = command(info)
-    added.add_argument("path", help="a model, a folder of vectors, or a store")
-    _loading_flags(added)
-    for name in ("encode", "search", "rank"):
-        commands.choices[name].add_argument(
-            "--skip-bad", action="store_true", help="count lines that are no document instead of stopping"
-        )
-    return parser
-
-
-def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
-    parser.add_argument("--model", required=True, help=help_)
-    _loading_flags(parser)
-
-
-def _loading_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--dtype", default="auto", help="type of the weights: auto (as saved), float32, bfloat16, ...")
-    parser.add_argument("--device", default="cpu", help="where models run: cpu, cuda, ...")
 
 
 def _hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -292,6 +205,8 @@ def _write(row: dict[str, Any]) -> None:
 def _say(message: str) -> None:
     print(f"rabtriever: {message}", file=sys.stderr)
 
+
+COMMANDS = (encode, index, search, rank, export, demo, info)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -10,7 +10,7 @@ import pytest
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
 from tests.conftest import DOCUMENTS, QUERIES
 
-COMMANDS = ("encode", "index", "search", "rank", "export", "info")
+COMMANDS = ("encode", "index", "search", "rank", "export", "demo", "info")
 
 
 @pytest.fixture

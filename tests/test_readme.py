@@ -76,6 +76,19 @@ def test_search_runs_as_printed(runs, capsys, monkeypatch):
     assert "{'room': 'kitchen'}" in lines[0]
 
 
+def test_exports_run_as_printed(runs, monkeypatch):
+    before, after = README.read_text().split("## Other engines")
+    section = after.split("\n## ")[0]
+    monkeypatch.chdir(runs)
+    commands = [line for line in blocks("bash", before + section).splitlines() if " export " in line]
+    assert len(commands) == 3
+    for line in commands:
+        if "onnx" not in line:  # tests/export has it
+            assert cli.main(shlex.split(line)[1:]) == 0
+    documents = "documents = ['bring the sponge', 'call a doctor', 'bring the ladder']\n"
+    assert run_python(documents + blocks("python", section), runs)[-1].startswith("tensor([[")
+
+
 def test_commands_and_links_exist():
     text = README.read_text()
     makefile = (README.parent / "Makefile").read_text()

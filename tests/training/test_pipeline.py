@@ -62,6 +62,17 @@ def recipe(beir_folder: Path, tmp_path: Path) -> Path:
     return path
 
 
+def test_a_seeded_rerun_gives_every_number_again(recipe: Path, tmp_path: Path) -> None:
+    reports = []
+    for name in ("first", "second"):
+        pipeline.main(["--config", str(recipe), "--output_dir", str(tmp_path / name)])
+        report = json.loads((tmp_path / name / "evaluation" / "test.json").read_text())
+        for system in report["systems"].values():
+            system.pop("milliseconds", None)
+        reports.append(report)
+    assert reports[0] == reports[1]
+
+
 def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline.main(["--config", str(recipe)])
     run = tmp_path / "run"

@@ -1,0 +1,127 @@
+"""What the commands of `rabtriever` can be called with."""
+
+import argparse
+from collections.abc import Callable, Mapping
+
+from . import __version__
+from .retrieval.vector_types import VECTOR_TYPES
+
+EXAMPLES = """\
+examples:
+  rabtriever encode --model runs/household/student/model --corpus corpus.jsonl --output vectors
+  rabtriever index  --vectors vectors --store store
+  rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
+  cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
+  rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
+  rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
+  rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
+  rabtriever demo   --model runs/household/student/model --teacher runs/household/teacher/model --corpus corpus.jsonl
+  rabtriever info   store
+
+exit status: 0 done, 2 bad input or settings (the message says what is accepted), 130 interrupted.
+"""
+
+
+def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+    """The command line's parser; what a command is called with is its namespace's `run`.
+
+    Args:
+        commands: the functions by the name of their command; their docstrings are the help.
+    """
+    made = argparse.ArgumentParser(
+        prog="rabtriever",
+        description="Search with Rabtriever: encode documents once, answer a query with one pass.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=__version__)
+    groups = made.add_subparsers(title="commands", required=True, metavar=" | ".join(commands))
+
+    def command(name: str) -> argparse.ArgumentParser:
+        added = groups.add_parser(
+            name,
+            help=commands[name].__doc__,
+            description=commands[name].__doc__,
+            epilog=EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=commands[name])
+        added.add_argument("--quiet", action="store_true", help="no progress bars")
+        return added
+
+    added = command("encode")
+    _model_flags(added, "the student: folder or Hub id")
+    added.add_argument("--corpus", required=True, help=".jsonl or .parquet, - for standard input, hub:<data set>")
+    added.add_argument("--output", required=True, help="folder for the vectors; called again, it goes on")
+    added.add_argument("--vectors", default="float32", choices=VECTOR_TYPES, help="type of the numbers")
+    added.add_argument("--documents-per-shard", type=int, default=8192, help="documents per file")
+    added.add_argument("--token-budget", type=int, help="padded tokens per forward pass; default fits the device")
+    added.add_argument("--engine", default="local", choices=["local", "ray"], help="ray: many workers")
+    added.add_argument("--workers", type=int, default=1, help="with --engine ray: actors")
+    added.add_argument("--ray-address", help="with --engine ray: a running cluster; default: a local one")
+
+    added = command("index")
+    added.add_argument("--store", required=True, help="folder of the store; made if missing")
+    added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
+    added.add_argument("--delete", help="file with ids to delete, one per line; - for standard input")
+    added.add_argument(
+        "--approximate", action="store_true", help="build an approximate index; one that is there is kept up to date"
+    )
+
+    added = command("search")
+    _model_flags(added, "the student: folder or Hub id")
+    added.add_argument("--store", required=True, help="folder of the store")
+    added.add_argument("--query", help="one query")
+    added.add_argument("--queries", help="many: JSON lines with id and text; - for standard input")
+    added.add_argument("--top-k", type=int, default=10, help="documents per query")
+    added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
+    added.add_argument("--approximate", action="store_true", help="ask the approximate index")
+    added.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the scan")
+    added.add_argument("--rerank", help="a teacher that judges the best again: folder or Hub id")
+    added.add_argument("--rerank-depth", type=int, default=50, help="how many it judges per query")
+    added.add_argument("--batch-size", type=int, default=64, help="queries searched at once")
+
+    added = command("rank")
+    _model_flags(added, "teacher or student: folder or Hub id")
+    added.add_argument("--query", required=True, help="the query")
+    added.add_argument("--documents", required=True, help="as --corpus of encode")
+    added.add_argument("--top-k", type=int, help="documents to print; default: all")
+
+    added = command("export")
+    _model_flags(added, "student or teacher: folder or Hub id")
+    added.add_argument("--output", required=True, help="a new folder")
+    added.add_argument(
+        "--format",
+        required=True,
+        choices=["sentence-transformers", "onnx", "cross-encoder"],
+        help="a student as two towers and both in one folder, or as two graphs; a teacher as a cross-encoder",
+    )
+
+    added = command("demo")
+    _model_flags(added, "the student: folder or Hub id")
+    added.add_argument("--corpus", required=True, help="as --corpus of encode; at most 5,000 documents")
+    added.add_argument("--teacher", help="ranks beside the student: folder or Hub id")
+    added.add_argument("--example", action="append", default=[], help="a query to click; may be given 8 times")
+    added.add_argument("--host", help="address to listen at; default: 127.0.0.1, this machine alone")
+    added.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    added.add_argument("--space", help="a new folder: the same page for a Space of the Hub, instead of serving it")
+
+    added = command("info")
+    added.add_argument("path", help="a model, a folder of vectors, or a store")
+    _loading_flags(added)
+    for name in ("encode", "search", "rank"):
+        groups.choices[name].add_argument(
+            "--skip-bad", action="store_true", help="count lines that are no document instead of stopping"
+        )
+    return made
+
+
+def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
+    parser.add_argument("--model", required=True, help=help_)
+    _loading_flags(parser)
+
+
+def _loading_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
+    parser.add_argument("--dtype", default="auto", help="type of the weights: auto (as saved), float32, bfloat16, ...")
+    parser.add_argument("--device", default="cpu", help="where models run: cpu, cuda, ...")

@@ -1,0 +1,109 @@
+"""Documents of the page: the corpus it starts with, and what a visitor pastes or uploads, within limits."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from ..retrieval.documents import BadDocumentError, Document, DocumentReader, to_document
+
+CORPUS_DOCUMENTS = 5_000  # of the corpus the page starts with; vectors and BM25 of all are in memory
+OWN_DOCUMENTS = 500  # of a visitor: each session keeps its own
+OWN_BYTES = 256 * 1024  # pasted or uploaded at once
+CHARACTERS = 2_000  # of one document, and of a query
+UPLOADS = (".jsonl", ".txt")
+
+
+def read_corpus(source: str | Path) -> list[Document]:
+    """The corpus a page starts with.
+
+    Raises:
+        ValueError: the source is none `DocumentReader` reads, holds a line that is no document, or none or more than
+            5,000 documents.
+    """
+    documents = list(islice(DocumentReader(source), CORPUS_DOCUMENTS + 1))
+    if not documents:
+        raise ValueError(f"{source} holds no documents; accepted: at least one")
+    if len(documents) > CORPUS_DOCUMENTS:
+        raise ValueError(
+            f"{source} holds more than {CORPUS_DOCUMENTS:,} documents; accepted by the page: at most that many "
+            "(rabtriever index and search take any number)"
+        )
+    return documents
+
+
+def pasted_texts(text: str) -> list[str]:
+    """One document per line that is not blank.
+
+    Raises:
+        ValueError: there is no such line, or the text or a line is too long.
+    """
+    return _within_limits("the pasted text", len(text.encode()), text.splitlines())
+
+
+def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
+    """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines.
+
+    Args:
+        path: where the file lies; its ending says how it is read.
+        name: what messages call it, where the path is the server's own business; default: the last part of the path.
+
+    Raises:
+        ValueError: another ending, too many bytes, no UTF-8, or a line that is no document, with its number.
+    """
+    path = Path(path)
+    name = name or path.name
+    if path.suffix.lower() not in UPLOADS:
+        raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
+    size = path.stat().st_size
+    _check_size(name, size)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} is no UTF-8 text (byte {error.start}); accepted: UTF-8") from error
+    if path.suffix.lower() == ".jsonl":
+        lines = [_json_text(name, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    return _within_limits(name, size, lines)
+
+
+def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
+    """A visitor's documents and new ones; texts that are there already are left out.
+
+    Raises:
+        ValueError: together they are more than a session may keep.
+    """
+    texts = list(dict.fromkeys([*before, *new]))
+    if len(texts) > OWN_DOCUMENTS:
+        raise ValueError(
+            f"{len(before)} documents are there and {len(texts) - len(before)} would be added; accepted: "
+            f"{OWN_DOCUMENTS} in all"
+        )
+    return texts
+
+
+def _json_text(name: str, number: int, line: str) -> str:
+    try:
+        row = json.loads(line)
+        return to_document({"id": str(number), **row} if isinstance(row, dict) else row).text
+    except BadDocumentError as error:
+        raise ValueError(f"{name} line {number}: {error}") from error
+    except (ValueError, RecursionError) as error:  # the latter: brackets in brackets in brackets
+        raise ValueError(f"{name} line {number}: broken JSON ({error}); accepted: one object per line") from error
+
+
+def _within_limits(name: str, size: int, lines: Sequence[str]) -> list[str]:
+    _check_size(name, size)
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise ValueError(f"{name} holds no document; accepted: one per line")
+    for number, text in enumerate(texts, start=1):
+        if len(text) > CHARACTERS:
+            raise ValueError(
+                f"{name}: document {number} has {len(text):,} characters; accepted: at most {CHARACTERS:,}"
+            )
+    return texts
+
+
+def _check_size(name: str, size: int) -> None:
+    if size > OWN_BYTES:
+        raise ValueError(f"{name} has {size:,} bytes; accepted: at most {OWN_BYTES:,}")

@@ -1,0 +1,272 @@
+"""The page itself: Gradio components and what happens between them. Ranking and HTML are made elsewhere."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..modeling_generative_reranker import GenerativeRerankerModel
+from ..modeling_rabtriever import RabtrieverModel
+from ..retrieval.documents import Document
+from . import rendering
+from .documents import CHARACTERS, OWN_BYTES, OWN_DOCUMENTS, UPLOADS, joined, pasted_texts, uploaded_texts
+from .ranking import Collection, Ranker, checked_query
+
+SESSIONS = 100  # whose documents are kept; the least recent one makes room
+SESSION_SECONDS = 3600  # after the last change a session's documents are dropped, and uploads nobody read
+WAITING = 32  # visitors in the queue
+EXAMPLES = 8
+# One event at a time runs a model: times on the page are not those of a fight for the cores.
+MODELS = {"concurrency_limit": 1, "concurrency_id": "models"}
+# Fonts of the visitor's system: the default theme names fonts that are fetched.
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
+MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
+INTRODUCTION = """\
+# Rabtriever
+Which document answers the query, when a line of reasoning connects the two rather than shared words?
+The same documents, ranked side by side. [How it works](https://arxiv.org/abs/2604.23336)
+"""
+
+
+def serve(
+    student: RabtrieverModel,
+    documents: Sequence[Document],
+    teacher: GenerativeRerankerModel | None = None,
+    examples: Sequence[str] = (),
+    host: str | None = None,
+    port: int | None = None,
+) -> None:
+    """Runs the page until it is interrupted.
+
+    Args:
+        student: what is tried.
+        documents: the corpus the page starts with.
+        teacher: ranks beside the student.
+        examples: queries to click.
+        host: address to listen at; `None` is Gradio's choice: this machine alone, unless `GRADIO_SERVER_NAME` is set.
+        port: `None` is the first free one from 7860 on, or `GRADIO_SERVER_PORT`.
+
+    Raises:
+        ValueError: as `build_page`.
+        OSError: the port is taken, or the address is not this machine's.
+    """
+    page = build_page(student, documents, teacher, examples)
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            theme=_theme(),
+            css=rendering.STYLE,
+            max_file_size=OWN_BYTES,
+            state_session_capacity=SESSIONS,
+            share=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            run_history=False,
+            mcp_server=False,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:  # Gradio speaks of its own arguments
+        place = f"{host or 'this machine'}, port {port or 'from 7860 on'}"
+        raise OSError(
+            f"the page cannot listen at {place}; accepted: an address and a free port of this machine"
+        ) from error
+    print(f"rabtriever: open {url} (Ctrl+C ends it)", file=sys.stderr, flush=True)
+    page.block_thread()
+
+
+def build_page(
+    student: RabtrieverModel,
+    documents: Sequence[Document],
+    teacher: GenerativeRerankerModel | None = None,
+    examples: Sequence[str] = (),
+) -> gr.Blocks:
+    """The page as a Gradio app that is not started yet.
+
+    Raises:
+        ValueError: a model is not what it should be, there are no documents, or an example is blank or one too many.
+    """
+    examples = checked_examples(examples)
+    actions = _Actions(Ranker(student, teacher), [document.text for document in documents])
+
+    with gr.Blocks(
+        title="Rabtriever", analytics_enabled=False, delete_cache=(SESSION_SECONDS, SESSION_SECONDS)
+    ) as page:
+        own = gr.State(None, time_to_live=SESSION_SECONDS)
+        gr.Markdown(INTRODUCTION)
+        with gr.Row():
+            query = gr.Textbox(
+                label="Query",
+                placeholder=examples[0] if examples else "Describe a situation or ask a question",
+                info="Enter searches",
+                max_lines=1,
+                max_length=CHARACTERS,
+                autofocus=True,
+                scale=5,
+                min_width=280,
+                elem_id="query",
+            )
+            search = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="search")
+        if examples:
+            with gr.Row(elem_id="examples"):
+                clicked = [(gr.Button(text, size="sm", min_width=220), text) for text in examples]
+        else:
+            clicked = []
+        where = gr.Radio(
+            actions.choices(None),
+            value="given",
+            label="Documents",
+            elem_id="where",
+        )
+        gr.HTML(rendering.sample(actions.given.texts), apply_default_css=False, elem_id="sample")
+        found = gr.HTML(rendering.message("Type a query and press Enter."), apply_default_css=False, elem_id="results")
+        with gr.Accordion("Your own documents", open=False, elem_id="own"):
+            gr.Markdown(
+                f"At most {OWN_DOCUMENTS} documents and {OWN_BYTES // 1024} KB at once. They stay in this session's "
+                "memory until an hour after the last change, and are not stored. Files: a document per line, as plain "
+                "text (.txt) or as an object with a field text (.jsonl)."
+            )
+            pasted = gr.Textbox(
+                label="One document per line",
+                lines=4,
+                max_lines=10,
+                max_length=OWN_BYTES,
+                elem_id="pasted",
+            )
+            add = gr.Button("Add these lines", elem_id="add")
+            upload = gr.File(
+                label="Or upload .txt or .jsonl",
+                file_types=list(UPLOADS),
+                height=130,
+                elem_id="upload",
+            )
+            chosen = gr.Dropdown(
+                [], multiselect=True, label="Documents to remove", filterable=True, elem_id="chosen", interactive=True
+            )
+            with gr.Row():
+                remove = gr.Button("Remove the chosen", elem_id="remove")
+                clear = gr.Button("Remove all", elem_id="clear")
+            said = gr.HTML("", apply_default_css=False, elem_id="said")
+
+        asked: dict[str, Any] = {"fn": actions.search, "inputs": [query, where, own], "outputs": found}
+        asked |= {"api_visibility": "private", "show_progress": "minimal", "trigger_mode": "always_last", **MODELS}
+        changed = [own, where, chosen, said]
+        edit: dict[str, Any] = {"api_visibility": "private", **MODELS}
+        gr.on([query.submit, search.click], **asked)
+        where.input(**asked)
+        for button, text in clicked:
+            button.click(lambda text=text: text, None, query, api_visibility="private").then(**asked)
+        for edited in (
+            add.click(actions.add, [pasted, own], [*changed, pasted], **edit),
+            upload.upload(actions.upload, [upload, own], [*changed, upload], **edit),
+            remove.click(actions.remove, [chosen, own], changed, **edit),
+            clear.click(actions.clear, None, changed, **edit),
+        ):
+            edited.success(**asked)
+    page.queue(max_size=WAITING)
+    return page
+
+
+def _theme() -> gr.themes.Base:
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SANS, font_mono=MONO)
+    # The theme's own greys and its white on light teal are too faint to read.
+    return theme.set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        color_accent="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+    )
+
+
+def checked_examples(examples: Sequence[str]) -> list[str]:
+    """Queries to click, without blanks at their edges.
+
+    Raises:
+        ValueError: there are more than 8, or one is blank or too long.
+    """
+    if len(examples) > EXAMPLES:
+        raise ValueError(f"{len(examples)} examples are given; accepted: at most {EXAMPLES}")
+    return [checked_query(example) for example in examples]
+
+
+class _Actions:
+    """What the page's events do. Bad input comes back as a message beside what was typed, which stays."""
+
+    def __init__(self, ranker: Ranker, texts: Sequence[str]) -> None:
+        self.ranker = ranker
+        self.given = ranker.collection(texts)
+
+    def choices(self, own: Collection | None) -> list[tuple[str, str]]:
+        number = 0 if own is None else len(own)
+        return [(f"Example corpus ({len(self.given):,})", "given"), (f"Your own ({number:,})", "own")]
+
+    def search(self, query: str, where: str, own: Collection | None) -> Iterator[str]:
+        collection = self.given if where == "given" else own
+        if not query.strip():
+            yield rendering.message("Type a query and press Enter.")
+            return
+        if collection is None:
+            yield rendering.message("There are no documents of yours yet. Add some below.")
+            return
+        try:
+            bm25 = self.ranker.rank_bm25(query, collection)
+            student = self.ranker.rank_student(query, collection)
+            works = self.ranker.teacher is not None
+            yield rendering.results(len(collection), bm25, student, None, works)
+            if works:
+                teacher = self.ranker.rank_teacher(query, collection)
+                yield rendering.results(len(collection), bm25, student, teacher, False)
+        except ValueError as error:
+            yield rendering.message(str(error), is_error=True)
+
+    def add(self, pasted: str, own: Collection | None) -> tuple[Any, ...]:
+        try:
+            return *self._with(pasted_texts(pasted), own), ""
+        except ValueError as error:
+            return *self._refused(error), gr.skip()
+
+    def upload(self, path: str | None, own: Collection | None) -> tuple[Any, ...]:
+        if path is None:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), None
+        try:
+            return *self._with(uploaded_texts(path), own), None
+        except ValueError as error:
+            return *self._refused(error), None
+        finally:
+            Path(path).unlink(missing_ok=True)  # read once, not kept
+
+    def remove(self, chosen: list[str] | None, own: Collection | None) -> tuple[Any, ...]:
+        if own is None or not chosen:
+            return self._refused(ValueError("nothing is chosen; accepted: one of your documents or more"))
+        gone = set(chosen)
+        left = [text for text in own.texts if text not in gone]
+        said = f"{len(own) - len(left)} removed, {len(left)} left."
+        return self._changed(self.ranker.collection(left, own) if left else None, said)
+
+    def clear(self) -> tuple[Any, ...]:
+        return self._changed(None, "All of your documents are removed.")
+
+    def _with(self, new: Sequence[str], own: Collection | None) -> tuple[Any, ...]:
+        before = () if own is None else own.texts
+        texts = joined(before, new)
+        added = len(texts) - len(before)
+        twice = f", {len(new) - added} were there already" if len(new) > added else ""
+        return self._changed(self.ranker.collection(texts, own), f"{added} added{twice}; {len(texts)} in all.")
+
+    def _changed(self, own: Collection | None, said: str) -> tuple[Any, ...]:
+        texts = [] if own is None else list(own.texts)
+        where = gr.update(choices=self.choices(own), value="given" if own is None else "own")
+        return own, where, gr.update(choices=texts, value=[]), rendering.message(said)
+
+    def _refused(self, error: ValueError) -> tuple[Any, ...]:
+        return gr.skip(), gr.skip(), gr.skip(), rendering.message(str(error), is_error=True)

@@ -1,0 +1,250 @@
+"""Three rankings of the same documents with the time each took, and what a student's score is made of."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import bm25s
+import torch
+from torch import Tensor
+
+from ..modeling_generative_reranker import GenerativeRerankerModel
+from ..modeling_prompted import ranking
+from ..modeling_rabtriever import RabtrieverModel
+from .documents import CHARACTERS
+
+TOP_K = 8
+TERMS = 5  # products of an explanation that are shown one by one
+
+
+@dataclass(frozen=True)
+class Term:
+    """One dimension's part of a score: `query * document`.
+
+    Args:
+        dimension: its place in the vectors, from 0.
+        query: the query vector's number there.
+        document: the document vector's number there.
+        is_prior: whether it is the document's prior, the same for every query.
+    """
+
+    dimension: int
+    query: float
+    document: float
+    is_prior: bool = False
+
+    @property
+    def product(self) -> float:
+        """What is added to the score."""
+        return self.query * self.document
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A score as the sum it is: the largest products one by one, all others as one number.
+
+    Args:
+        terms: the largest by absolute value, largest first.
+        others: how many dimensions are left.
+        rest: the sum of their products.
+        score: the inner product: `sum(term.product for term in terms) + rest`.
+    """
+
+    terms: tuple[Term, ...]
+    others: int
+    rest: float
+    score: float
+
+
+@dataclass(frozen=True)
+class RankedText:
+    """A document in a ranking.
+
+    Args:
+        row: its place in the collection, from 0.
+        text: as it stands there.
+        score: of this query; rankers have scales of their own.
+        explanation: what the score is made of, if a student gave it.
+    """
+
+    row: int
+    text: str
+    score: float
+    explanation: Explanation | None = None
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """The best documents of one ranker.
+
+    Args:
+        hits: best first; equal scores keep the order of the collection.
+        milliseconds: from the query's text to the scores of all documents, in order.
+        places: every document's place, from 1, by row; empty unless the ranker is the teacher.
+    """
+
+    hits: tuple[RankedText, ...]
+    milliseconds: float
+    places: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents ready to be searched. Made by `Ranker.collection`; never changed, so sessions can share one.
+
+    Args:
+        texts: the documents.
+        vectors: `(m, k)` fp32, the student's.
+        words: BM25's index; `None` if no document holds a word that counts.
+    """
+
+    texts: tuple[str, ...]
+    vectors: Tensor
+    words: Any
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return len(self.texts)
+
+
+class Ranker:
+    """Ranks a collection by BM25, by a student and, if there is one, by a teacher.
+
+    Raises:
+        ValueError: `student` is no `RabtrieverModel`, or `teacher` no `GenerativeRerankerModel`.
+    """
+
+    def __init__(self, student: RabtrieverModel, teacher: GenerativeRerankerModel | None = None) -> None:
+        for name, model, accepted in (
+            ("student", student, RabtrieverModel),
+            ("teacher", teacher, (GenerativeRerankerModel, type(None))),
+        ):
+            if not isinstance(model, accepted):
+                wanted = "RabtrieverModel" if name == "student" else "GenerativeRerankerModel"
+                raise ValueError(f"the {name} is a {type(model).__name__}; accepted: a {wanted}")
+        self.student, self.teacher = student, teacher
+
+    def collection(self, texts: Sequence[str], known: Collection | None = None) -> Collection:
+        """Encodes documents and indexes their words.
+
+        Args:
+            texts: the documents.
+            known: an earlier collection; what stands there is not encoded again.
+
+        Raises:
+            ValueError: no documents, or a blank one.
+        """
+        vectors = {} if known is None else dict(zip(known.texts, known.vectors, strict=True))
+        new = [text for text in dict.fromkeys(texts) if text not in vectors]
+        if new or not texts:
+            vectors |= zip(new, self.student.encode_document(new).cpu(), strict=True)
+        return Collection(tuple(texts), torch.stack([vectors[text] for text in texts]), _word_index(texts))
+
+    def rank_bm25(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+        """Documents that share a word with the query, by Okapi BM25 (the library's defaults).
+
+        Raises:
+            ValueError: the query is blank or too long.
+        """
+        query = checked_query(query)
+        begin = time.perf_counter()
+        (words,) = bm25s.tokenize([query], return_ids=False, show_progress=False)
+        scores = torch.zeros(len(collection))
+        if collection.words is not None and words:
+            scores = torch.tensor(collection.words.get_scores(words))
+        found = ranking(scores, collection.texts, None)
+        taken = _milliseconds_since(begin)
+        shared = [hit for hit in found[:top_k] if hit["score"] > 0]
+        return RankedList(tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in shared), taken)
+
+    def rank_student(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+        """All documents by inner product; each hit with its explanation, which is not part of the time.
+
+        Raises:
+            ValueError: the query is blank or too long, or a score is NaN.
+        """
+        query = checked_query(query)
+        begin = time.perf_counter()
+        query_embeds = self.student.encode_query([query]).cpu()
+        scores = self.student.similarity(query_embeds, collection.vectors)[0]
+        found = ranking(scores, collection.texts, top_k)
+        taken = _milliseconds_since(begin)
+        hits = []
+        for hit in found:
+            explanation = explain(query_embeds[0], collection.vectors[hit["corpus_id"]], self._has_prior)
+            hits.append(RankedText(hit["corpus_id"], hit["text"], hit["score"], explanation))
+        return RankedList(tuple(hits), taken)
+
+    def rank_teacher(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+        """All documents by log-odds of "relevant"; the teacher reads every pair.
+
+        Raises:
+            ValueError: there is no teacher, the query is blank or too long, or a score is NaN.
+        """
+        if self.teacher is None:
+            raise ValueError("there is no teacher; accepted: Ranker(student, teacher)")
+        query = checked_query(query)
+        begin = time.perf_counter()
+        found = self.teacher.rank(query, collection.texts)
+        taken = _milliseconds_since(begin)
+        hits = tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in found[:top_k])
+        return RankedList(hits, taken, {hit["corpus_id"]: place for place, hit in enumerate(found, start=1)})
+
+    @property
+    def _has_prior(self) -> bool:
+        return bool(self.student.config.document_prior)
+
+
+def explain(query_embeds: Tensor, document_embeds: Tensor, has_prior: bool = False, terms: int = TERMS) -> Explanation:
+    """Takes an inner product apart.
+
+    Args:
+        query_embeds: `(k,)`.
+        document_embeds: `(k,)`.
+        has_prior: whether the last dimension is the document's prior.
+        terms: how many products to name; the rest is summed up.
+
+    Raises:
+        ValueError: the two are not vectors of the same width.
+    """
+    if query_embeds.dim() != 1 or query_embeds.shape != document_embeds.shape:
+        raise ValueError(
+            f"query_embeds {tuple(query_embeds.shape)} and document_embeds {tuple(document_embeds.shape)} do not fit; "
+            "accepted: (k,) and (k,)"
+        )
+    query, document = query_embeds.double(), document_embeds.double()
+    products = query * document
+    order = products.abs().argsort(descending=True, stable=True).tolist()
+    last = len(order) - 1
+    named = tuple(
+        Term(row, float(query[row]), float(document[row]), has_prior and row == last) for row in order[:terms]
+    )
+    return Explanation(named, len(order) - len(named), float(products[order[terms:]].sum()), float(products.sum()))
+
+
+def checked_query(query: str) -> str:
+    """The query without blanks at its edges.
+
+    Raises:
+        ValueError: it is blank or too long.
+    """
+    query = query.strip()
+    if not query:
+        raise ValueError("the query is blank; accepted: a text")
+    if len(query) > CHARACTERS:
+        raise ValueError(f"the query has {len(query):,} characters; accepted: at most {CHARACTERS:,}")
+    return query
+
+
+def _word_index(texts: Sequence[str]) -> Any:
+    tokens = bm25s.tokenize(list(texts), return_ids=False, show_progress=False)
+    if not any(tokens):  # stop words and single letters alone; bm25s makes no index of that
+        return None
+    index = bm25s.BM25()
+    index.index(tokens, show_progress=False)
+    return index
+
+
+def _milliseconds_since(begin: float) -> float:
+    return 1000 * (time.perf_counter() - begin)
