@@ -1,64 +1,164 @@
 """Model cards of a run, generated from what its stages recorded: no number is typed by hand.
 
-Usage: python -m model_cards.generate runs/mine
+Usage:
+    python -m model_cards.generate runs/mine
+    python -m model_cards.generate runs/mine --license apache-2.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
+    python -m model_cards.generate runs/household --results quickstart_household   # adds that benchmark's table
+
+Reports and plots of the evaluation are copied beside each card, into <stage>/model/evaluation.
 """
 
 import argparse
 import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from evaluation.faithfulness import faithfulness_line
 from evaluation.report import COLUMNS, NOTE, calibration_line, markdown_table, retention_line
-from modeling_rabtriever.files import write_text
-from training.tasks.named import load_task
+from model_cards.layout import CARDS, EVALUATION
+from model_cards.licenses import FROM_SCRATCH, HELP, KEYS, license_table, parse_licenses
+from modeling_rabtriever.files import replace_file, write_text
+from training.tasks.beir import RetrievalTask
+from training.tasks.named import load_task, named_tasks
 
 TEMPLATES = Path(__file__).parent
-# Stage folder -> template, name of the system in the reports, tags.
-CARDS: dict[str, tuple[str, str, list[str]]] = {
-    "teacher": ("generative_reranker.md", "teacher", ["reranker", "rationale-based-retrieval"]),
-    "student": ("rabtriever.md", "Rabtriever", ["rabtriever", "retrieval", "rationale-based-retrieval"]),
+# Plots of a split, as training.evaluate names them: ending of the file -> what it shows.
+PLOTS = {
+    "recall": "Queries answered among the first k",
+    "scores": "Scores of relevant and of other documents",
+    "reliability": "Reliability of the teacher's probabilities",
 }
 
 
-def write_cards(run: Path) -> None:
-    """Writes README.md into the teacher's and the student's model folder.
+@dataclass
+class CardArguments:
+    """What a run does not record of itself.
+
+    Args:
+        licenses: `model`, `base_model`, `data` -> identifier of the Hub.
+        base_model: Hub id the teacher started from; default: the recipe's, where that is a Hub id.
+        datasets: Hub ids of the data; default: the task's, where it is on the Hub.
+        results: a result of `benchmarks/results` whose table over seeds is added.
+    """
+
+    licenses: dict[str, str] = field(default_factory=dict)
+    base_model: str | None = None
+    datasets: list[str] | None = None
+    results: str | None = None
+
+
+def write_cards(run: Path, about: CardArguments | None = None) -> None:
+    """Writes README.md, and the reports and plots it shows, into the teacher's and the student's model folder.
 
     Args:
         run: folder of a run whose stages are finished and evaluated.
+        about: what the run does not know; missing licences are shown as not stated, and cannot be released.
 
     Raises:
-        ValueError: a stage has not been run there.
+        ValueError: a stage has not been run there, or a result has no table.
     """
+    about = about or CardArguments()
     reports = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
     reports = [report for report in reports if "systems" in report]
     if not reports:
         raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that training.evaluate has finished")
     records = {stage: _record(run / stage) for stage in CARDS}
     task = load_task(records["teacher"]["data"])
-    example = task.split(reports[0]["split"])
+    start, base_model = _start(run, records["teacher"])
+    metadata: dict[str, Any] = {
+        "base_model": about.base_model or base_model,
+        "datasets": about.datasets or _datasets(records["teacher"]["data"]),
+    }
+    licenses = about.licenses
+    if metadata["base_model"] is None and start.scratch:
+        licenses = {"base_model": FROM_SCRATCH, **licenses}
+    metadata |= {KEYS[what]: name for what, name in licenses.items()}
+    shared = {
+        "task": task.name,
+        "train": _training_data(task, records["teacher"]),
+        "start": start.words,
+        "licenses": license_table(metadata),
+        "reports": reports,
+        "results": _results(reports),
+        "note": NOTE,
+        "benchmark": _benchmark(about.results),
+        **records,
+    }
+    environment = _environment()
     for stage, (template, system, tags) in CARDS.items():
+        folder = run / stage / "model"
         name = f"{stage}-{task.name}"
-        card = ModelCard.from_template(
-            ModelCardData(
-                license="apache-2.0",
-                library_name="transformers",
-                pipeline_tag="text-ranking",
-                tags=tags,
-                model_name=name,
-                eval_results=[result for report in reports for result in _eval_results(report, system)],
-            ),
-            template_path=str(TEMPLATES / template),
+        data = ModelCardData(
+            library_name="transformers",
+            pipeline_tag="text-ranking",
+            tags=tags,
             model_name=name,
-            task=task.name,
+            eval_results=[result for report in reports for result in _eval_results(report, system)],
+            **{key: value for key, value in metadata.items() if value},
+        )
+        example = task.split(reports[0]["split"])
+        text = environment.get_template(template).render(
+            card_data=data.to_yaml(),
+            model_name=name,
+            system=system,
             query=example.queries[0],
             documents=task.corpus[:2],
-            prompt=json.loads((run / stage / "model" / "processor_config.json").read_text()),
-            results=_results(reports),
-            **records,
+            prompt=json.loads((folder / "processor_config.json").read_text()),
+            config=json.loads((folder / "config.json").read_text()),
+            plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
+            costs=[_cost(report, system) for report in reports],
+            **shared,
         )
-        write_text(run / stage / "model" / "README.md", str(card))
+        write_text(folder / "README.md", str(ModelCard(text)))
+
+
+def _environment() -> Environment:
+    environment = Environment(  # a value that is missing is an error, never a blank
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    # Jinja's own tojson escapes <, > and ' for HTML, which code blocks are not.
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
+    environment.filters["shell"] = shlex.quote
+    return environment
+
+
+@dataclass
+class _Start:
+    scratch: bool
+    words: str  # no local path: a card is public
+
+
+def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
+    """What the teacher's weights started from, in words, and its Hub id where it is one."""
+    name, pretrained = teacher["settings"]["model_name_or_path"], ""
+    if name is None:  # training.pretrain came before
+        name = _record(run / "backbone")["settings"]["model_name_or_path"]
+        pretrained = ", first with language modelling on the training split"
+    if name.endswith(".json"):
+        return _Start(True, f"from scratch (configuration `{Path(name).name}`{pretrained})"), None
+    if Path(name).exists():
+        return _Start(False, f"from a local copy of a pretrained model{pretrained}"), None
+    return _Start(False, f"from [`{name}`](https://huggingface.co/{name}){pretrained}"), name
+
+
+def _datasets(source: str) -> list[str]:
+    if source.startswith("hub:"):
+        return [source.removeprefix("hub:")]
+    known = named_tasks().get(source)
+    return [known.hub] if known is not None and known.hub is not None else []
+
+
+def _training_data(task: RetrievalTask, teacher: dict[str, Any]) -> dict[str, int | str]:
+    name = teacher["settings"]["train_split"]
+    return {"split": name, "queries": len(task.split(name)), "documents": len(task.corpus)}
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -69,12 +169,62 @@ def _record(folder: Path) -> dict[str, Any]:
     return {**record, "data": record["settings"]["data"]}
 
 
-def _results(reports: list[dict[str, Any]]) -> str:
-    tables = [
-        f"{markdown_table(report, report['documents'])}\n\n{retention_line(report)} {calibration_line(report)}"
-        for report in reports
-    ]
-    return "\n\n".join([*tables, NOTE])
+def _results(reports: Sequence[dict[str, Any]]) -> str:
+    parts = []
+    for report in reports:
+        lines = [retention_line(report)]
+        if "calibration" in report:  # of the whole corpus only
+            lines.append(calibration_line(report))
+        if "faithfulness" in report:
+            lines.append(faithfulness_line(report["faithfulness"]))
+        if report.get("first_stage"):
+            stage = report["first_stage"]
+            lines.append(f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
+        lines += [f"{share:.1%} of the queries of {pair} word by word." for pair, share in _repeated(report)]
+        parts.append(f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, lines))}")
+    return "\n\n".join(parts)
+
+
+def _repeated(report: dict[str, Any]) -> list[tuple[str, float]]:
+    return list(report.get("repeated", {}).items())
+
+
+def _benchmark(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from benchmarks.tables import TABLES, render  # reads what benchmarks measured; only where a card asks for it
+
+    if name not in TABLES:
+        raise ValueError(f"results is {name!r}; accepted: {', '.join(TABLES)}")
+    return render(f"<!-- results:{name} -->\n<!-- /results -->")
+
+
+def _cost(report: dict[str, Any], system: str) -> dict[str, Any]:
+    found = report["systems"][system]
+    size = found.get("vector_bytes")
+    return {
+        "split": report["split"],
+        "documents": report["documents"],
+        "milliseconds": found.get("milliseconds"),
+        "bytes": None if size is None else size // report["documents"],
+    }
+
+
+def _copy_evaluation(source: Path, target: Path, reports: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Copies reports and plots beside the card; returns caption and relative path of each plot."""
+    names, plots = [], []
+    for report in reports:
+        names.append(f"{report['split']}.json")
+        for ending, caption in PLOTS.items():
+            if (source / f"{report['split']}-{ending}.png").is_file():
+                names.append(f"{report['split']}-{ending}.png")
+                plots.append((f"{caption} (`{report['split']}`)", f"{EVALUATION}/{names[-1]}"))
+    for name in names:
+        replace_file(target / name, partial(shutil.copyfile, source / name))
+    for path in target.iterdir():
+        if path.name not in names:  # of a split that is no longer evaluated
+            path.unlink()
+    return plots
 
 
 def _eval_results(report: dict[str, Any], system: str) -> list[EvalResult]:
@@ -84,6 +234,7 @@ def _eval_results(report: dict[str, Any], system: str) -> list[EvalResult]:
             dataset_type=report["task"],
             dataset_name=report["task"],
             dataset_split=report["split"],
+            dataset_args={"queries": report["n"], "documents": report["documents"]},
             metric_type=metric,
             metric_name=label,
             metric_value=round(report["systems"][system][metric]["mean"], 4),
@@ -92,7 +243,18 @@ def _eval_results(report: dict[str, Any], system: str) -> list[EvalResult]:
     ]
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Writes the model cards of a run.")
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the cards of the run the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of the run")
-    write_cards(parser.parse_args().run)
+    parser.add_argument("--license", nargs="+", default=[], metavar="[WHAT=]LICENCE", help=HELP)
+    parser.add_argument("--base_model", help="Hub id the teacher started from; default: the recipe's")
+    parser.add_argument("--datasets", nargs="+", help="Hub ids of the data; default: the task's")
+    parser.add_argument("--results", help="name of a result of benchmarks/results, whose table over seeds is added")
+    given = parser.parse_args(argv)
+    about = CardArguments(parse_licenses(given.license), given.base_model, given.datasets, given.results)
+    write_cards(given.run, about)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
-from transformers.utils import logging
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
+from transformers.utils.hub import ModelCard, cached_file  # type: ignore[attr-defined]  # which it only imports
 
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
@@ -30,6 +31,19 @@ _HUB_OPTIONS = (
 )
 
 
+def _check_shards(path: Any, subfolder: str) -> None:
+    """Raises a ValueError if a folder's index of weights names files elsewhere; downloads are checked by the Hub."""
+    index = cached_file(
+        path, SAFE_WEIGHTS_INDEX_NAME, subfolder=subfolder, local_files_only=True,
+        _raise_exceptions_for_missing_entries=False,
+    )  # fmt: skip
+    if index is None:
+        return
+    for name in sorted(set(PreTrainedConfig._dict_from_json_file(index)["weight_map"].values())):
+        if "/" in name or "\\" in name:
+            raise ValueError(f"{path}: its index of weights names {name!r}; accepted: files of this folder")
+
+
 class RankedDocument(TypedDict):
     """One entry of a ranking: position in the given list, score, and the text itself."""
 
@@ -50,6 +64,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     _processor: RabtrieverProcessor | None = None
+    _source: Any = None  # folder or Hub id of ours it was loaded from, whose card push_to_hub keeps
 
     @property
     def processor(self) -> RabtrieverProcessor:
@@ -104,12 +119,14 @@ class PromptedPreTrainedModel(PreTrainedModel):
         Weights are read from safetensors only: a pickle can run code.
 
         Raises:
-            ValueError: `use_safetensors=False` was passed, or processor and model do not belong together.
+            ValueError: `use_safetensors=False` was passed, processor and model do not belong together, or the index of
+                the weights names a file outside the folder.
             OSError: there are no safetensors weights.
         """
         if kwargs.setdefault("use_safetensors", True) is not True:
             raise ValueError(f"use_safetensors is {kwargs['use_safetensors']!r}; accepted: True (no pickle is loaded)")
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+        _check_shards(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
@@ -117,6 +134,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             model.processor = RabtrieverProcessor.from_pretrained(
                 pretrained_model_name_or_path, config=model.config, **hub_options
             )
+            model._source = pretrained_model_name_or_path
         return loaded
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
@@ -124,6 +142,26 @@ class PromptedPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
+
+    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        """The upload of `push_to_hub`, with the card of the folder or repository this model was loaded from."""
+        # transformers has just written a card with the tags asked for: the target's own, or a blank one. This private
+        # hook is the only place between that and the one commit.
+        card_path = None
+        if self._source is not None:
+            with suppress(OSError):  # the folder is gone, or the source cannot be reached: transformers' card stays
+                card_path = cached_file(
+                    self._source,
+                    "README.md",
+                    revision=getattr(self.config, "_commit_hash", None),  # set by loading from the Hub alone
+                    token=kwargs.get("token"),
+                    _raise_exceptions_for_missing_entries=False,
+                )
+        if card_path is not None:
+            written, card = ModelCard.load(f"{working_dir}/README.md"), ModelCard.load(card_path)
+            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(written.data.tags or [])])) or None
+            card.save(f"{working_dir}/README.md")
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
 
     def rank(
         self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int | None = None

@@ -1,0 +1,242 @@
+"""Model cards, and what is checked of a folder before it is released; nothing is pushed here (tests/hub does)."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Qwen2Tokenizer
+
+from model_cards import generate
+from model_cards.generate import CardArguments, write_cards
+from model_cards.licenses import fill_licenses, parse_licenses
+from tests.hub.finished_run import make_run
+from training.release import check_target, main, name_card
+from training.release_checks import check_card, check_loading, release_files
+
+LICENSES = {"model": "apache-2.0", "data": "cc-by-nc-4.0"}
+
+
+@pytest.fixture(scope="module")
+def finished_run(tokenizer: Qwen2Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tokenizer, tmp_path_factory.mktemp("run"))
+    write_cards(run, CardArguments(LICENSES))
+    return run
+
+
+@pytest.fixture
+def run(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def change_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def card_of(run: Path, stage: str = "student") -> ModelCard:
+    return ModelCard.load(run / stage / "model" / "README.md")
+
+
+@pytest.mark.parametrize("stage", ["teacher", "student"])
+def test_a_generated_card_is_complete(stage: str, finished_run: Path) -> None:
+    folder = finished_run / stage / "model"
+    assert {"README.md", "evaluation/test.json", "evaluation/test-reliability.png"} <= set(release_files(folder))
+    check_card(folder)
+    card, report = card_of(finished_run, stage), json.loads((finished_run / "evaluation" / "test.json").read_text())
+    headings = [line for line in card.text.splitlines() if line.startswith("## ")]
+    wanted = ["Prompt", "Use", "Results", "Cost", "Training", "Licences", "Limits", "Citation"]
+    assert headings == [f"## {name}" for name in wanted]
+    assert "**Not for**" in card.text and '- instruction: `"Relevant:"`' in card.text
+    assert "| BM25 |" in card.text and f"n = {report['n']}" in card.text and "ECE" in card.text
+    assert f"keeps of the teacher: R@1 {report['retention']['success@1']['mean']:.3f}" in card.text
+    system = report["systems"]["teacher" if stage == "teacher" else "Rabtriever"]
+    assert f"{system['milliseconds']:.2f} ms per query" in card.text
+    assert ("96 bytes per document vector" in card.text) == (stage == "student")  # 24 numbers in fp32
+    assert card.data.license == "apache-2.0" and card.data["base_model_license"] == "not-applicable"
+    assert "from scratch (configuration `tiny.json`)" in card.text and str(finished_run) not in card.content
+
+
+def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> None:
+    assert "vllm serve" not in card_of(run).text and "features are last + mean" in card_of(run).text
+    config = run / "student" / "model" / "config.json"
+    change_json(config, feature_poolings=["last"])
+    write_cards(run)
+    text = card_of(run).text
+    assert "vllm serve OUT/document --runner pooling" in text and "not run here" in text
+    assert 'SentenceTransformer("OUT/combined")' in text
+    change_json(config, feature_layers=[-2, -1])
+    write_cards(run)
+    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
+    assert "layers -2, -1" in card_of(run).text
+
+
+def test_base_model_and_data_come_from_the_recipe_or_the_caller(run: Path) -> None:
+    path = run / "teacher" / "stage.json"
+    record = json.loads(path.read_text())
+    change_json(path, settings={**record["settings"], "model_name_or_path": "Qwen/Qwen3-0.6B"})
+    write_cards(run, CardArguments(LICENSES, datasets=["org/chores"]))
+    assert card_of(run).data.base_model == "Qwen/Qwen3-0.6B" and card_of(run).data.datasets == ["org/chores"]
+    with pytest.raises(ValueError, match=r"licence of the base model .*--license base_model=LICENCE"):
+        check_card(run / "student" / "model")
+    change_json(path, settings={**record["settings"], "model_name_or_path": str(run / "teacher")})
+    write_cards(run, CardArguments({**LICENSES, "base_model": "mit"}))
+    assert "a local copy of a pretrained model" in card_of(run).text and str(run) not in card_of(run).content
+    with pytest.raises(ValueError, match=r"does not say the base_model.*--base_model org/name"):
+        check_card(run / "student" / "model")
+    change_json(path, settings={**record["settings"], "model_name_or_path": None})
+    (run / "backbone").mkdir()
+    shutil.copy(run / "student" / "stage.json", run / "backbone" / "stage.json")
+    change_json(run / "backbone" / "stage.json", settings={"data": "x", "model_name_or_path": "start.json"})
+    write_cards(run)
+    assert "`start.json`, first with language modelling on the training split" in card_of(run).text
+
+
+def test_a_split_with_candidates_alone_says_so(run: Path) -> None:
+    path = run / "evaluation" / "test.json"
+    report = json.loads(path.read_text())
+    del report["calibration"], report["faithfulness"]  # training.evaluate has neither of candidates alone
+    path.write_text(
+        json.dumps({**report, "first_stage": {"system": "BM25", "documents": 3}, "repeated": {"test in dev": 0.25}})
+    )
+    (run / "evaluation" / "test-reliability.png").unlink()
+    write_cards(run, CardArguments(LICENSES))
+    text = card_of(run, "teacher").text
+    assert "Ranked were the first 3 documents of BM25 alone." in text and "ECE" not in text
+    assert "25.0% of the queries of test in dev word by word" in text and "reliability.png" not in text
+    check_card(run / "teacher" / "model")
+
+
+def test_the_command_line_adds_licences_and_a_benchmark(run: Path) -> None:
+    flags = ["--license", "mit", "base_model=not-applicable", "--results", "quickstart_household"]
+    generate.main([str(run), *flags])
+    card = card_of(run, "teacher")
+    assert card.data.license == "mit" and "| these weights | mit |" in card.text
+    assert "| training data | not stated |" in card.text
+    assert "household, `test`" in card.text and "python -m benchmarks.quickstart_household" in card.text
+    with pytest.raises(ValueError, match="results is 'mine'; accepted: quickstart_household, "):
+        generate.main([str(run), "--results", "mine"])
+
+
+def test_plots_of_a_split_that_is_gone_go_too(run: Path) -> None:
+    evaluation = run / "evaluation"
+    for path in list(evaluation.glob("test*")):
+        path.rename(evaluation / path.name.replace("test", "dev", 1))
+    change_json(evaluation / "dev.json", split="dev")
+    write_cards(run, CardArguments(LICENSES))
+    names = release_files(run / "student" / "model")
+    assert "evaluation/dev.json" in names and "evaluation/test.json" not in names
+    check_card(run / "student" / "model")
+
+
+def test_licences_are_parsed_and_filled_in(run: Path) -> None:
+    assert parse_licenses(["apache-2.0", "data=cc-by-4.0"]) == {"model": "apache-2.0", "data": "cc-by-4.0"}
+    for given in (["Apache 2.0"], ["weights=mit"], ["mit", "model=mit"], ["data="]):
+        with pytest.raises(ValueError, match=r"license '.*' is not usable; accepted: \[WHAT=\]LICENCE"):
+            parse_licenses(given)
+    card = card_of(run)
+    fill_licenses(card, {"data": "mit"})
+    assert card.data["data_license"] == "mit" and card.data.license == "apache-2.0"
+    assert "| training data | mit |" in card.text and "cc-by-nc-4.0" not in card.content
+    with pytest.raises(ValueError, match="no <!-- licences --> table"):
+        fill_licenses(ModelCard("---\nlicense: mit\n---\n# other"), {})
+
+
+def test_the_repository_takes_the_place_of_the_name(run: Path) -> None:
+    card = card_of(run)
+    assert '"student-chores"' in card.text
+    for repo in ("org/name", "org/other"):
+        name_card(card, repo)
+        assert card.data.model_name == repo and card.text.count(repo) == 5
+    assert "student-chores" not in card.text and "org/name" not in card.text
+    with pytest.raises(ValueError, match="no model_name"):
+        name_card(ModelCard("---\nlicense: mit\n---\n# other"), "org/name")
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag", "create_pr", "message"),
+    [
+        ("name", None, False, "repo is 'name'; accepted: org/name"),
+        ("org/na me", None, False, "Repo id must use alphanumeric"),
+        ("org/name", "1.0", False, "tag is '1.0'; accepted: vX.Y"),
+        ("org/name", "v1.0", True, "accepted: a tag once the pull request is merged"),
+    ],
+)
+def test_targets_are_checked_first(repo: str, tag: str | None, create_pr: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_target(repo, tag, create_pr)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "evaluation/scores.pkl"])
+def test_a_pickle_is_never_released(name: str, run: Path) -> None:
+    (run / "student" / "model" / name).write_bytes(b"\x80\x04.")
+    with pytest.raises(ValueError, match=rf"holds {name}; accepted: weights as safetensors, never a pickle"):
+        main(["--model", str(run / "student" / "model"), "--repo", "org/name"])
+
+
+def test_only_expected_files_are_released(run: Path, tmp_path: Path) -> None:
+    folder = run / "student" / "model"
+    for name in (".env", "train.py", "evaluation/notes.txt", "modeling_other.py"):
+        (folder / name).write_text("secret")
+        with pytest.raises(ValueError, match=rf"holds {name}; accepted: what save_pretrained"):
+            release_files(folder)
+        (folder / name).unlink()
+    (folder / "vocab.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"holds vocab.json; .*no links"):
+        release_files(folder)
+    (folder / "vocab.json").unlink()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match="lacks safetensors weights"):
+        release_files(folder)
+    for other in (run, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match="is no saved model; accepted: the folder <run>/teacher/model"):
+            release_files(other)
+
+
+def replaced(old: str, new: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        card = (folder / "README.md").read_text()
+        assert old in card
+        (folder / "README.md").write_text(card.replace(old, new))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replaced("\nlicense: apache-2.0", ""), r"licence of the model \(license\).*--license model=LICENCE"),
+        (replaced("data_license: cc-by-nc-4.0\n", ""), r"licence of the data .*--license data=LICENCE"),
+        (replaced("base_model_license: not-applicable\n", ""), "base_model=not-applicable for weights trained from"),
+        (replaced("pipeline_tag: text-ranking\n", ""), "metadata lacks pipeline_tag"),
+        (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled place: '{{ limits }}'"),
+        (replaced("## Limits\n", "## Limits\n\nTODO\n"), "unfilled place: 'TODO'"),
+        (replaced("value: 1.0", "value: 0.5"), "the card says success@. = 0.5 on test, .* says"),
+        (lambda folder: (folder / "evaluation" / "test.json").unlink(), "says None; write it anew"),
+        (
+            lambda folder: (folder / "evaluation" / "test-recall.png").unlink(),
+            "shows evaluation/test-recall.png, which",
+        ),
+        (lambda folder: (folder / "README.md").unlink(), "README.md is missing; write it first"),
+    ],
+)
+def test_incomplete_cards_are_refused(change: Callable[[Path], None], message: str, run: Path) -> None:
+    folder = run / "student" / "model"
+    change(folder)
+    with pytest.raises(ValueError, match=message):
+        check_card(folder)
+
+
+def test_a_folder_whose_code_is_not_the_packages_is_refused(run: Path) -> None:
+    folder = run / "student" / "model"
+    path = folder / "modeling_rabtriever.py"
+    original = path.read_text()
+    path.write_text(original + "\nRabtrieverModel.encode_query = lambda self, queries: torch.ones(len(queries), 24)\n")
+    with pytest.raises(ValueError, match=r"scores otherwise without the package: up to .* apart; accepted: "):
+        check_loading(folder)
+    path.write_text(original + "\nimport modeling_rabtriever.files\n")
+    with pytest.raises(ValueError, match=r"does not load without the package(.|\n)*modeling_rabtriever"):
+        check_loading(folder)
