@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import search_tables, student_tables
+from benchmarks import evaluation_tables, search_tables, student_tables
 from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
 from benchmarks.tasks import PAIR, SEEDS, TITLES
 from modeling_rabtriever.files import write_text
@@ -151,6 +151,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "teacher_scoring": teacher_scoring,
     "teacher_objectives": teacher_objectives,
     "document_states": document_states,
+    **evaluation_tables.TABLES,
     **student_tables.TABLES,
     **search_tables.TABLES,
 }

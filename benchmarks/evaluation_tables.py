@@ -1,0 +1,59 @@
+"""Tables of sets evaluated side by side, and of what one vector can express; `tables` puts them into the pages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import grouped, mean_interval
+from benchmarks.tasks import TITLES
+
+METRICS = {"success@1": "R@1", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
+
+
+def evaluation_sets(result: Mapping[str, Any]) -> str:
+    """A table per set: what every system ranked, means over seeds, and the mean of the seeds' 95% intervals."""
+    parts = []
+    for (name,), rows in grouped(result["rows"], "set"):
+        parts.append(_set_table(name, rows, "test"))
+        if "whole" in rows[0]:
+            parts.append(_set_table(name, rows, "whole"))
+    return "\n\n".join(parts)
+
+
+def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    reports = [row[key] for row in rows]
+    first, stage = reports[0], reports[0]["first_stage"]
+    ranked = f"first {stage['documents']} of {stage['system']}, of " if stage else ""
+    head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
+    if rows[0]["models_of"] != name:
+        head += f", models trained on {TITLES[rows[0]['models_of']]}"
+    lines = [f"| {head} | {' | '.join(METRICS.values())} | ms per query |", "|---|" + "---:|" * (len(METRICS) + 1)]
+    for system in first["systems"]:
+        found = [report["systems"][system] for report in reports]
+        cells = [mean_interval([own[metric] for own in found]) for metric in METRICS]
+        times = [own["milliseconds"] for own in found if "milliseconds" in own]
+        lines.append(f"| {system} | {' | '.join(cells)} | {f'{np.median(times):.1f}' if times else ''} |")
+    return "\n".join(lines)
+
+
+def evaluation_limit(result: Mapping[str, Any]) -> str:
+    """Share of queries with both right documents first, by form and width, on what was fitted and on what was not."""
+    widths = sorted({row["k"] for row in result["rows"]})
+    n, documents = result["settings"]["n"], result["settings"]["documents"]
+    head = f"LIMIT-small (n = {n:,}, {documents} documents), both right documents first, by k"
+    lines = [f"| {head} | {' | '.join(map(str, widths))} |", "|---|" + "---:|" * len(widths)]
+    for key, label in (("fitted", "fitted to all queries"), ("unseen", "unseen fifth of the queries")):
+        for (form,), rows in grouped(result["rows"], "form"):
+            if key in rows[0]:
+                found = [[100 * row[key] for row in rows if row["k"] == width] for width in widths]
+                cells = [f"{np.mean(own):.1f} [{min(own):.1f}, {max(own):.1f}]" for own in found]
+                lines.append(f"| {form}, {label} | {' | '.join(cells)} |")
+    seeds = len({row["seed"] for row in result["rows"]})
+    return "\n".join([*lines, "", f"Means over {seeds} seed(s), in brackets the lowest and the highest."])
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "evaluation_sets": evaluation_sets,
+    "evaluation_limit": evaluation_limit,
+}
