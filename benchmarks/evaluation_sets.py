@@ -41,7 +41,7 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> di
     return {
         "teacher": teacher,
         OURS: folder / "student" / "model",
-        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"))),
+        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"), "--states", str(folder / "states"))),
         BI_ENCODER: folder / "bi-encoder",
     }
 
