@@ -207,18 +207,23 @@ class RabtrieverProcessor(ProcessorMixin):
 
     def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:
         texts = [text.strip(BLANKS) for text in texts]
-        filled = self._plain_ids([frame.head + text + frame.tail for text in texts])
-        longest, pairs = frame.size + limit - len(frame.start) - len(frame.end), zip(texts, filled, strict=True)
-        cut = (self._cut(frame, text, longest, side) if len(ids) > longest else ids for text, ids in pairs)
-        return [frame.start + ids + frame.end for ids in cut]
+        unique = list(dict.fromkeys(texts))  # in pairs a text stands many times
+        ids = dict(zip(unique, self._plain_ids([frame.head + text + frame.tail for text in unique]), strict=True))
+        longest = frame.size + limit - len(frame.start) - len(frame.end)
+        too_long = [text for text in unique if len(ids[text]) > longest]
+        if too_long:
+            ids |= zip(too_long, self._cut(frame, too_long, longest, side), strict=True)
+        return [frame.start + ids[text] + frame.end for text in texts]
 
-    def _cut(self, frame: "_Frame", text: str, longest: int, side: str) -> TokenIds:
-        """The `longest` ids of a text that is too long: the template's words whole, the text's tokens up to its cut."""
+    def _cut(self, frame: "_Frame", texts: list[str], longest: int, side: str) -> list[TokenIds]:
+        """The `longest` ids of texts that are too long: the template's words whole, the text's tokens up to the cut."""
         if side == "right":
             end = self._template_ids(frame.tail)
-            return self._plain_ids([frame.head + text])[0][: longest - len(end)] + end
+            read = self._plain_ids([frame.head + text for text in texts])
+            return [ids[: longest - len(end)] + end for ids in read]
         start = self._template_ids(frame.head.rstrip(" "))
-        return start + self._plain_ids([text + frame.tail])[0][len(start) - longest :]
+        read = self._plain_ids([text + frame.tail for text in texts])
+        return [start + ids[len(start) - longest :] for ids in read]
 
     def _template_ids(self, text: str) -> TokenIds:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
