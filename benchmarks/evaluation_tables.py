@@ -28,12 +28,11 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
     head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
     if rows[0]["models_of"] != name:
         head += f", models trained on {TITLES[rows[0]['models_of']]}"
-    lines = [f"| {head} | {' | '.join(METRICS.values())} | ms per query |", "|---|" + "---:|" * (len(METRICS) + 1)]
+    lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in first["systems"]:
         found = [report["systems"][system] for report in reports]
         cells = [mean_interval([own[metric] for own in found]) for metric in METRICS]
-        times = [own["milliseconds"] for own in found if "milliseconds" in own]
-        lines.append(f"| {system} | {' | '.join(cells)} | {f'{np.median(times):.1f}' if times else ''} |")
+        lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
