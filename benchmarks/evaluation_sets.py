@@ -19,13 +19,14 @@ from benchmarks import bi_encoders
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import RECIPES, TaskRun
+from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
 from training import distill, evaluate, pipeline
 from training.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
 SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
-OURS, PAPER, BI_ENCODER = "Rabtriever", "paper's recipe", "InfoNCE bi-encoder"
+PAPER, BI_ENCODER = "paper's recipe", "InfoNCE bi-encoder"
 
 
 def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> dict[str, Path]:
@@ -39,8 +40,8 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> di
         encoder = bi_encoders.train(bench, "InfoNCE", bf16=False)
         write_folder(folder / "bi-encoder", lambda new: encoder.save_pretrained(str(new)))
     return {
-        "teacher": teacher,
-        OURS: folder / "student" / "model",
+        TEACHER: teacher,
+        STUDENT: folder / "student" / "model",
         PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"), "--states", str(folder / "states"))),
         BI_ENCODER: folder / "bi-encoder",
     }
@@ -50,7 +51,7 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
     """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
     common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
-    chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != "teacher"}} if large else {})
+    chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
     row: dict[str, Any] = {"set": name, "seed": seed, "models_of": MODELS_OF.get(name, name)}
     for key, systems in chosen.items():
         output = runs / f"{name}-seed{seed}" / f"all-{key}"
@@ -71,9 +72,8 @@ def main() -> None:
     parser.add_argument("--flags", default="", help="further flags of training.pipeline, for all sets")
     parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")
     arguments = parser.parse_args()
-    there = [
-        name for name in (*RECIPES, *MODELS_OF) if (arguments.data / name).is_dir()
-    ]  # models before who needs them
+    known = (*RECIPES, *MODELS_OF)  # models before the sets that need them
+    there = [name for name in known if (arguments.data / name).is_dir()]
     for seed in arguments.seeds:
         for name in arguments.sets or there:
             source = MODELS_OF.get(name, name)

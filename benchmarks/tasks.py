@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evaluation.report import STUDENT, TEACHER
 from training import distill, evaluate
 
 SPLITS = ("dev", "test")
-PAIR = ("teacher", "Rabtriever")
+PAIR = (TEACHER, STUDENT)
 TITLES = {
     "household": "household",
     "household-large": "household, 5,600 documents",

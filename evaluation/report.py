@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from evaluation.chance import random_metrics
+from evaluation.faithfulness import faithfulness_line
 from evaluation.metrics import (
     TABLE_METRICS,
     Relevant,
@@ -20,6 +21,7 @@ from evaluation.metrics import (
 DEPTH = 100
 METRICS = (*TABLE_METRICS, "ndcg@10", "recall@100", "map@100")
 RANDOM = "random"
+TEACHER, STUDENT = "teacher", "Rabtriever"  # whom reports hold against each other
 Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
 COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10": "MRR@10"}
 NOTE = (
@@ -62,8 +64,8 @@ def summary(values: Values, seed: int = 0) -> dict[str, Any]:
         "n": len(values[RANDOM][METRICS[0]]),
         "systems": {name: {m: _interval(v, seed) for m, v in metrics.items()} for name, metrics in values.items()},
     }
-    if {"teacher", "Rabtriever"} <= values.keys():
-        teacher, student = values["teacher"], values["Rabtriever"]
+    if {TEACHER, STUDENT} <= values.keys():
+        teacher, student = values[TEACHER], values[STUDENT]
         report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in teacher if teacher[m].any()}
     return report
 
@@ -85,6 +87,26 @@ def markdown_table(report: Mapping[str, Any], corpus_size: int) -> str:
         timed = f"{metrics['milliseconds']:.2f}" if "milliseconds" in metrics else ""
         lines.append(f"| {name} | " + " | ".join([*cells, timed]) + " |")
     return "\n".join(lines)
+
+
+def report_text(report: Mapping[str, Any], *more: str) -> str:
+    """A split's table, and sentences on its first stage, the student's faithfulness and repeated queries if there are.
+
+    Args:
+        report: of one split, as `training.evaluate` writes it.
+        more: sentences of the caller's own, put behind the others.
+    """
+    parts = [retention_line(report)]
+    if report.get("first_stage") is not None:
+        stage = report["first_stage"]
+        parts.insert(0, f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
+    if "faithfulness" in report:
+        parts.append(faithfulness_line(report["faithfulness"]))
+    parts += [
+        f"Leakage: {share:.1%} of the queries of {pair} word by word."
+        for pair, share in report.get("repeated", {}).items()
+    ]
+    return f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, [*parts, *more]))}"
 
 
 def retention_line(report: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
+from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
 from training.tasks.beir import RetrievalTask
@@ -21,7 +22,6 @@ from training.tasks.beir import RetrievalTask
 # Document tokens whose attention state is kept between calls.
 KEPT_TOKENS = 131_072
 NO_PICKLE = {"use_safetensors": True}
-TEACHER, STUDENT = "teacher", "Rabtriever"  # whom reports hold against each other
 LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
 
 

@@ -21,8 +21,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from evaluation.faithfulness import faithfulness_line
-from evaluation.report import COLUMNS, NOTE, calibration_line, markdown_table, retention_line
+from evaluation.report import COLUMNS, NOTE, calibration_line, report_text
 from model_cards.layout import CARDS, EVALUATION
 from model_cards.licenses import FROM_SCRATCH, HELP, KEYS, license_table, parse_licenses
 from modeling_rabtriever.files import replace_file, write_text
@@ -170,23 +169,8 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _results(reports: Sequence[dict[str, Any]]) -> str:
-    parts = []
-    for report in reports:
-        lines = [retention_line(report)]
-        if "calibration" in report:  # of the whole corpus only
-            lines.append(calibration_line(report))
-        if "faithfulness" in report:
-            lines.append(faithfulness_line(report["faithfulness"]))
-        if report.get("first_stage"):
-            stage = report["first_stage"]
-            lines.append(f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
-        lines += [f"{share:.1%} of the queries of {pair} word by word." for pair, share in _repeated(report)]
-        parts.append(f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, lines))}")
-    return "\n\n".join(parts)
-
-
-def _repeated(report: dict[str, Any]) -> list[tuple[str, float]]:
-    return list(report.get("repeated", {}).items())
+    lines = [[calibration_line(report)] if "calibration" in report else [] for report in reports]  # whole corpus only
+    return "\n\n".join(report_text(report, *own) for report, own in zip(reports, lines, strict=True))
 
 
 def _benchmark(name: str | None) -> str | None:

@@ -33,10 +33,17 @@ def read_record(path: Path, **fields: type) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON ({error}); accepted: the file as it was written") from None
-    if not isinstance(record, dict) or any(type(record.get(name)) is not kind for name, kind in fields.items()):
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is no record of ours; accepted: an object")
+    check_record(path, record, **fields)
+    return record
+
+
+def check_record(path: Path, record: dict[str, Any], **fields: type) -> None:
+    """Raises a ValueError if a record read from `path` lacks one of these fields, or it is of another type."""
+    if any(type(record.get(name)) is not kind for name, kind in fields.items()):
         wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
         raise ValueError(f"{path} is no record of ours; accepted: an object with {wanted}")
-    return record
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -24,12 +24,12 @@ from torch import Tensor
 
 from evaluation.baselines import BM25
 from evaluation.calibration import expected_calibration_error, reliability
-from evaluation.faithfulness import faithfulness_line, score_faithfulness, state_faithfulness
+from evaluation.faithfulness import score_faithfulness, state_faithfulness
 from evaluation.metrics import rank_documents
 from evaluation.plots import recall_curves, reliability_diagram, score_histograms
-from evaluation.report import DEPTH, NOTE, markdown_table, query_values, retention_line, summary
+from evaluation.report import DEPTH, NOTE, STUDENT, TEACHER, query_values, report_text, summary
 from evaluation.runs import read_run, run_names, write_query_values, write_run
-from evaluation.systems import STUDENT, TEACHER, System, baselines, load_system, name_and_path, public_encoder
+from evaluation.systems import System, baselines, load_system, name_and_path, public_encoder
 from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors, write_text
@@ -134,20 +134,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         write_cards(output)
     stage.finish()
     return stage.folder
-
-
-def report_text(report: dict[str, Any]) -> str:
-    """A split's table, and sentences on the student's faithfulness and on repeated queries where there is any."""
-    parts = [retention_line(report)]
-    if report["first_stage"] is not None:
-        stage = report["first_stage"]
-        parts.insert(0, f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
-    if "faithfulness" in report:
-        parts.append(faithfulness_line(report["faithfulness"]))
-    parts += [
-        f"Leakage: {share:.1%} of the queries of {pair} word by word." for pair, share in report["repeated"].items()
-    ]
-    return f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, parts))}"
 
 
 def fixed_sample(split: Split, count: int | None) -> Split:

@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 import torch
 from sentence_transformers import SentenceTransformer
@@ -16,7 +15,7 @@ from transformers import AutoTokenizer
 from ..files import write_folder
 from ..modeling_rabtriever import RabtrieverModel
 from .prompt_tokenizer import SIDES, TRIALS, save_prompt_tokenizer
-from .towers import TOLERANCE, check_exportable, full_precision, write_tower
+from .towers import check_close, check_exportable, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
@@ -90,7 +89,4 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     for texts in (list(TRIALS), [TRIALS[0]]):
         inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
         found = session.run(None, {name: inputs[name] for name in INPUTS})[0]
-        expected = encode(texts).cpu().numpy()
-        error = np.abs(found - expected).max() / max(1, np.abs(expected).max())
-        if not error <= TOLERANCE:
-            raise ValueError(f"{side} vectors of the graph differ by {error:.1e} of the largest; accepted: {TOLERANCE}")
+        check_close(f"{side} vectors of the graph", torch.from_numpy(found), encode(texts).cpu())

@@ -55,8 +55,16 @@ def save_prompt_tokenizer(processor: RabtrieverProcessor, side: str, folder: Pat
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; accepted: {', '.join(SIDES)}")
-    read = _reader(processor, side)
-    frame = processor._document_frame() if side == "document" else processor._query_frame()
+    uncut = copy.copy(processor)
+    uncut.max_document_length = uncut.max_query_length = 10_000
+    read: Callable[[str], list[TokenIds]]
+    read_cut: Callable[[str], list[TokenIds]]
+    if side == "document":
+        frame, limit, cut_at = processor._document_frame(), processor.max_document_length, "right"
+        read, read_cut = uncut.document_ids, processor.document_ids
+    else:
+        frame, limit, cut_at = processor._query_frame(), processor.max_query_length, processor.query_truncation_side
+        read, read_cut = uncut.query_ids, processor.query_ids
     divisions = [(found, True) for found in _divisions(frame.head, frame.tail)]
     head = frame.head.rstrip(" ")
     divisions.append((Division(head, frame.head[len(head) :], "", frame.tail), False))
@@ -66,14 +74,12 @@ def save_prompt_tokenizer(processor: RabtrieverProcessor, side: str, folder: Pat
         trials = (*TRIALS, _BLANKS) if in_normalizer else TRIALS
         if not _reads_alike(tokenizer, prompt, trials, read):
             continue
-        limit = processor.max_document_length if side == "document" else processor.max_query_length
         tokenizer.model_max_length = frame.size + limit
-        cut_at = "right" if side == "document" else processor.query_truncation_side
         tokenizer.truncation_side = tokenizer.init_kwargs["truncation_side"] = cut_at
         tokenizer.save_pretrained(folder)
         loaded = AutoTokenizer.from_pretrained(folder)
         if _reads_alike(loaded, prompt, trials, read):
-            _warn_of_cuts(loaded, prompt, limit, _reader(processor, side, cut=True), side)
+            _warn_of_cuts(loaded, prompt, limit, read_cut, side)
             return prompt
     raise ValueError(
         f"{side}_template: this tokenizer merges the template's words with the text ('.' and a line break, say), and "
@@ -82,21 +88,13 @@ def save_prompt_tokenizer(processor: RabtrieverProcessor, side: str, folder: Pat
     )
 
 
-def _reader(processor: RabtrieverProcessor, side: str, cut: bool = False) -> Callable[[str], TokenIds]:
-    own = copy.copy(processor)
-    if not cut:
-        own.max_document_length = own.max_query_length = 10_000
-    ids = own.document_ids if side == "document" else own.query_ids
-    return lambda text: ids(text)[0]
+def _reads_alike(tokenizer: Any, prompt: str, trials: tuple[str, ...], read: Callable[[str], list[TokenIds]]) -> bool:
+    return all(tokenizer(prompt + text, verbose=False)["input_ids"] == read(text)[0] for text in trials)
 
 
-def _reads_alike(tokenizer: Any, prompt: str, trials: tuple[str, ...], read: Callable[[str], TokenIds]) -> bool:
-    return all(tokenizer(prompt + text, verbose=False)["input_ids"] == read(text) for text in trials)
-
-
-def _warn_of_cuts(tokenizer: Any, prompt: str, limit: int, read: Callable[[str], TokenIds], side: str) -> None:
+def _warn_of_cuts(tokenizer: Any, prompt: str, limit: int, read: Callable[[str], list[TokenIds]], side: str) -> None:
     long = [" ".join([text] * limit) for text in TRIALS]
-    if any(tokenizer(prompt + text, truncation=True)["input_ids"] != read(text) for text in long):
+    if any(tokenizer(prompt + text, truncation=True)["input_ids"] != read(text)[0] for text in long):
         warnings.warn(
             f"of a {side} beyond {tokenizer.model_max_length} tokens the exported tokenizer drops the template's last "
             "line break too, and its vector is another one than the model's; shorter texts are read alike",

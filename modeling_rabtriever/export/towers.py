@@ -10,7 +10,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from ..files import write_folder, write_json, write_tensors, write_text
 from ..modeling_rabtriever import RabtrieverModel
@@ -88,7 +87,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:
         for number, (path, kind) in enumerate(kinds)
     ]
     write_text(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
-    length = AutoTokenizer.from_pretrained(folder).model_max_length
+    length = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     settings = {"prompts": dict.fromkeys(SIDES, prompt), "default_prompt_name": side if prompt else None}
     settings |= {"similarity_fn_name": "dot"}
@@ -145,6 +144,13 @@ def full_precision(student: RabtrieverModel) -> RabtrieverModel:
     return student if student.backbone.dtype == torch.float32 else copy.deepcopy(student).float()
 
 
+def check_close(what: str, found: Tensor, expected: Tensor) -> None:
+    """Raises a ValueError if an export's numbers differ from the student's by more than `TOLERANCE`, or are NaN."""
+    error = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
+    if not error <= TOLERANCE:
+        raise ValueError(f"{what} differ from the student's by {error:.1e} of the largest; accepted: {TOLERANCE}")
+
+
 @torch.no_grad()
 def check_scores(student: RabtrieverModel, folder: Path) -> None:
     """Raises a ValueError if the towers or the combined model score otherwise than the student."""
@@ -161,8 +167,4 @@ def check_scores(student: RabtrieverModel, folder: Path) -> None:
         ),
     }
     for name, scores in found.items():
-        error = (scores - expected).abs().max() / expected.abs().max().clamp(min=1)
-        if not error <= TOLERANCE:
-            raise ValueError(
-                f"scores of {name} differ from the student's by {error:.1e} of the largest; accepted: {TOLERANCE}"
-            )
+        check_close(f"scores of {name}", scores, expected)

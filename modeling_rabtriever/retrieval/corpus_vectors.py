@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..files import read_record, replace_file
+from ..files import check_record, read_record, replace_file
 from ..modeling_rabtriever import RabtrieverModel
 from .documents import Document
 from .vector_types import narrow, widen
@@ -52,7 +52,7 @@ class CorpusVectors:
             raise ValueError(
                 f"{folder} holds {state}; accepted: a folder that encode_corpus (rabtriever encode) finished"
             )
-        read_record(path, model=str, embedding_dim=int, vector_type=str, documents=int)
+        check_record(path, record, model=str, embedding_dim=int, vector_type=str, documents=int)
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
         self.vector_type: str = record["vector_type"]
