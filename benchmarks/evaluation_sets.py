@@ -22,6 +22,7 @@ from benchmarks.tasks import RECIPES, TaskRun
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
 from training import distill, evaluate, pipeline
+from training.recipe import parse_stage
 from training.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
@@ -29,7 +30,7 @@ SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
 PAPER, BI_ENCODER = "paper's recipe", "InfoNCE bi-encoder"
 
 
-def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> dict[str, Path]:
+def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16: bool) -> dict[str, Path]:
     """The models of one set and seed by the names tables give them; finished ones are read."""
     shared = ["--config", RECIPES[name], "--data", data, "--seed", str(seed)]
     folder = runs / f"{name}-seed{seed}"
@@ -37,7 +38,7 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> di
     teacher = folder / "teacher" / "model"
     bench = TeacherBench(TaskRun(name, seed, data, shared, [], None), teacher, runs, splits=())
     if not (folder / "bi-encoder").exists():
-        encoder = bi_encoders.train(bench, "InfoNCE", bf16=False)
+        encoder = bi_encoders.train(bench, "InfoNCE", bf16)
         write_folder(folder / "bi-encoder", lambda new: encoder.save_pretrained(str(new)))
     return {
         TEACHER: teacher,
@@ -49,7 +50,9 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str]) -> di
 
 def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path, encoder: str) -> dict[str, Any]:
     """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
-    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder]
+    recipe = ["--config", RECIPES[MODELS_OF.get(name, name)], "--data", data, "--seed", str(seed)]
+    *_, settings = parse_stage("evaluate", evaluate.ARGUMENTS, recipe)
+    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", settings.dtype]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
     row: dict[str, Any] = {"set": name, "seed": seed, "models_of": MODELS_OF.get(name, name)}
@@ -70,6 +73,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="finished runs there are read")
     parser.add_argument("--flags", default="", help="further flags of training.pipeline, for all sets")
+    parser.add_argument("--bf16", action="store_true", help="train the bi-encoder in mixed precision")
     parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")
     arguments = parser.parse_args()
     known = (*RECIPES, *MODELS_OF)  # models before the sets that need them
@@ -77,10 +81,11 @@ def main() -> None:
     for seed in arguments.seeds:
         for name in arguments.sets or there:
             source = MODELS_OF.get(name, name)
-            models = trained(source, str(arguments.data / source), seed, arguments.runs, arguments.flags.split())
+            source_data, flags = str(arguments.data / source), arguments.flags.split()
+            models = trained(source, source_data, seed, arguments.runs, flags, arguments.bf16)
             data = str(arguments.data / name)
             row = measure(name, data, models, seed, arguments.runs, arguments.sentence_encoder)
-            recipe = {"recipe": RECIPES[source], "flags": arguments.flags}
+            recipe = {"recipe": RECIPES[source], "flags": arguments.flags, "bi_encoder_bf16": arguments.bf16}
             rows = with_earlier("benchmarks.evaluation_sets", [{**row, **recipe}], ("set", "seed"))
             print(write_result("benchmarks.evaluation_sets", {}, rows, []))
 
