@@ -4,8 +4,8 @@ Usage:
     python -m training.generate_queries --config training/recipes/saycan.yaml --data path/to/saycan
 
 The student is distilled from the teacher's judgements, so it can learn from queries that have no labels; where
-training queries are few it needs them. The language model sees some training queries and the first words of another
-one, and goes on. It should know the language: a pretrained model, not one from scratch.
+training queries are few it needs them. The language model is fitted to the training queries for a few epochs, then
+goes on from the first words of one of them. It should know the language: a pretrained model, not one from scratch.
 
 Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for training.distill --unjudged_queries. A
 text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
@@ -13,85 +13,123 @@ text that any split of the task has is left out. Interrupted, it goes on after t
 
 import json
 import random
-import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_rabtriever.files import write_text
-from training.backbone import DTYPES, SourceArguments
+from modeling_rabtriever.files import write_folder, write_text
+from training.backbone import SourceArguments
+from training.pretrain import PretrainingTrainer
 from training.recipe import parse_stage
+from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
 from training.tasks.named import load_task
 from training.train_reranker import RunArguments
 
-SEPARATOR = "\n\n"
 BARREN_BATCHES = 20  # in a row, until the model is given up
 
 
 @dataclass
 class GenerationArguments:
-    """What is written, and how."""
+    """What is written, and how; the fit has the settings of a trainer."""
 
-    output_dir: str = field(metadata={"help": "Folder of the run."})
-    seed: int = field(default=0, metadata={"help": "Of the draws."})
     count: int = field(default=1000, metadata={"help": "Queries to write."})
-    examples: int = field(default=6, metadata={"help": "Training queries the model sees before each."})
-    temperature: float = field(default=1.0, metadata={"help": "Temperature of the sampling."})
+    temperature: float = field(
+        default=1.3, metadata={"help": "Temperature of the sampling; a fitted model repeats training queries at 1."}
+    )
     top_k: int = field(default=50, metadata={"help": "Tokens are drawn from this many likeliest ones."})
     max_new_tokens: int = field(default=128, metadata={"help": "Queries that take more tokens are dropped."})
-    batch_size: int = field(default=32, metadata={"help": "Queries written at once."})
-    dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
-    device: str = field(default="cpu", metadata={"help": "Where the model runs: cpu, cuda, ..."})
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Whether code from the model's repository may run."}
-    )
+    batch_size: int = field(default=64, metadata={"help": "Queries written at once."})
 
     def __post_init__(self) -> None:
-        for name in ("count", "examples", "top_k", "max_new_tokens", "batch_size"):
+        for name in ("count", "top_k", "max_new_tokens", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; accepted: a number above 0")
 
 
-ARGUMENTS = (RunArguments, SourceArguments, GenerationArguments)
+ARGUMENTS = (RunArguments, SourceArguments, GenerationArguments, LanguageModelTrainingConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the file of queries."""
-    run, source, settings = parse_stage("generate_queries", ARGUMENTS, argv)
+    run, source, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
     if source.model_name_or_path is None or source.model_name_or_path.endswith(".json"):
         raise ValueError(
             f"model_name_or_path is {source.model_name_or_path}; accepted: Hub id or folder of a pretrained model"
         )
     task = load_task(run.data)
     inputs = {"task": task.fingerprint(), "model": model_digest(source.model_name_or_path)}
-    stage = StageFolder(Path(settings.output_dir) / "queries", (run, source, settings), inputs, run.overwrite)
+    stage = StageFolder(Path(config.output_dir) / "queries", (run, source, settings, config), inputs, run.overwrite)
     path, unfinished = stage.folder / "queries.jsonl", stage.folder / "batches.jsonl"
     if stage.done:
         print(f"queries: done before, in {path}")
         return path
-    hub = {"revision": source.model_revision, "trust_remote_code": settings.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(source.model_name_or_path, padding_side="left", **hub)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    queries = task.split(run.train_split).queries
+    if not stage.model.exists():
+        fit(source, config, queries, stage)
+    tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(
-        source.model_name_or_path, dtype=getattr(torch, settings.dtype), **hub
-    ).to(settings.device)
+        stage.model,
+        dtype=torch.bfloat16 if config.bf16 else torch.float32,
+        trust_remote_code=config.trust_remote_code,
+    )
     known = {query for split in task.splits.values() for query in split.queries}
-    batches = written_batches(model.eval(), tokenizer, task.split(run.train_split).queries, settings, unfinished)
+    batches = written_batches(
+        model.to(config.device).eval(), tokenizer, queries, settings, unfinished, seed=config.seed
+    )
     texts = collect(batches, known, settings.count)
     lines = (json.dumps({"_id": f"generated-{row:06d}", "text": text}) for row, text in enumerate(texts))
     write_text(path, "".join(f"{line}\n" for line in lines))
     unfinished.unlink()
+    shutil.rmtree(stage.model)
     stage.finish(queries=len(texts))
     print(f"{len(texts)} queries in {path}")
     return path
+
+
+def fit(
+    source: SourceArguments, config: LanguageModelTrainingConfig, queries: Sequence[str], stage: StageFolder
+) -> None:
+    """Language modelling on the queries, each a text of its own; the fitted model goes into `stage.model`.
+
+    Raises:
+        ValueError: the tokenizer has no end-of-text token, so that no query would ever end.
+    """
+    hub = {"revision": source.model_revision, "trust_remote_code": config.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(source.model_name_or_path, **hub)
+    if tokenizer.eos_token is None:
+        raise ValueError(f"{source.model_name_or_path} has no end-of-text token; accepted: a tokenizer with one")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    attention = "eager" if config.device.type == "cpu" else None  # the others' backward pass is slow there in bf16
+    model = AutoModelForCausalLM.from_pretrained(
+        source.model_name_or_path, dtype=torch.float32, attn_implementation=attention, **hub
+    )
+    room = model.config.max_position_embeddings - 1
+    texts = tokenizer(list(queries), truncation=True, max_length=room)["input_ids"]
+    rows = [[*ids, tokenizer.eos_token_id] for ids in texts]
+    config.output_dir = str(stage.checkpoints)
+    trainer = PretrainingTrainer(
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
+        processing_class=tokenizer,
+    )
+    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    write_folder(stage.model, save)
 
 
 def collect(batches: Iterator[list[str]], known: set[str], count: int) -> list[str]:
@@ -124,6 +162,7 @@ def written_batches(
     queries: Sequence[str],
     settings: GenerationArguments,
     path: Path,
+    seed: int,
 ) -> Iterator[list[str]]:
     """Batches of texts without end: first those an interrupted run left in `path`, then new ones, appended to it.
 
@@ -134,7 +173,7 @@ def written_batches(
     yield from kept
     number = len(kept)
     while True:
-        batch = write_batch(model, tokenizer, queries, settings, number)
+        batch = write_batch(model, tokenizer, queries, settings, f"{seed}-{number}")
         with path.open("a") as file:
             file.write(f"{json.dumps(batch)}\n")
         yield batch
@@ -147,18 +186,22 @@ def write_batch(
     tokenizer: PreTrainedTokenizerBase,
     queries: Sequence[str],
     settings: GenerationArguments,
-    number: int,
+    seed: str,
 ) -> list[str]:
-    """One batch of texts; those that did not come to an end are left out."""
-    rng = random.Random(f"{settings.seed}-{number}")
-    queries = [re.sub(r"\n\s*\n", "\n", query) for query in queries]  # blank lines stand between queries
+    """One batch of texts; those that did not come to an end are left out.
+
+    Raises:
+        ValueError: the first words of a query and max_new_tokens take more than the model's context.
+    """
+    rng = random.Random(seed)
     openings = [opening(rng.choice(queries), rng) for _ in range(settings.batch_size)]
-    examples = min(settings.examples, len(queries))
-    prompts = [SEPARATOR.join([*rng.sample(queries, examples), words]) for words in openings]
-    inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
-    room = model.config.max_position_embeddings - settings.max_new_tokens
-    if inputs["input_ids"].shape[1] > room:
-        raise ValueError(f"{examples} examples take {inputs['input_ids'].shape[1]} tokens; accepted: at most {room}")
+    inputs = tokenizer(openings, return_tensors="pt", padding=True).to(model.device)
+    length, room = inputs["input_ids"].shape[1], model.config.max_position_embeddings
+    if length + settings.max_new_tokens > room:
+        raise ValueError(
+            f"max_new_tokens is {settings.max_new_tokens}, after first words of {length} tokens; accepted: at most "
+            f"{room} together, the model's context"
+        )
     torch.manual_seed(rng.getrandbits(32))
     output: Any = model.generate(
         **inputs,
@@ -166,23 +209,21 @@ def write_batch(
         temperature=settings.temperature,
         top_k=settings.top_k,
         max_new_tokens=settings.max_new_tokens,
-        stop_strings=[SEPARATOR],
-        tokenizer=tokenizer,
+        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    written = tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    ended = output[:, -1].eq(tokenizer.pad_token_id).tolist()
+    written = output[:, length:]
+    ended = written.eq(tokenizer.eos_token_id).any(dim=1).tolist()
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
     return [
-        (words + text.partition(SEPARATOR)[0]).strip()
-        for words, text, end in zip(openings, written, ended, strict=True)
-        if SEPARATOR in text or end
+        (words + text).strip() for words, text, end in zip(openings, texts, ended, strict=True) if end and text.strip()
     ]
 
 
 def opening(query: str, rng: random.Random) -> str:
-    """The first words of a query: at least one, and not much more than two thirds."""
+    """The first words of a query: at least one, and not much more than a third."""
     words = query.split(" ")
-    return " ".join(words[: rng.randint(1, max(1, len(words) * 2 // 3))])
+    return " ".join(words[: rng.randint(1, max(1, len(words) // 3))])
 
 
 if __name__ == "__main__":
