@@ -89,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     texts = collect(batches, known, settings.count)
     lines = (json.dumps({"_id": f"generated-{row:06d}", "text": text}) for row, text in enumerate(texts))
     write_text(path, "".join(f"{line}\n" for line in lines))
+    stage.finish(queries=len(texts))
     unfinished.unlink()
     shutil.rmtree(stage.model)
-    stage.finish(queries=len(texts))
     print(f"{len(texts)} queries in {path}")
     return path
 
