@@ -20,7 +20,7 @@ from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors
 from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS, in_blocks
 
-SHARD_PAIRS = 8192
+SHARD_PAIRS = 2048
 
 
 class TeacherScores:
