@@ -18,11 +18,10 @@ from typing import Any
 from benchmarks import bi_encoders
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
-from benchmarks.tasks import RECIPES, TaskRun
+from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
 from training import distill, evaluate, pipeline
-from training.recipe import parse_stage
 from training.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
@@ -50,12 +49,12 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16:
 
 def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path, encoder: str) -> dict[str, Any]:
     """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
-    recipe = ["--config", RECIPES[MODELS_OF.get(name, name)], "--data", data, "--seed", str(seed)]
-    *_, settings = parse_stage("evaluate", evaluate.ARGUMENTS, recipe)
-    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", settings.dtype]
+    source = MODELS_OF.get(name, name)
+    dtype = evaluation_dtype(["--config", RECIPES[source], "--data", data])
+    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", dtype]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
-    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": MODELS_OF.get(name, name)}
+    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source}
     for key, systems in chosen.items():
         output = runs / f"{name}-seed{seed}" / f"all-{key}"
         flags = [f"{who}={path}" for who, path in systems.items()]

@@ -11,14 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 
-from benchmarks.tasks import RECIPES, TaskRun, figures, name_values, task_parser, task_runs
+from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_values, task_parser, task_runs
 from evaluation.report import evaluate_systems
 from evaluation.systems import reranker_system
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_tensors
-from training import distill, evaluate, train_reranker
+from training import distill, train_reranker
 from training.evaluate import fixed_sample
-from training.recipe import parse_stage
 from training.stages import model_digest
 from training.tasks.beir import Split, load_beir
 from training.teacher_states import cached_features
@@ -51,8 +50,7 @@ class TeacherBench:
     ) -> None:
         self.run, self.teacher, self.runs = run, teacher, runs
         self.task = load_beir(run.data)
-        *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, [*run.shared, "--output_dir", str(runs)])
-        self.reranker = AutoModel.from_pretrained(teacher, dtype=arguments.dtype).eval()
+        self.reranker = AutoModel.from_pretrained(teacher, dtype=evaluation_dtype(run.shared)).eval()
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
         named = [self.task.split(name) for name in splits if name in self.task.splits]
         self.splits = [fixed_sample(split, queries) for split in named]

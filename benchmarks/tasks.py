@@ -9,6 +9,7 @@ from typing import Any
 
 from evaluation.report import STUDENT, TEACHER
 from training import distill, evaluate
+from training.recipe import parse_stage
 
 SPLITS = ("dev", "test")
 PAIR = (TEACHER, STUDENT)
@@ -94,6 +95,12 @@ def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: l
     trained = distill.main([*shared, *place, "--teacher", str(teacher), *flags])
     evaluate.main([*shared, *place, "--model", str(teacher), str(trained), "--splits", *SPLITS])
     return {split: figures(json.loads((folder / "evaluation" / f"{split}.json").read_text())) for split in SPLITS}
+
+
+def evaluation_dtype(shared: list[str]) -> str:
+    """The type a recipe evaluates models in; `shared` are the flags of every stage."""
+    *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, shared)
+    return str(arguments.dtype)
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, Any]:

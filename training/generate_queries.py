@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_rabtriever.files import write_folder, write_text
-from training.backbone import SourceArguments
+from training.backbone import BackboneArguments
 from training.pretrain import PretrainingTrainer
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
@@ -56,26 +56,26 @@ class GenerationArguments:
             raise ValueError(f"temperature is {self.temperature}; accepted: a number above 0")
 
 
-ARGUMENTS = (RunArguments, SourceArguments, GenerationArguments, LanguageModelTrainingConfig)
+ARGUMENTS = (RunArguments, BackboneArguments, GenerationArguments, LanguageModelTrainingConfig)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the file of queries."""
-    run, source, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
-    if source.model_name_or_path is None or source.model_name_or_path.endswith(".json"):
+    run, backbone, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
+    if backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json"):
         raise ValueError(
-            f"model_name_or_path is {source.model_name_or_path}; accepted: Hub id or folder of a pretrained model"
+            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model"
         )
     task = load_task(run.data)
-    inputs = {"task": task.fingerprint(), "model": model_digest(source.model_name_or_path)}
-    stage = StageFolder(Path(config.output_dir) / "queries", (run, source, settings, config), inputs, run.overwrite)
+    inputs = {"task": task.fingerprint(), "model": model_digest(backbone.model_name_or_path)}
+    stage = StageFolder(Path(config.output_dir) / "queries", (run, backbone, settings, config), inputs, run.overwrite)
     path, unfinished = stage.folder / "queries.jsonl", stage.folder / "batches.jsonl"
     if stage.done:
         print(f"queries: done before, in {path}")
         return path
     queries = task.split(run.train_split).queries
     if not stage.model.exists():
-        fit(source, config, queries, stage)
+        fit(backbone, config, queries, stage)
     tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(
         stage.model,
@@ -97,21 +97,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def fit(
-    source: SourceArguments, config: LanguageModelTrainingConfig, queries: Sequence[str], stage: StageFolder
+    backbone: BackboneArguments, config: LanguageModelTrainingConfig, queries: Sequence[str], stage: StageFolder
 ) -> None:
     """Language modelling on the queries, each a text of its own; the fitted model goes into `stage.model`.
 
     Raises:
         ValueError: the tokenizer has no end-of-text token, so that no query would ever end.
     """
-    hub = {"revision": source.model_revision, "trust_remote_code": config.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(source.model_name_or_path, **hub)
+    path = backbone.model_name_or_path
+    hub = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     if tokenizer.eos_token is None:
-        raise ValueError(f"{source.model_name_or_path} has no end-of-text token; accepted: a tokenizer with one")
+        raise ValueError(f"{path} has no end-of-text token; accepted: a tokenizer with one")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    attention = "eager" if config.device.type == "cpu" else None  # the others' backward pass is slow there in bf16
     model = AutoModelForCausalLM.from_pretrained(
-        source.model_name_or_path, dtype=torch.float32, attn_implementation=attention, **hub
+        path, dtype=getattr(torch, backbone.dtype), attn_implementation=backbone.attn_implementation, **hub
     )
     room = model.config.max_position_embeddings - 1
     texts = tokenizer(list(queries), truncation=True, max_length=room)["input_ids"]
