@@ -33,7 +33,20 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
         found = [report["systems"][system] for report in reports]
         cells = [mean_interval([own[metric] for own in found]) for metric in METRICS]
         lines.append(f"| {system} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *retention_lines(reports)])
+
+
+def retention_lines(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the student keeps of its teacher, seed by seed; nothing where no teacher was ranked.
+
+    Args:
+        reports: as `evaluation.report.evaluate_systems` gives them, one per seed.
+    """
+    if not all("retention" in report for report in reports):
+        return []
+    kept = [report["retention"]["success@1"] for report in reports]
+    seeds = ", ".join(f"{seed['mean']:.3f} [{seed['low']:.3f}, {seed['high']:.3f}]" for seed in kept)
+    return ["", f"Rabtriever's R@1 over its teacher's, seed by seed: {seeds}."]
 
 
 def evaluation_limit(result: Mapping[str, Any]) -> str:

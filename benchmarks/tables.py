@@ -2,6 +2,8 @@
 
 Usage:
     python -m benchmarks.tables            # rewrites what lies between <!-- results:NAME --> and <!-- /results -->
+
+<!-- results:evaluation_sets saycan --> takes that set's rows alone.
 """
 
 import json
@@ -21,7 +23,7 @@ README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 SCALE = README.parent / "docs" / "scale.md"
 PAGES = (README, RESULTS, SCALE)
-MARKER = re.compile(r"(<!-- results:(\w+) -->\n)(.*?)(<!-- /results -->)", re.DOTALL)
+MARKER = re.compile(r"(<!-- results:(\w+)(?: (\w+))? -->\n).*?(<!-- /results -->)", re.DOTALL)
 METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 
@@ -29,11 +31,12 @@ def render(text: str, folder: Path = FOLDER) -> str:
     """`text` with every marked place filled from the result file of its name.
 
     Args:
-        text: Markdown with `<!-- results:NAME -->` and `<!-- /results -->` on lines of their own.
+        text: Markdown with `<!-- results:NAME -->` or `<!-- results:NAME SET -->`, and `<!-- /results -->`, on lines of
+            their own.
         folder: of the result files.
 
     Raises:
-        ValueError: a marker names a result without a table.
+        ValueError: a marker names a result without a table, or a set it has no rows of.
         FileNotFoundError: a marker names a result that has not been measured.
     """
 
@@ -42,6 +45,10 @@ def render(text: str, folder: Path = FOLDER) -> str:
         if name not in TABLES:
             raise ValueError(f"results:{name} has no table; accepted: {', '.join(TABLES)}")
         result = json.loads((folder / f"{name}.json").read_text())
+        if match[3]:
+            result["rows"] = [row for row in result["rows"] if row["set"] == match[3]]
+            if not result["rows"]:
+                raise ValueError(f"results:{name} has no rows of {match[3]}; accepted: a set that was measured")
         source = f"`{result['command']}`, {result['date']}, {result['machine'].split(',')[0]}"
         return f"{match[1]}\n{TABLES[name](result)}\n\nSource: {source}.\n{match[4]}"
 
@@ -79,9 +86,7 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     for system in reports[0]["systems"]:
         cells = [mean_interval([report["systems"][system][metric] for report in reports]) for metric in METRICS]
         lines.append(f"| {system} | {' | '.join(cells)} |")
-    kept = [report["retention"]["success@1"]["mean"] for report in reports]
-    seeds = ", ".join(f"{ratio:.3f}" for ratio in kept)
-    return "\n".join([*lines, "", f"Rabtriever's R@1 over its teacher's, seed by seed: {seeds}."])
+    return "\n".join([*lines, *evaluation_tables.retention_lines(reports)])
 
 
 def document_states(result: Mapping[str, Any]) -> str:

@@ -22,6 +22,15 @@ def test_tables_come_from_the_files(tmp_path):
     assert text.startswith("a\n") and text.endswith("\nb")
 
 
+def test_a_marker_may_name_one_set():
+    found = render("<!-- results:evaluation_sets saycan -->\n<!-- /results -->")
+    everything = render("<!-- results:evaluation_sets -->\n<!-- /results -->")
+    assert "SayCan" in found and "SayCan" in everything
+    assert "TheoremQA" not in found and "TheoremQA" in everything
+    with pytest.raises(ValueError, match="evaluation_sets has no rows of nothing"):
+        render("<!-- results:evaluation_sets nothing -->\n<!-- /results -->")
+
+
 def test_unknown_and_unmeasured_results_are_errors(tmp_path):
     with pytest.raises(ValueError, match="results:nothing has no table"):
         render("<!-- results:nothing -->\n<!-- /results -->")
