@@ -14,13 +14,22 @@ from typing import Any
 
 from benchmarks.concat_ablation import concat_student
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.students import RECIPE_FOLDER, TeacherBench, bench_parser, benches, recipe_bill, recipe_flags
+from benchmarks.students import (
+    RECIPE_FOLDER,
+    TeacherBench,
+    bench_parser,
+    benches,
+    distill_settings,
+    recipe_bill,
+    recipe_flags,
+)
 from evaluation.systems import baselines
 
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
 BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
 DRAWING = ("rabtriever-uniform", "rabtriever-teacher-top")  # differ only in which candidates are drawn
+WITHOUT_WORDS = "rabtriever-without-shared-words"
 # Shares of the teacher's R@1 our best student is to keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 
@@ -50,6 +59,9 @@ def main() -> None:
         for name in arguments.rows:
             if name in DRAWING and recipe_bill(bench.run.task) >= len(bench.task.corpus):
                 print(f"{name} left out: the recipe of {bench.run.task} asks about the whole corpus from the start")
+                continue
+            if name == WITHOUT_WORDS and not distill_settings(bench.run.task).get("shared_dim"):
+                print(f"{name} left out: the recipe of {bench.run.task} has no shared words")
                 continue
             rows = with_earlier("benchmarks.student_ablation", [measure(bench, name)], ("task", "seed", "student"))
             print(write_result("benchmarks.student_ablation", {"students": every}, rows, bars_of(rows)))

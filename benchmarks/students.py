@@ -63,7 +63,7 @@ class TeacherBench:
     def flags(self, name: str, *more: str) -> list[str]:
         """The command line of `training.distill` for a student; `more` are its recipe and settings."""
         places = {"teacher": self.teacher, "output_dir": self.folder(name), "states": self.runs / "states"}
-        if "unjudged_queries" in _distill_settings(self.run.task):  # written beside the teacher
+        if "unjudged_queries" in distill_settings(self.run.task):  # written beside the teacher
             places["unjudged_queries"] = self.teacher.parents[1] / "queries" / "queries.jsonl"
         return [*self.run.shared, *(item for key, path in places.items() for item in (f"--{key}", str(path))), *more]
 
@@ -140,10 +140,11 @@ def recipe_flags(task: str, name: str) -> list[str]:
 
 def recipe_bill(task: str) -> int:
     """Pairs per query that a task's recipe asks the teacher about."""
-    settings = _distill_settings(task)
+    settings = distill_settings(task)
     return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)
 
 
-def _distill_settings(task: str) -> dict[str, Any]:
+def distill_settings(task: str) -> dict[str, Any]:
+    """What a task's recipe says of the student."""
     settings: dict[str, Any] = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
     return settings

@@ -73,8 +73,11 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         embedding_dim: the index width `k`: numbers stored per document. `"paper"` fixes it to the hidden size (`None`
             is filled in).
         num_heads: how many separate query MLPs produce the `k` numbers (`"hadamard"` only); divides `embedding_dim`
-            (less one with `document_prior`).
+            (less `shared_dim`, and one with `document_prior`).
         predictor_hidden_size: hidden units of each query MLP; `None` means the backbone's hidden size.
+        shared_dim: how many of the `k` numbers compare the words of both sides, by one linear map of their input
+            embeddings that query and document share (`"hadamard"` only). It needs no example of every word, so it
+            carries over where query and document name the same things. 0: none.
         document_prior: whether the last of the `k` numbers is a score of the document by itself, added for every query
             (`"hadamard"` only).
         feature_layers: hidden states the features are read from, as in `output_hidden_states`: `-1` is the last layer
@@ -95,6 +98,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     predictor_type: str = "hadamard"
     embedding_dim: int = None  # type: ignore[assignment]  # filled in below
     num_heads: int = 1
+    shared_dim: int = 0
     document_prior: bool = False
     predictor_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_layers: list[int] | tuple[int, ...] = (-1,)
@@ -123,21 +127,34 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
+        if isinstance(self.shared_dim, bool) or not isinstance(self.shared_dim, int) or self.shared_dim < 0:
+            raise ValueError(f"shared_dim is {self.shared_dim!r}; accepted: a whole number of at least 0")
         if self.factors < 1 or self.factors % self.num_heads:
-            less = " less one for the document's prior" if self.document_prior else ""
+            less = f" less shared_dim, {self.shared_dim}" if self.shared_dim else ""
+            less += " less one for the document's prior" if self.document_prior else ""
             raise ValueError(
                 f"embedding_dim is {self.embedding_dim}; accepted{less}: a multiple of num_heads, {self.num_heads}"
             )
 
     @property
     def factors(self) -> int:
-        """How many of the `k` numbers the query's factors multiply: all but the document's prior."""
-        return self.embedding_dim - self.document_prior
+        """How many of the `k` numbers the query's factors multiply: not the shared ones, nor a document's prior."""
+        return self.embedding_dim - self.shared_dim - self.document_prior
+
+    @property
+    def state_size(self) -> int:
+        """Numbers per text that are pooled states: hidden size x layers x poolings."""
+        return self.hidden_size * len(self.feature_layers) * len(self.feature_poolings)
+
+    @property
+    def word_size(self) -> int:
+        """Numbers per text that are its mean input embedding, which the shared numbers read: 0 without them."""
+        return self.hidden_size if self.shared_dim else 0
 
     @property
     def feature_size(self) -> int:
-        """Numbers per text handed to the predictor: hidden size x layers x poolings."""
-        return self.hidden_size * len(self.feature_layers) * len(self.feature_poolings)
+        """Numbers per text handed to the predictor: pooled states, then the mean input embedding."""
+        return self.state_size + self.word_size
 
     def _check_features(self) -> None:
         layers = int(self.text_config.num_hidden_layers)  # type: ignore[union-attr]
@@ -159,6 +176,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         required = {
             "embedding_dim": self.hidden_size,
             "num_heads": 1,
+            "shared_dim": 0,
             "document_prior": False,
             "feature_layers": [-1],
             "feature_poolings": ["last"],

@@ -115,7 +115,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """States of the chosen layers, pooled and joined.
+        """States of the chosen layers, pooled and joined, and the mean input embedding if the predictor reads it.
 
         Args:
             input_ids: `(batch, length)` int64: document prefixes or query suffixes from the processor.
@@ -132,6 +132,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
         for layer in layers:
             states = output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer]
             pooled.append(pool_states(states, mask, self.config.feature_poolings))
+        if self.config.shared_dim:
+            pooled.append(pool_states(self.get_input_embeddings()(input_ids), mask, ["mean"]))
         return torch.cat(pooled, dim=-1)
 
     def forward(

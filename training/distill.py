@@ -81,6 +81,13 @@ class StudentArguments:
     predictor_hidden_size: int | None = field(
         default=None, metadata={"help": "Hidden units of each query MLP; default: the hidden size."}
     )
+    shared_dim: int = field(
+        default=0,
+        metadata={
+            "help": "How many of the k numbers compare the words of both sides by one shared linear map, for tasks "
+            "whose queries name things that documents name too; heads divide the others. No export has them."
+        },
+    )
     document_prior: bool = field(
         default=False,
         metadata={

@@ -45,8 +45,8 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         folder: new or empty; appears when all is written.
 
     Raises:
-        ValueError: the student reads several layers, which no stock module joins; the folder holds something; the
-            tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out otherwise.
+        ValueError: the student reads several layers or input embeddings, which no stock module joins; the folder holds
+            something; the tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out otherwise.
     """
     check_exportable(student.config)
     folder = Path(folder)
@@ -72,6 +72,11 @@ def check_exportable(config: Any) -> None:
             f"feature_layers is {config.feature_layers}; accepted for this export: the last layer alone, as stock "
             "modules pool no other; distil with feature_layers: [-1] (training/recipes/students/rabtriever.yaml), or "
             "serve this model through AutoModel"
+        )
+    if config.shared_dim:
+        raise ValueError(
+            f"shared_dim is {config.shared_dim}; accepted for this export: 0, as stock modules pool the last layer's "
+            "states and no input embeddings; distil without it, or serve this model through AutoModel"
         )
 
 

@@ -21,13 +21,14 @@ def test_round_trip_keeps_backbone_and_predictor(text_config: TextConfig, tmp_pa
         num_heads=4,
         feature_layers=[0, -1],
         feature_poolings=["mean"],
+        shared_dim=8,
     )
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert type(loaded) is RabtrieverConfig
     assert {**loaded.to_dict(), "_name_or_path": ""} == {**config.to_dict(), "_name_or_path": ""}
     assert loaded.text_config.model_type == "qwen3"
-    assert (loaded.embedding_dim, loaded.feature_size) == (64, 64)
+    assert (loaded.embedding_dim, loaded.feature_size) == (64, 96)
 
 
 def test_defaults_follow_the_backbone(text_config: TextConfig) -> None:
@@ -50,6 +51,10 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
         ({"embedding_dim": 2.5}, "embedding_dim is 2.5; accepted"),
         ({"embedding_dim": 10, "num_heads": 4}, "embedding_dim is 10; accepted: a multiple of num_heads, 4"),
         ({"embedding_dim": 8, "num_heads": 4, "document_prior": True}, "accepted less one for the document's prior: a"),
+        ({"shared_dim": -1}, "shared_dim is -1; accepted: a whole number of at least 0"),
+        ({"shared_dim": True}, "shared_dim is True; accepted"),
+        ({"embedding_dim": 8, "shared_dim": 8}, "embedding_dim is 8; accepted less shared_dim, 8: a multiple of"),
+        ({"predictor_type": "paper", "feature_poolings": ["last"], "shared_dim": 4}, 'shared_dim is 4; .*"paper"'),
         ({"num_heads": -1}, "num_heads is -1; accepted"),
         ({"predictor_hidden_size": 0}, "predictor_hidden_size is 0; accepted"),
         ({"feature_layers": [3]}, "feature_layers holds 3; accepted: whole numbers -3 to 2"),

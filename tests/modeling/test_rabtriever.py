@@ -17,6 +17,7 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "small k": {"embedding_dim": 8},
     "large k, heads": {"embedding_dim": 120, "num_heads": 5, "predictor_hidden_size": 7},
     "document prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
+    "shared words": {"embedding_dim": 24, "num_heads": 2, "shared_dim": 9, "document_prior": True},
     "mean alone": {"feature_poolings": ["mean"]},
     "several layers": {"feature_layers": [0, 1, -1], "embedding_dim": 16},
 }

@@ -79,7 +79,7 @@ def test_any_prompt_setting_works_or_is_refused(processor: RabtrieverProcessor, 
 @given(
     setting=st.sampled_from(
         [
-            "predictor_type", "embedding_dim", "num_heads", "predictor_hidden_size", "document_prior",
+            "predictor_type", "embedding_dim", "num_heads", "predictor_hidden_size", "document_prior", "shared_dim",
             "feature_layers", "feature_poolings", "true_token_id", "false_token_id",
         ]
     ),

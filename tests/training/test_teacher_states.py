@@ -125,3 +125,12 @@ def test_features_are_computed_once(student: RabtrieverModel, tmp_path: Path) ->
     assert torch.equal(first, again)
     other = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS[::-1])
     torch.testing.assert_close(other, first.flip(0))
+
+
+def test_features_with_words_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    plain, words = (RabtrieverModel.from_teacher(reranker, shared_dim=size) for size in (0, 4))
+    found = [
+        cached_features(tmp_path, "documents", model, model.document_features, DOCUMENTS) for model in (plain, words)
+    ]
+    assert found[1].shape[1] == found[0].shape[1] + 32
+    torch.testing.assert_close(found[1][:, : found[0].shape[1]], found[0])
