@@ -54,7 +54,9 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
     common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", dtype]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
-    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source}
+    student = json.loads((models[STUDENT] / "config.json").read_text())
+    numbers = {key: student[key] for key in ("embedding_dim", "shared_dim")}
+    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source, "student": numbers}
     for key, systems in chosen.items():
         output = runs / f"{name}-seed{seed}" / f"all-{key}"
         flags = [f"{who}={path}" for who, path in systems.items()]

@@ -28,6 +28,8 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
     head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
     if rows[0]["models_of"] != name:
         head += f", models trained on {TITLES[rows[0]['models_of']]}"
+    if student := rows[0].get("student"):  # rows of before students had shared numbers say nothing
+        head += f", k = {student['embedding_dim']}, {student['shared_dim']} of them shared"
     lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in first["systems"]:
         found = [report["systems"][system] for report in reports]
