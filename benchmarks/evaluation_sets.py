@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bi_encoders
-from benchmarks.results import with_earlier, write_result
+from benchmarks.results import bar, grouped, with_earlier, write_result
+from benchmarks.student_ablation import RETENTION
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype
 from evaluation.report import STUDENT, TEACHER
@@ -66,6 +67,18 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
     return row
 
 
+def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the student keeps of its teacher on the sets that have a goal, as a mean over seeds."""
+    bars = []
+    for (name,), seeds in grouped(rows, "set"):
+        if name in RETENTION:
+            kept = [row["test"]["retention"]["success@1"] for row in seeds]
+            mean, low, high = (sum(seed[key] for seed in kept) / len(kept) for key in ("mean", "low", "high"))
+            label = f"student R@1 / teacher R@1, {name} test, mean of {len(seeds)} seeds"
+            bars.append(bar(label, mean, ">=", RETENTION[name], seeds[0]["test"]["n"], (low, high)))
+    return bars
+
+
 def main() -> None:
     """Measures all sets and seeds, and puts them into the result file, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,7 +101,7 @@ def main() -> None:
             row = measure(name, data, models, seed, arguments.runs, arguments.sentence_encoder)
             recipe = {"recipe": RECIPES[source], "flags": arguments.flags, "bi_encoder_bf16": arguments.bf16}
             rows = with_earlier("benchmarks.evaluation_sets", [{**row, **recipe}], ("set", "seed"))
-            print(write_result("benchmarks.evaluation_sets", {}, rows, []))
+            print(write_result("benchmarks.evaluation_sets", {}, rows, bars_of(rows)))
 
 
 if __name__ == "__main__":
