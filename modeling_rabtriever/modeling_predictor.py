@@ -203,6 +203,9 @@ def _shared_whitening(queries: Tensor, documents: Tensor, damping: float) -> lis
     """One matrix for both sides, up to a number each that gives their features the same size."""
     means = [words.double().mean(0) for words in (queries, documents)]
     centred = [words.double() - mean for words, mean in zip((queries, documents), means, strict=True)]
+    for name, words in zip(("pooled_queries", "pooled_documents"), centred, strict=True):
+        if not words.any():
+            raise ValueError(f"{name}: all {len(words)} texts have the same words; accepted: texts that differ")
     joined = torch.cat([words / words.norm(dim=1).mean() for words in centred])
     matrix = _decorrelating("the texts of both sides", joined, damping)
     matrices = [matrix * len(matrix) ** 0.5 / (words @ matrix).norm(dim=1).mean() for words in centred]

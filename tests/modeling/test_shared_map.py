@@ -82,6 +82,13 @@ def test_folding_keeps_the_scores_and_saving_the_model(shared_student: Rabtrieve
     assert sorted(trained) == ["map.weight", "scale"]
 
 
+def test_texts_of_the_same_words_are_refused(shared_student: RabtrieverModel) -> None:
+    states, raw = shared_student.config.state_size, shared_student.query_features(QUERIES)
+    same = torch.cat([raw[:, :states], raw[:1, states:].expand(len(raw), -1)], dim=1)
+    with pytest.raises(ValueError, match="pooled_documents: all 3 texts have the same words; accepted"):
+        shared_student.predictor.fit_whitening(raw, same, 0.1)
+
+
 def test_it_carries_over_to_words_that_no_training_document_has() -> None:
     """A query's document is the one it names; half of 120 names are trained on, R@1 is of the others among all."""
     backbone = AutoConfig.for_model(
