@@ -14,7 +14,7 @@ METRICS = {"success@1": "R@1", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
 def evaluation_sets(result: Mapping[str, Any]) -> str:
     """A table per set: what every system ranked, means over seeds, and the mean of the seeds' 95% intervals."""
     parts = []
-    for (name,), rows in grouped(result["rows"], "set"):
+    for (name,), rows in grouped(sorted(result["rows"], key=lambda row: row["seed"]), "set"):
         parts.append(_set_table(name, rows, "test"))
         if "whole" in rows[0]:
             parts.append(_set_table(name, rows, "whole"))
@@ -23,7 +23,8 @@ def evaluation_sets(result: Mapping[str, Any]) -> str:
 
 def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
     reports = [row[key] for row in rows]
-    first, stage = reports[0], reports[0]["first_stage"]
+    first = max(reports, key=lambda report: len(report["systems"]))
+    stage = first["first_stage"]
     ranked = f"first {stage['documents']} of {stage['system']}, of " if stage else ""
     head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
     if rows[0]["models_of"] != name:
@@ -32,9 +33,10 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
         head += f", k = {student['embedding_dim']}, {student['shared_dim']} of them shared"
     lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in first["systems"]:
-        found = [report["systems"][system] for report in reports]
+        found = [report["systems"][system] for report in reports if system in report["systems"]]
         cells = [mean_interval([own[metric] for own in found]) for metric in METRICS]
-        lines.append(f"| {system} | {' | '.join(cells)} |")
+        fewer = f" ({len(found)} seed(s))" if len(found) < len(reports) else ""
+        lines.append(f"| {system}{fewer} | {' | '.join(cells)} |")
     return "\n".join([*lines, *retention_lines(reports)])
 
 
