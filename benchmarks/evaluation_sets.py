@@ -17,9 +17,8 @@ from typing import Any
 
 from benchmarks import bi_encoders
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.student_ablation import RETENTION
 from benchmarks.students import TeacherBench, recipe_flags
-from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype
+from benchmarks.tasks import RECIPES, RETENTION, TaskRun, evaluation_dtype
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
 from training import distill, evaluate, pipeline

@@ -23,6 +23,7 @@ from benchmarks.students import (
     recipe_bill,
     recipe_flags,
 )
+from benchmarks.tasks import RETENTION
 from evaluation.systems import baselines
 
 # Rows without the product, and the recipe whose losses and candidates they have.
@@ -30,8 +31,6 @@ CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtr
 BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
 DRAWING = ("rabtriever-uniform", "rabtriever-teacher-top")  # differ only in which candidates are drawn
 WITHOUT_WORDS = "rabtriever-without-shared-words"
-# Shares of the teacher's R@1 our best student is to keep.
-RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 
 
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
