@@ -29,11 +29,11 @@ def _compared(result: Row, key: str) -> str:
     names = sorted(dict.fromkeys(row[key] for row in result["rows"]))
     tables = []
     for metric, read in METRICS.items():
-        heads = [f"{TITLES[task]}, {SPLIT_TITLES[split]} (n = {n:,})" for task, split, n in columns]
+        heads = [f"{title}, {SPLIT_TITLES[split]} (n = {n:,})" for title, _, split, n in columns]
         lines = [f"| {metric} | {' | '.join(heads)} |", "|---|" + "---:|" * len(columns)]
         for name in ["teacher", *names]:
             cells = []
-            for task, split, _ in columns:
+            for _, task, split, _ in columns:
                 rows = _seeds([row for row in result["rows"] if row["task"] == task], key, name)
                 who = "teacher" if name == "teacher" else "Rabtriever"
                 cells.append(mean_interval([read(row[split], who) for row in rows]) if rows else "")
@@ -42,13 +42,18 @@ def _compared(result: Row, key: str) -> str:
     return "\n\n".join(tables)
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, str, int]]:
+def _columns(rows: Sequence[Row]) -> list[tuple[str, str, str, int]]:
     return [
-        (task, split, here[0][split]["n"])
+        (_title(task, here[0]), task, split, here[0][split]["n"])
         for (task,), here in grouped(rows, "task")
         for split in SPLIT_TITLES
         if split in here[0] and len({row["seed"] for row in here}) >= SEEDS
     ]
+
+
+def _title(task: str, row: Row) -> str:
+    generated = row.get("unjudged")
+    return f"{TITLES[task]}, {generated:,} generated queries" if generated else TITLES[task]
 
 
 def _seeds(rows: Sequence[Row], key: str, name: str) -> list[Row]:

@@ -15,7 +15,7 @@ from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_v
 from evaluation.report import evaluate_systems
 from evaluation.systems import reranker_system
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.files import write_tensors
+from modeling_rabtriever.files import write_tensors, write_text
 from training import distill, train_reranker
 from training.evaluate import fixed_sample
 from training.stages import model_digest
@@ -38,6 +38,7 @@ class TeacherBench:
         runs: where students, states and scores go.
         splits: those to evaluate; the ones the task lacks are left out.
         queries: how many of each split are evaluated, drawn with a fixed seed; `None` means all.
+        unjudged: how many of the queries written beside the teacher students are given; `None` means all.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class TeacherBench:
         runs: Path,
         splits: Sequence[str] = EVALUATED,
         queries: int | None = None,
+        unjudged: int | None = None,
     ) -> None:
-        self.run, self.teacher, self.runs = run, teacher, runs
+        self.run, self.teacher, self.runs, self.unjudged = run, teacher, runs, unjudged
         self.task = load_beir(run.data)
         self.reranker = AutoModel.from_pretrained(teacher, dtype=evaluation_dtype(run.shared)).eval()
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
@@ -63,8 +65,8 @@ class TeacherBench:
     def flags(self, name: str, *more: str) -> list[str]:
         """The command line of `training.distill` for a student; `more` are its recipe and settings."""
         places = {"teacher": self.teacher, "output_dir": self.folder(name), "states": self.runs / "states"}
-        if "unjudged_queries" in distill_settings(self.run.task):  # written beside the teacher
-            places["unjudged_queries"] = self.teacher.parents[1] / "queries" / "queries.jsonl"
+        if writes_queries(self.run.task):
+            places["unjudged_queries"] = self._unjudged_queries()
         return [*self.run.shared, *(item for key, path in places.items() for item in (f"--{key}", str(path))), *more]
 
     def distil(self, name: str, *more: str) -> RabtrieverModel:
@@ -97,6 +99,17 @@ class TeacherBench:
         vectors = predictor.encode_query(queries, student.answer_direction)
         return student.similarity(vectors, predictor.encode_document(documents)).cpu()
 
+    def _unjudged_queries(self) -> Path:
+        written = self.teacher.parents[1] / "queries" / "queries.jsonl"
+        if self.unjudged is None:
+            return written
+        lines = written.read_text().splitlines(keepends=True)
+        if not 0 < self.unjudged <= len(lines):
+            raise ValueError(f"unjudged is {self.unjudged}; accepted: 1 to {len(lines)}, what {written} holds")
+        kept = self.runs / f"queries-{self.run.task}-{self.run.seed}.jsonl"
+        write_text(kept, "".join(lines[: self.unjudged]))
+        return kept
+
     def _teacher_scores(self, split: Split) -> Tensor:
         path = self._kept / f"{split.name}-{len(split)}.safetensors"
         if not path.exists():
@@ -110,6 +123,7 @@ def bench_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     parser = task_parser(description, runs)
     parser.add_argument("--splits", nargs="+", default=list(EVALUATED), help="evaluate these, where a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")
+    parser.add_argument("--unjudged", type=int, help="this many of the generated queries, where a recipe has them")
     parser.add_argument(
         "--teacher", nargs="+", default=[], help="name=folder of trained teachers, with {seed}; others are trained here"
     )
@@ -125,7 +139,7 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
         else:
             output = str(arguments.runs / f"{run.task}-seed{run.seed}")
             teacher = train_reranker.main([*run.shared, "--output_dir", output, *run.teacher])
-        yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries)
+        yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries, arguments.unjudged)
 
 
 def recipe_flags(task: str, name: str) -> list[str]:
@@ -142,6 +156,11 @@ def recipe_bill(task: str) -> int:
     """Pairs per query that a task's recipe asks the teacher about."""
     settings = distill_settings(task)
     return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)
+
+
+def writes_queries(task: str) -> bool:
+    """Whether a task's recipe gives the student generated queries, which have no labels."""
+    return "unjudged_queries" in distill_settings(task)
 
 
 def distill_settings(task: str) -> dict[str, Any]:

@@ -71,16 +71,18 @@ def test_frozen_parts_stay_as_they_are(reranker: GenerativeRerankerModel, task: 
         assert torch.equal(trainer.model.state_dict()[name], before[name])
 
 
+@pytest.mark.parametrize("shared_dim", [0, 16])
 @pytest.mark.parametrize("stop", [3, 4])  # at the start of a round, and inside one
 def test_resuming_gives_the_same_student(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, shared_dim: int
 ) -> None:
+    predictor = {"embedding_dim": 32, "num_heads": 2, "shared_dim": shared_dim}
     saving = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
-    whole = make_trainer(reranker, task, tmp_path / "whole", **saving)
+    whole = make_trainer(reranker, task, tmp_path / "whole", predictor, **saving)
     whole.train()
-    cut = make_trainer(reranker, task, tmp_path / "cut", **saving)
+    cut = make_trainer(reranker, task, tmp_path / "cut", predictor, **saving)
     cut.train()
-    resumed = make_trainer(reranker, task, tmp_path / "cut", **saving)
+    resumed = make_trainer(reranker, task, tmp_path / "cut", predictor, **saving)
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoints" / f"checkpoint-{stop}"))
     assert torch.equal(resumed.candidates, whole.candidates)
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), atol=1e-6, rtol=1e-5)
