@@ -4,8 +4,6 @@ It stands where the student does (trainer, evaluation), but what it calls vector
 score runs the MLP on one pair.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from transformers import set_seed
@@ -15,6 +13,7 @@ from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from training import distill
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.recipe import parse_stage
+from training.stages import model_digest
 from training.tasks.beir import load_beir
 from training.teacher_states import TeacherStates
 
@@ -73,15 +72,22 @@ class ConcatModel(RabtrieverModel):
         return torch.cat(rows)
 
 
-def concat_trainer(reranker: GenerativeRerankerModel, states: Path, argv: list[str]) -> RabtrieverDistillationTrainer:
-    """A trainer of the ablation with the settings of a `training.distill` command line."""
+def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> RabtrieverDistillationTrainer:
+    """A trainer of the ablation with the settings of a `training.distill` command line, and that run's cache.
+
+    Args:
+        reranker: the teacher that `--teacher` names.
+        argv: the command line.
+    """
     run, student, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
     task = load_beir(run.data)
-    train = task.split(run.train_split)
+    train, inputs = distill.training_queries(task, run.train_split, student.unjudged_queries, config.output_dir)
+    inputs["teacher"] = model_digest(student.teacher)
+    states = distill.states_folder(student.states, inputs)
     set_seed(config.seed)
     return RabtrieverDistillationTrainer(
         model=ConcatModel.from_teacher(reranker, **student.predictor()),
-        teacher=TeacherStates(states, reranker, train.queries, task.corpus),
+        teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),
         documents=task.corpus,
         train_dataset=distill.judged_queries(train),
         eval_dataset=distill.judged_queries(task.split(run.dev_split)),
@@ -89,9 +95,9 @@ def concat_trainer(reranker: GenerativeRerankerModel, states: Path, argv: list[s
     )
 
 
-def concat_student(reranker: GenerativeRerankerModel, states: Path, argv: list[str]) -> ConcatModel:
+def concat_student(reranker: GenerativeRerankerModel, argv: list[str]) -> ConcatModel:
     """The trained ablation."""
-    trainer = concat_trainer(reranker, states, argv)
+    trainer = concat_trainer(reranker, argv)
     trainer.train()
     model = trainer.model.eval()
     model.predictor.fold_whitening()

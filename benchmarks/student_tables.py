@@ -26,7 +26,8 @@ def bi_encoders(result: Row) -> str:
 
 def _compared(result: Row, key: str) -> str:
     columns = _columns(result["rows"])
-    names = sorted(dict.fromkeys(row[key] for row in result["rows"]))
+    shown = {task for _, task, _, _ in columns}
+    names = sorted({row[key] for row in result["rows"] if row["task"] in shown})
     tables = []
     for metric, read in METRICS.items():
         heads = [f"{title}, {SPLIT_TITLES[split]} (n = {n:,})" for title, _, split, n in columns]

@@ -15,7 +15,7 @@ loads. Teacher states are kept in <output_dir>/states, one cache per teacher and
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,7 +31,7 @@ from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
 from training.tasks.beir import RetrievalTask, Split, with_unjudged
-from training.tasks.named import load_task
+from training.tasks.named import check_leakage, load_task
 from training.teacher_states import TeacherScores, TeacherStates
 from training.train_reranker import RunArguments
 
@@ -117,12 +117,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     _check(student, source, prompt)
     output = Path(config.output_dir)
     task = load_task(run.data)
-    train = task.split(run.train_split)
-    inputs = {"task": task.fingerprint()}
-    if student.unjudged_queries is not None:
-        path = student.unjudged_queries.replace("{output_dir}", config.output_dir)
-        train = with_unjudged(train, path)
-        inputs["unjudged_queries"] = file_digest(path)
+    train, inputs = training_queries(task, run.train_split, student.unjudged_queries, config.output_dir)
     if source.model_name_or_path is None:
         remedy = "run training.train_reranker first, or pass --teacher"
         reranker_path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)
@@ -147,9 +142,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     set_seed(config.seed)
     model = RabtrieverModel.from_teacher(reranker.eval(), **student.predictor())
     config.output_dir = str(stage.checkpoints)
-    folder = (
-        Path(student.states or output / "states") / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]
-    )
+    folder = states_folder(student.states or output / "states", inputs)
     teacher, pools = _teacher(student, reranker.to(config.device), task, train, folder, config)
     trainer = RabtrieverDistillationTrainer(
         model=model,
@@ -166,6 +159,35 @@ def main(argv: Sequence[str] | None = None) -> Path:
     write_json(stage.log, trainer.state.log_history)
     stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=model.config.embedding_dim)
     return stage.model
+
+
+def training_queries(
+    task: RetrievalTask, split: str, unjudged: str | None, output_dir: str
+) -> tuple[Split, dict[str, str]]:
+    """The queries a student is distilled on, and the digests of what they come from.
+
+    Args:
+        task: whose.
+        split: the judged ones.
+        unjudged: a file of more, or none; `{output_dir}` in its name stands for the run's.
+        output_dir: of the run.
+
+    Raises:
+        ValueError: the task has no such split, the file is malformed (`with_unjudged`), or it holds queries of another
+            split (`check_leakage`).
+    """
+    train, inputs = task.split(split), {"task": task.fingerprint()}
+    if unjudged is not None:
+        path = unjudged.replace("{output_dir}", output_dir)
+        train = with_unjudged(train, path)
+        check_leakage(replace(task, splits={**task.splits, split: train}))
+        inputs["unjudged_queries"] = file_digest(path)
+    return train, inputs
+
+
+def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:
+    """Where the cache of one teacher and one set of queries lies; `inputs` are their digests."""
+    return Path(root) / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]
 
 
 def _teacher(
