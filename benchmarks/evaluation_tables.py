@@ -41,12 +41,12 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def retention_lines(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the student keeps of its teacher, seed by seed; nothing where no teacher was ranked.
+    """What the student keeps of its teacher, seed by seed; nothing where no teacher was ranked or one hardly found any.
 
     Args:
         reports: as `evaluation.report.evaluate_systems` gives them, one per seed.
     """
-    if not all("retention" in report for report in reports):
+    if not all("success@1" in report.get("retention", {}) for report in reports):
         return []
     kept = [report["retention"]["success@1"] for report in reports]
     seeds = ", ".join(f"{seed['mean']:.3f} [{seed['low']:.3f}, {seed['high']:.3f}]" for seed in kept)

@@ -42,7 +42,8 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
 
     Returns:
         `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, the first system a random order; and with
-        both a `teacher` and a `Rabtriever` also `"retention"`: the ratio of their means with a paired interval.
+        both a `teacher` and a `Rabtriever` also `"retention"`: metric -> the ratio of their means with a paired
+        interval, for metrics of which the teacher's own interval does not reach 0.
 
     Raises:
         ValueError: scores are NaN, or fit neither the queries nor each other.
@@ -52,9 +53,18 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
     return summary(query_values(runs, relevant, corpus_size), seed)
 
 
-def query_values(runs: Mapping[str, Run], relevant: Relevant, corpus_size: int) -> Values:
-    """Every metric of every system, query by query; first what a random order would score."""
-    chance = {RANDOM: random_metrics(relevant, corpus_size, METRICS)}
+def query_values(
+    runs: Mapping[str, Run], relevant: Relevant, corpus_size: int, candidates: Run | None = None
+) -> Values:
+    """Every metric of every system, query by query; first what a random order of the same documents would score.
+
+    Args:
+        runs: system -> per query the corpus rows it ranks, best first.
+        relevant: judgements.
+        corpus_size: number of documents.
+        candidates: per query the rows every system ranks; `None` means the corpus.
+    """
+    chance = {RANDOM: random_metrics(relevant, corpus_size, METRICS, candidates)}
     return chance | {name: query_metrics(run, relevant, METRICS) for name, run in runs.items()}
 
 
@@ -66,7 +76,8 @@ def summary(values: Values, seed: int = 0) -> dict[str, Any]:
     }
     if {TEACHER, STUDENT} <= values.keys():
         teacher, student = values[TEACHER], values[STUDENT]
-        report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in teacher if teacher[m].any()}
+        sure = [m for m in teacher if report["systems"][TEACHER][m]["low"] > 0]  # else the ratio has no upper bound
+        report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in sure}
     return report
 
 
@@ -110,15 +121,13 @@ def report_text(report: Mapping[str, Any], *more: str) -> str:
 
 
 def retention_line(report: Mapping[str, Any]) -> str:
-    """One sentence on how much of the teacher the student keeps; empty where the teacher finds nothing."""
-    if not report.get("retention"):
-        return ""
+    """One sentence on how much of the teacher the student keeps; empty where the teacher hardly finds anything."""
     parts = [
         f"{COLUMNS[metric]} {ratio['mean']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        for metric, ratio in report["retention"].items()
+        for metric, ratio in report.get("retention", {}).items()
         if metric in ("success@1", "mrr@10")
     ]
-    return f"Rabtriever keeps of the teacher: {', '.join(parts)}."
+    return f"Rabtriever keeps of the teacher: {', '.join(parts)}." if parts else ""
 
 
 def calibration_line(report: Mapping[str, Any]) -> str:

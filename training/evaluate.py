@@ -25,7 +25,7 @@ from torch import Tensor
 from evaluation.baselines import BM25
 from evaluation.calibration import expected_calibration_error, reliability
 from evaluation.faithfulness import score_faithfulness, state_faithfulness
-from evaluation.metrics import rank_documents
+from evaluation.metrics import Run, rank_documents
 from evaluation.plots import recall_curves, reliability_diagram, score_histograms
 from evaluation.report import DEPTH, NOTE, STUDENT, TEACHER, query_values, report_text, summary
 from evaluation.runs import read_run, run_names, write_query_values, write_run
@@ -149,7 +149,7 @@ def evaluate_split(
     systems: Sequence[System],
     seed: int,
     folder: Path,
-    given: dict[str, list[list[int]]] | None = None,
+    given: dict[str, Run] | None = None,
     candidates: int | None = None,
 ) -> dict[str, Any]:
     """Ranks documents for a split with every system and writes all that is known of it to `folder`.
@@ -183,8 +183,10 @@ def evaluate_split(
     for name, matrix in scores.items():
         if matrix.shape != (len(split), len(task.corpus)):
             raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {len(task.corpus)})")
-    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()} | (given or {})
-    values = query_values(runs, split.relevant, len(task.corpus))
+    pools = None if rows is None else rows.tolist()
+    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
+    runs |= {name: run if pools is None else only(run, pools) for name, run in (given or {}).items()}
+    values = query_values(runs, split.relevant, len(task.corpus), pools)
     report = {"task": task.name, "split": split.name, "documents": len(task.corpus)}
     report["first_stage"] = None if rows is None else {"system": "BM25", "documents": rows.shape[1]}
     repeated = {pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")}
@@ -224,6 +226,11 @@ def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
     """BM25's first documents of each query, `(n, count)` corpus rows; equal scores in the order of the corpus."""
     ranked = rank_documents(BM25(task.corpus)(split.queries), min(count, len(task.corpus)))
     return torch.tensor(ranked)
+
+
+def only(run: Run, pools: Run) -> Run:
+    """A ranking without what is not among each query's candidates."""
+    return [[row for row in ranked if row in set(pool)] for ranked, pool in zip(run, pools, strict=True)]
 
 
 @torch.no_grad()

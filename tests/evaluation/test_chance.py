@@ -31,6 +31,16 @@ def test_mean_over_all_orders(judged: dict[int, int]) -> None:
         assert expected[name][0] == pytest.approx(every[name].mean(), abs=1e-12), name
 
 
+@pytest.mark.parametrize("pool", [[0, 2], [1, 3, 4], [2], [0, 1, 2, 3, 4]])
+@pytest.mark.parametrize("judged", [{0: 1}, {1: 2, 3: 1}, {0: 3, 2: 1, 4: 1}, {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}])
+def test_mean_over_all_orders_of_candidates(judged: dict[int, int], pool: list[int]) -> None:
+    orders = [list(order) for order in itertools.permutations(pool)]
+    every = query_metrics(orders, [judged] * len(orders), METRICS)
+    expected = random_metrics([judged], 5, METRICS, [pool])
+    for name in METRICS:
+        assert expected[name][0] == pytest.approx(every[name].mean(), abs=1e-12), name
+
+
 def test_one_value_per_query() -> None:
     found = random_metrics([{0: 1}, {0: 1, 1: 1}, {2: 1, 1: 0}], 10, ["success@1"])["success@1"]
     np.testing.assert_allclose(found, [0.1, 0.2, 0.1])

@@ -27,6 +27,9 @@ def test_no_retention_of_nothing() -> None:
     wrong = -TEACHER.repeat(1, 5)  # fifteen documents; the relevant ones come last
     report = evaluate_systems({"teacher": wrong, "Rabtriever": wrong}, RELEVANT)
     assert "success@1" not in report["retention"]
+    rarely = torch.eye(3)[[0, 0, 0, 1]]  # one hit of four: its interval reaches 0, a ratio would have no upper bound
+    report = evaluate_systems({"teacher": rarely, "Rabtriever": TEACHER}, RELEVANT)
+    assert report["systems"]["teacher"]["success@1"]["mean"] == 0.25 and "success@1" not in report["retention"]
     assert retention_line(evaluate_systems({"BM25": TEACHER}, RELEVANT)) == ""
 
 

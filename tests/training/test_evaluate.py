@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluation.metrics import query_metrics
-from evaluation.runs import read_run
+from evaluation.runs import read_run, write_run
 from evaluation.systems import System
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from training import evaluate
@@ -103,7 +103,8 @@ def test_candidates_of_a_first_stage(
     assert report["first_stage"] == {"system": "BM25", "documents": 3} and "calibration" not in report
     assert "Ranked were the first 3 documents of BM25 alone." in (folder / "report.md").read_text()
     # Every answer is BM25's first, so each system finds it among its three.
-    assert {found["success@3"]["mean"] for name, found in report["systems"].items() if name != "random"} == {1.0}
+    assert {found["success@3"]["mean"] for found in report["systems"].values()} == {1.0}
+    assert report["systems"]["random"]["success@1"]["mean"] == pytest.approx(1 / 3)
     task = load_beir(beir_folder)
     split = task.split("test")
     bm25, teacher = (
@@ -112,5 +113,11 @@ def test_candidates_of_a_first_stage(
     for query, candidates, ranked in zip(split.queries, bm25, teacher, strict=True):
         scores = reranker.predict([(query, task.corpus[row]) for row in candidates]).tolist()
         assert ranked == [row for _, row in sorted(zip(scores, candidates, strict=True), reverse=True)]
+    other = tmp_path / "other.trec"  # ranks the corpus; the candidates are all that counts
+    order = [[*range(11, -1, -1)] for _ in split.queries]
+    write_run(other, "other", split.query_ids, task.corpus_ids, order, -torch.arange(12.0).flip(0).repeat(24, 1))
+    folder = call(beir_folder, tmp_path / "files", "--run_files", str(other), "--candidates", "3")
+    report = json.loads((folder / "test.json").read_text())
+    assert report["systems"]["other"]["success@3"]["mean"] == 1.0
     with pytest.raises(ValueError, match="candidates is 0; accepted: 1 or more"):
         call(beir_folder, tmp_path / "none", *models, "--candidates", "0")

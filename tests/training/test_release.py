@@ -52,7 +52,7 @@ def test_a_generated_card_is_complete(stage: str, finished_run: Path) -> None:
     assert headings == [f"## {name}" for name in wanted]
     assert "**Not for**" in card.text and '- instruction: `"Relevant:"`' in card.text
     assert "| BM25 |" in card.text and f"n = {report['n']}" in card.text and "ECE" in card.text
-    assert f"keeps of the teacher: R@1 {report['retention']['success@1']['mean']:.3f}" in card.text
+    assert f"MRR@10 {report['retention']['mrr@10']['mean']:.3f} [" in card.text
     system = report["systems"]["teacher" if stage == "teacher" else "Rabtriever"]
     assert f"{system['milliseconds']:.2f} ms per query" in card.text
     assert ("96 bytes per document vector" in card.text) == (stage == "student")  # 24 numbers in fp32
