@@ -109,6 +109,8 @@ class RabtrieverDistillationConfig(_BaseConfig):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: {', '.join(accepted)}")
         if self.refresh_rounds < 0:
             raise ValueError(f"refresh_rounds is {self.refresh_rounds}; accepted: 0 or more")
+        if self.refresh_rounds and self.refresh_candidates < 1:
+            raise ValueError(f"refresh_candidates is {self.refresh_candidates}; accepted: 1 or more where rounds are")
 
     @property
     def on_policy(self) -> int:

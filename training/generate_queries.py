@@ -105,13 +105,17 @@ def fit(
         ValueError: the tokenizer has no end-of-text token, so that no query would ever end.
     """
     path = backbone.model_name_or_path
-    hub = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
+    hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     if tokenizer.eos_token is None:
         raise ValueError(f"{path} has no end-of-text token; accepted: a tokenizer with one")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, backbone.dtype), attn_implementation=backbone.attn_implementation, **hub
+        path,
+        dtype=getattr(torch, backbone.dtype),
+        attn_implementation=backbone.attn_implementation,
+        use_safetensors=True,
+        **hub,
     )
     room = model.config.max_position_embeddings - 1
     texts = tokenizer(list(queries), truncation=True, max_length=room)["input_ids"]
@@ -214,16 +218,19 @@ def write_batch(
     )
     written = output[:, length:]
     ended = written.eq(tokenizer.eos_token_id).any(dim=1).tolist()
-    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(output, skip_special_tokens=True)  # whole: blanks at a seam are lost in the parts
     return [
-        (words + text).strip() for words, text, end in zip(openings, texts, ended, strict=True) if end and text.strip()
+        text.strip()
+        for words, text, end in zip(openings, texts, ended, strict=True)
+        if end and text.strip() != words.strip()
     ]
 
 
 def opening(query: str, rng: random.Random) -> str:
-    """The first words of a query: at least one, and not much more than a third."""
-    words = query.split(" ")
-    return " ".join(words[: rng.randint(1, max(1, len(words) // 3))])
+    """The first words of a query (characters in scripts without blanks): one or more, about a third at most."""
+    blank = " " if " " in query.strip() or query.isascii() else ""
+    parts = query.split(" ") if blank else list(query)
+    return blank.join(parts[: rng.randint(1, max(1, len(parts) // 3))])
 
 
 if __name__ == "__main__":

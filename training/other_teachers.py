@@ -52,7 +52,8 @@ def cross_encoder(
     """
     from sentence_transformers import CrossEncoder  # of the extra "export"
 
-    model = CrossEncoder(name_or_path, device=device, trust_remote_code=trust_remote_code)
+    weights = {"use_safetensors": True}  # no pickle
+    model = CrossEncoder(name_or_path, device=device, trust_remote_code=trust_remote_code, model_kwargs=weights)
     if model.num_labels != 1:
         raise ValueError(
             f"{name_or_path} gives {model.num_labels} numbers per pair; accepted: a cross-encoder with one"

@@ -115,14 +115,18 @@ def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -
 
 
 def model_digest(name_or_path: str) -> str:
-    """The identity of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id as it is."""
+    """The identity of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id as it is.
+
+    Folders inside count too: sentence-transformers keeps the weights of later modules in them.
+    """
     folder = Path(name_or_path)
     if not folder.is_dir():
         return name_or_path
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("tokenizer.json")]):
+    names = ("*.safetensors", "*config.json", "tokenizer.json")
+    for path in sorted(path for name in names for path in folder.rglob(name)):
         with path.open("rb") as file:
-            digest.update(path.name.encode())
+            digest.update(path.relative_to(folder).as_posix().encode())
             while block := file.read(1 << 24):
                 digest.update(block)
     return digest.hexdigest()[:16]

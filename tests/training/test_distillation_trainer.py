@@ -165,6 +165,7 @@ def test_queries_nobody_judged_are_distilled(
         ({"teacher_pool": 5}, "teacher_pool is 5; accepted: .* 0 where that fraction is 0"),
         ({"kl_form": "sideways"}, "kl_form is 'sideways'; accepted: reverse, forward, vocabulary"),
         ({"refresh_rounds": -1}, "refresh_rounds is -1; accepted"),
+        ({"refresh_candidates": 0}, "refresh_candidates is 0; accepted: 1 or more"),
         ({"states_dtype": "int8"}, "states_dtype is 'int8'; accepted: float32, float16"),
     ],
 )

@@ -5,9 +5,13 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel
 from training import generate_queries
+from training.distill import training_queries
 from training.generate_queries import collect, opening
 from training.tasks.beir import load_beir, with_unjudged
 
@@ -91,6 +95,43 @@ def test_openings_are_the_first_words() -> None:
     found = {opening(query, rng) for _ in range(200)}
     assert found == {"bring", "bring me"}
     assert opening("up", rng) == "up"
+    assert {opening("请把红色的杯子拿来", rng) for _ in range(200)} == {
+        "请",
+        "请把",
+        "请把红",
+    }  # nine characters, no blank
+
+
+def test_texts_are_decoded_whole(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders such as Llama's drop the blank a text begins with, so parts put together would lose it."""
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    ended = tokenizer(" the lynx")["input_ids"] + [tokenizer.eos_token_id]
+    monkeypatch.setattr(
+        model, "generate", lambda input_ids, **_: torch.cat([input_ids, torch.tensor([ended] * len(input_ids))], dim=1)
+    )
+    decode = tokenizer.batch_decode
+    monkeypatch.setattr(tokenizer, "batch_decode", lambda *a, **o: [text.lstrip() for text in decode(*a, **o)])
+    settings = generate_queries.GenerationArguments(batch_size=2, max_new_tokens=8)
+    texts = generate_queries.write_batch(model, tokenizer, ["find"], settings, "0")
+    assert texts == ["find the lynx"] * 2
+
+
+def test_pickled_weights_are_not_read(beir_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    weights = load_file(model_folder / "model.safetensors")
+    (model_folder / "model.safetensors").unlink()
+    torch.save(weights, model_folder / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        generate_queries.main(flags(beir_folder, model_folder, tmp_path / "run"))
+
+
+def test_a_log_that_holds_test_queries_is_refused(beir_folder: Path, tmp_path: Path) -> None:
+    task = load_beir(beir_folder)
+    log = tmp_path / "log.jsonl"
+    lines = [{"_id": f"log-{row}", "text": query} for row, query in enumerate(task.split("test").queries[:4])]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(ValueError, match="4 of 24 queries of test stand in train too"):
+        training_queries(task, "train", str(log), "run")
 
 
 @pytest.mark.parametrize(

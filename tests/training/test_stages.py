@@ -76,3 +76,14 @@ def test_writes_are_all_or_nothing(tmp_path: Path) -> None:
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [item.name for item in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_weights_in_folders_inside_tell_models_apart(tmp_path: Path) -> None:
+    """sentence-transformers keeps the weights of later modules in folders of their own."""
+    (tmp_path / "2_Dense").mkdir()
+    (tmp_path / "modules.json").write_text("[]")
+    digests = set()
+    for content in (b"one", b"two"):
+        (tmp_path / "2_Dense" / "model.safetensors").write_bytes(content)
+        digests.add(model_digest(str(tmp_path)))
+    assert len(digests) == 2
