@@ -11,6 +11,7 @@ from training.tasks.beir import RetrievalTask, Split, load_beir, load_hub
 
 NAMED = Path(__file__).with_suffix(".yaml")
 DATA_FOLDER = "RABTRIEVER_DATA"
+TAG = re.compile(r"\[([^\[\]\n]+)\]")
 REPEATED_SHARE = 0.05  # of a split's queries that may stand in another one; greetings are 0.022 of ESConv's
 
 
@@ -46,7 +47,7 @@ def load_task(source: str | Path) -> RetrievalTask:
         source: a folder in BEIR layout, `hub:<data set>` in BEIR layout on the Hub, or a name of `named.yaml`.
 
     Raises:
-        ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`).
+        ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`, `check_tags`).
     """
     known = named_tasks()
     if Path(source).is_dir():
@@ -60,6 +61,7 @@ def load_task(source: str | Path) -> RetrievalTask:
             f"{source} is no task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
         )
     check_leakage(task)
+    check_tags(task)
     return task
 
 
@@ -88,6 +90,25 @@ def check_leakage(task: RetrievalTask) -> dict[str, float]:
                         "memory"
                     )
     return shares
+
+
+def check_tags(task: RetrievalTask) -> None:
+    """Looks for queries that name a document in square brackets, as chats do that were annotated ("[Question]").
+
+    A document's name is its text up to the first colon, full stop or line break; case does not matter.
+
+    Raises:
+        ValueError: more than `REPEATED_SHARE` of a split's queries do.
+    """
+    names = {re.split(r"[:.\n]", text, maxsplit=1)[0].strip().lower() for text in task.corpus}
+    for split in task.splits.values():
+        tagged = [query for query in split.queries if any(tag.strip().lower() in names for tag in TAG.findall(query))]
+        if len(tagged) > REPEATED_SHARE * len(split):
+            raise ValueError(
+                f"{task.name}: {len(tagged)} of {len(split)} queries of {split.name} name a document in square "
+                f"brackets, {tagged[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
+                "reading labels"
+            )
 
 
 def _named_source(name: str, about: NamedTask) -> RetrievalTask:

@@ -65,6 +65,17 @@ def test_queries_of_another_split_are_refused_or_reported(beir_folder: Path) -> 
         load_task(beir_folder)
 
 
+def test_queries_that_hold_labels_are_refused(beir_folder: Path) -> None:
+    """A chat whose lines still say which strategy, here which animal's story, each of them was."""
+    queries, corpus = beir_folder / "queries.jsonl", beir_folder / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace('"a story about the ant"', '"Ant story: of an ant."'))
+    queries.write_text(queries.read_text().replace("want me the ant", "[ant story] want me the ant"))
+    assert load_task(beir_folder).split("test").queries[0] == "[ant story] want me the ant"  # one of 24 is let pass
+    queries.write_text(queries.read_text().replace("want me the bear", "want me [1] the bear [ANT story ]"))
+    with pytest.raises(ValueError, match=r"2 of 24 queries of test name a document in square brackets, '\[ant story"):
+        load_task(beir_folder)
+
+
 def test_a_few_repeated_queries_are_let_pass_and_reported(beir_folder: Path) -> None:
     queries, qrels = (beir_folder / name for name in ("queries.jsonl", "qrels/test.tsv"))
     with queries.open("a") as file, qrels.open("a") as judgements:
