@@ -39,10 +39,11 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16:
     if not (folder / "bi-encoder").exists():
         encoder = bi_encoders.train(bench, "InfoNCE", bf16)
         write_folder(folder / "bi-encoder", lambda new: encoder.save_pretrained(str(new)))
+    own = ["--states", str(folder / "states"), *pipeline.by_stage(flags)["distill"]]
     return {
         TEACHER: teacher,
         STUDENT: folder / "student" / "model",
-        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"), "--states", str(folder / "states"))),
+        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"), *own)),
         BI_ENCODER: folder / "bi-encoder",
     }
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     sections = read_recipe(*configs)[1]
     stages = [stage for stage in STAGES if stage not in OPTIONAL or sections[stage]]
     recipes = [item for config in configs for item in ("--config", config)]
-    commands = {stage: [*recipes, *own] for stage, own in _by_stage(flags, stages).items()}
+    commands = {stage: [*recipes, *own] for stage, own in by_stage(flags, stages).items()}
     for stage in stages:  # a broken recipe fails before the first stage, not before the last
         parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
     for stage in stages:
@@ -49,7 +49,16 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
             return
 
 
-def _by_stage(flags: Sequence[str], stages: Sequence[str]) -> dict[str, list[str]]:
+def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:
+    """The command line of each stage.
+
+    Args:
+        flags: `--flag value` for all stages and `--<stage>.<flag> value` for one.
+        stages: those that are run.
+
+    Raises:
+        ValueError: a flag names another stage.
+    """
     chosen: dict[str, list[str]] = {stage: [] for stage in stages}
     targets: Sequence[str] = stages
     for item in flags:

@@ -39,7 +39,8 @@ def recipe(tmp_path: Path) -> Path:
 
 def measured(monkeypatch: pytest.MonkeyPatch, data: Path, runs: Path, *more: str) -> list[dict[str, Any]]:
     argv = ["--data", str(data), "--sets", "animals", "unlabelled", "--runs", str(runs), "--sentence_encoder", "none"]
-    monkeypatch.setattr(sys, "argv", ["evaluation_sets", *argv, *more])
+    flags = "--flags=--distill.max_steps 6"
+    monkeypatch.setattr(sys, "argv", ["evaluation_sets", *argv, flags, *more])
     evaluation_sets.main()
     rows: list[dict[str, Any]] = json.loads((results.FOLDER / "evaluation_sets.json").read_text())["rows"]
     return rows
@@ -71,6 +72,10 @@ def test_every_system_is_trained_once_and_a_rerun_finds_the_same(
         assert set(row["test"]["systems"]) >= MODELS | {"BM25", "random"}
         assert set(row["whole"]["systems"]) >= MODELS - {TEACHER}
         assert TEACHER not in row["whole"]["systems"] and row["test"]["n"] == row["whole"]["n"] == 24
+
+    for student in ("animals-seed0", "animals-paper-seed0"):  # flags reach the paper's as well
+        stage = json.loads((tmp_path / "runs" / student / "student" / "stage.json").read_text())
+        assert stage["settings"]["max_steps"] == 6
 
     kept = measured(monkeypatch, beir_folder.parent, tmp_path / "runs")
     assert [without_times(row["test"]) for row in kept] == [without_times(row["test"]) for row in rows]
