@@ -81,14 +81,16 @@ def _teacher_scores(bench: TeacherBench, queries: Tensor, documents: Tensor) -> 
     return states.logits(asked, documents)
 
 
-def untrained(reranker: GenerativeRerankerModel, method: str, folder: Path) -> SentenceTransformer | MultiVectorEncoder:
+def untrained(
+    reranker: GenerativeRerankerModel, method: str, folder: Path, attention: str | None = None
+) -> SentenceTransformer | MultiVectorEncoder:
     """The model before training, on the teacher's backbone in fp32."""
     processor = reranker.processor
     reranker.backbone.base_model.save_pretrained(folder)
     plain_tokenizer(processor).save_pretrained(folder)
     transformer = Transformer(
         str(folder),
-        model_kwargs={"dtype": torch.float32},
+        model_kwargs={"dtype": torch.float32, "attn_implementation": attention},
         processor_kwargs={"truncation_side": processor.query_truncation_side},
     )
     transformer.max_seq_length = max(processor.max_query_length, processor.max_document_length)
@@ -100,12 +102,14 @@ def untrained(reranker: GenerativeRerankerModel, method: str, folder: Path) -> S
     return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
-def train(bench: TeacherBench, method: str, bf16: bool) -> SentenceTransformer | MultiVectorEncoder:
-    """One trained model."""
+def train(
+    bench: TeacherBench, method: str, bf16: bool, attention: str | None = None
+) -> SentenceTransformer | MultiVectorEncoder:
+    """One trained model; `attention` is the backbone's implementation, transformers' choice without."""
     settings = SETTINGS[bench.run.task]
     set_seed(bench.run.seed)
     with tempfile.TemporaryDirectory() as folder:
-        model = untrained(bench.reranker, method, Path(folder))
+        model = untrained(bench.reranker, method, Path(folder), attention)
         rows = training_rows(bench, method, settings["candidates"], settings["batch"] * settings["steps"])
         loss: torch.nn.Module
         if method == "MarginMSE":
@@ -136,9 +140,9 @@ def scores(model: SentenceTransformer | MultiVectorEncoder, queries: list[str], 
     return model.similarity(asked, kept).float().cpu()
 
 
-def measure(bench: TeacherBench, method: str, bf16: bool) -> dict[str, Any]:
+def measure(bench: TeacherBench, method: str, bf16: bool, attention: str | None) -> dict[str, Any]:
     """One row; `Rabtriever` stands for the method here, so that tables read all rows alike."""
-    model = train(bench, method, bf16)
+    model = train(bench, method, bf16, attention)
     if method == "MarginMSE":
         model.similarity_fn_name = "dot"
     found = bench.compare(lambda split: scores(model, split.queries, bench.task.corpus))
@@ -150,11 +154,13 @@ def main() -> None:
     parser = bench_parser(__doc__, "runs/benchmark/bi-encoders")
     parser.add_argument("--rows", nargs="+", default=METHODS, choices=METHODS, help="which methods")
     parser.add_argument("--bf16", action="store_true", help="train in mixed precision")
+    parser.add_argument("--attn_implementation", help="of the backbone; eager trains faster in bf16 on CPUs")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         for method in arguments.rows:
-            new = [{**measure(bench, method, arguments.bf16), **SETTINGS[bench.run.task], "bf16": arguments.bf16}]
-            rows = with_earlier("benchmarks.bi_encoders", new, ("task", "seed", "method"))
+            precision = {"bf16": arguments.bf16, "attention": arguments.attn_implementation}
+            new = {**measure(bench, method, **precision), **SETTINGS[bench.run.task], **precision}
+            rows = with_earlier("benchmarks.bi_encoders", [new], ("task", "seed", "method"))
             print(write_result("benchmarks.bi_encoders", SETTINGS, rows, []))
 
 
