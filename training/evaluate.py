@@ -230,7 +230,7 @@ def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
 
 def only(run: Run, pools: Run) -> Run:
     """A ranking without what is not among each query's candidates."""
-    return [[row for row in ranked if row in set(pool)] for ranked, pool in zip(run, pools, strict=True)]
+    return [[row for row in ranked if row in pool] for ranked, pool in zip(run, map(set, pools), strict=True)]
 
 
 @torch.no_grad()

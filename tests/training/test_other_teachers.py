@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
@@ -96,6 +97,18 @@ def test_a_cross_encoder_teaches_what_its_reranker_does(
     torch.testing.assert_close(
         from_pairs.encode_document(task.corpus), from_states.encode_document(task.corpus), atol=1e-3, rtol=1e-3
     )
+
+
+def test_a_pickled_cross_encoder_is_not_read(
+    task: RetrievalTask, tmp_path: Path, reranker: GenerativeRerankerModel
+) -> None:
+    folder = tmp_path / "cross-encoder"
+    export_cross_encoder(reranker, folder)
+    (weights,) = folder.glob("*.safetensors")
+    torch.save(load_file(weights), folder / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        cross_encoder(str(folder), task.split("train").queries, task.corpus, "cpu")
 
 
 def test_unusable_teachers_are_refused(task: RetrievalTask, flags: list[str], tmp_path: Path) -> None:
