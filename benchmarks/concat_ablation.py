@@ -26,7 +26,7 @@ class ConcatPredictor(RabtrieverPredictor):
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__(config)
         units = config.predictor_hidden_size
-        self.of_query = nn.Linear(config.feature_size, units)  # the first layer, in its two halves
+        self.of_query = nn.Linear(config.query_feature_size, units)  # the first layer, in its two halves
         self.of_document = nn.Linear(config.feature_size, units)
         self.to_state = nn.Linear(units, config.hidden_size)
 
@@ -85,8 +85,9 @@ def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> Rabtri
     inputs["teacher"] = model_digest(student.teacher)
     states = distill.states_folder(student.states, inputs)
     set_seed(config.seed)
+    anchors = distill.drawn_anchors(student.query_anchors, reranker.processor, task.corpus, config.seed)
     return RabtrieverDistillationTrainer(
-        model=ConcatModel.from_teacher(reranker, **student.predictor()),
+        model=ConcatModel.from_teacher(reranker, query_anchors=anchors, **student.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),
         documents=task.corpus,
         train_dataset=distill.judged_queries(train),

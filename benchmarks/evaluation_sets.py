@@ -57,6 +57,7 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
     student = json.loads((models[STUDENT] / "config.json").read_text())
     numbers = {"embedding_dim": student["embedding_dim"], "shared_dim": student.get("shared_dim", 0)}
+    numbers["passes"] = max(len(student.get("query_anchors", [])), 1)
     row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source, "student": numbers}
     for key, systems in chosen.items():
         output = runs / f"{name}-seed{seed}" / f"all-{key}"

@@ -84,7 +84,9 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             after the final norm, `0` the input embeddings.
         feature_poolings: how each layer becomes one vector: `"last"` (last token), `"mean"` (mean over the text's
             tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
-
+        query_anchors: document prefixes, as token ids, that every query is read behind, one pass of the backbone each,
+            instead of alone (`"hadamard"` only). The backbone was trained to read queries behind documents, and says
+            more of one when it does. Document vectors do not depend on it. Empty: one pass, the query alone.
         feature_whitening: whether a frozen linear map decorrelates the features before the predictor reads them. It is
             set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been
             folded into the predictor's weights.
@@ -103,11 +105,12 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     predictor_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_layers: list[int] | tuple[int, ...] = (-1,)
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
+    query_anchors: list[list[int]] | tuple[list[int], ...] = ()
     feature_whitening: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name in ("feature_layers", "feature_poolings"):
+        for name in ("feature_layers", "feature_poolings", "query_anchors"):
             if not isinstance(getattr(self, name), (list, tuple)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a list")
             setattr(self, name, list(getattr(self, name)))
@@ -143,7 +146,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     @property
     def state_size(self) -> int:
-        """Numbers per text that are pooled states: hidden size x layers x poolings."""
+        """Numbers per text and pass that are pooled states: hidden size x layers x poolings."""
         return self.hidden_size * len(self.feature_layers) * len(self.feature_poolings)
 
     @property
@@ -153,8 +156,18 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     @property
     def feature_size(self) -> int:
-        """Numbers per text handed to the predictor: pooled states, then the mean input embedding."""
+        """Numbers per document handed to the predictor: pooled states, then the mean input embedding."""
         return self.state_size + self.word_size
+
+    @property
+    def query_state_size(self) -> int:
+        """Numbers per query that are pooled states: `state_size` for each anchor, or once without anchors."""
+        return self.state_size * max(len(self.query_anchors), 1)
+
+    @property
+    def query_feature_size(self) -> int:
+        """Numbers per query handed to the predictor: pooled states, then the mean input embedding."""
+        return self.query_state_size + self.word_size
 
     def _check_features(self) -> None:
         layers = int(self.text_config.num_hidden_layers)  # type: ignore[union-attr]
@@ -168,6 +181,16 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             found = getattr(self, name)
             if not found or len(set(found)) != len(found):
                 raise ValueError(f"{name} is {found}; accepted: one or more, each once")
+        vocabulary = self.text_config.vocab_size  # type: ignore[union-attr]
+        for anchor in self.query_anchors:
+            known = isinstance(anchor, list) and all(
+                isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary for token in anchor
+            )
+            if not known or not anchor or self.query_anchors.count(anchor) > 1:
+                raise ValueError(
+                    f"query_anchors holds {anchor!r}; accepted: lists of ids of the vocabulary, 0 to {vocabulary - 1}, "
+                    "none empty, each once"
+                )
 
     def _check_paper(self) -> None:
         # Eq. 12 multiplies the document's state itself, so there is nothing to map and one width only.
@@ -180,6 +203,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             "document_prior": False,
             "feature_layers": [-1],
             "feature_poolings": ["last"],
+            "query_anchors": [],
             "feature_whitening": False,
         }
         for name, value in required.items():

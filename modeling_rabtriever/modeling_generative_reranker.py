@@ -10,11 +10,9 @@ from transformers import AutoModelForCausalLM
 from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import GenerativeRerankerConfig
+from .modeling_pooling import last_token
 from .modeling_prefix_cache import DocumentPrefixes, in_blocks, model_fingerprint, take_prefixes
-from .modeling_prompted import (
-    PromptedPreTrainedModel,
-    last_token,
-)
+from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import TokenIds
 
 # Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner

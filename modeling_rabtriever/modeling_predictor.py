@@ -46,28 +46,29 @@ class RabtrieverPredictor(nn.Module):
         super().__init__()
         self.config = config
         features, heads, units = config.state_size, config.num_heads, config.predictor_hidden_size
+        query_features = config.query_state_size
         k, d, learned = config.factors, config.hidden_size, config.predictor_type == "hadamard"
-        self.query_hidden = nn.Linear(features, heads * units)
+        self.query_hidden = nn.Linear(query_features, heads * units)
         # A convolution of width 1 in groups is one linear layer per head.
         self.query_output = nn.Conv1d(heads * units, k, kernel_size=1, groups=heads)
         self.document_map = nn.Linear(features, k) if learned else nn.Identity()  # A
         self.output_map = nn.Linear(k, d, bias=False) if learned else nn.Identity()  # B
-        self.shift = nn.Linear(features, d) if learned else None
+        self.shift = nn.Linear(query_features, d) if learned else None
         self.shared = SharedMap(config) if config.shared_dim else None
         self.prior = nn.Linear(features, 1) if config.document_prior else None
-        whitened, size = config.feature_whitening, config.feature_size
-        self.query_whitening = nn.Linear(size, size) if whitened else None
+        whitened, size, query_size = config.feature_whitening, config.feature_size, config.query_feature_size
+        self.query_whitening = nn.Linear(query_size, query_size) if whitened else None
         self.document_whitening = nn.Linear(size, size) if whitened else None
         self.apply(init_predictor_layer)
 
     def query_factors(self, query_states: Tensor) -> Tensor:
-        """`f(x_Q)`: `(n, state_size)` -> `(n, factors)`."""
+        """`f(x_Q)`: `(n, query_state_size)` -> `(n, factors)`."""
         return self.query_output(self.query_hidden(query_states).relu().unsqueeze(-1)).squeeze(-1)
 
     def encode_query(self, query_features: Tensor, answer_direction: Tensor) -> Tensor:
         """`u`: `(B^T w) * f(x_Q)` with `w = w_T - w_F` `(d,)`, then the shared numbers, then 1 for a prior.
 
-        `(n, feature_size)` -> `(n, k)`.
+        `(n, query_feature_size)` -> `(n, k)`.
         """
         states, words = self._split(query_features)
         if isinstance(self.output_map, nn.Linear):
@@ -90,7 +91,7 @@ class RabtrieverPredictor(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
-        """`h_hat`: `(n, feature_size)` and `(n, feature_size)` [`(n, c, feature_size)`] -> `(n, d)` [`(n, c, d)`]."""
+        """`h_hat`: `(n, query_feature_size)` and `(n, feature_size)` -> `(n, d)`; `c` documents each -> `(n, c, d)`."""
         if document_features.dim() == 3:
             query_features = query_features.unsqueeze(1)
         query, query_words = self._split(query_features)
@@ -107,7 +108,8 @@ class RabtrieverPredictor(nn.Module):
         return predicted
 
     def _split(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return features.split([self.config.state_size, self.config.word_size], dim=-1)
+        words = self.config.word_size
+        return features.split([features.shape[-1] - words, words], dim=-1)
 
     def whiten_query(self, pooled: Tensor) -> Tensor:
         """Pooled query states -> the features this predictor reads; the same unless it is being trained."""
@@ -127,8 +129,8 @@ class RabtrieverPredictor(nn.Module):
         Meant for a fresh predictor: the weights stay as they are.
 
         Args:
-            pooled_queries: `(n, features)`, the training queries.
-            pooled_documents: `(m, features)`, the corpus.
+            pooled_queries: `(n, query_feature_size)`, the training queries.
+            pooled_documents: `(m, feature_size)`, the corpus.
             damping: above 0. Small values fit the training texts faster, larger ones carry over better to new texts.
 
         Raises:
@@ -155,16 +157,17 @@ class RabtrieverPredictor(nn.Module):
         """Moves the whitening into the layers behind it: the same scores, one matrix product less per text."""
         if not self.config.feature_whitening:
             return
-        states = slice(0, self.config.state_size)
-        query, document = _block(self.query_whitening, states), _block(self.document_whitening, states)
+        states, query_states = self.config.state_size, self.config.query_state_size
+        query = _block(self.query_whitening, slice(0, query_states))
+        document = _block(self.document_whitening, slice(0, states))
         fold(query, self.query_hidden)
         fold(query, self.shift)
         fold(document, self.document_map)
         if self.prior is not None:
             fold(document, self.prior)
         if self.shared is not None:
-            words = slice(self.config.state_size, None)
-            _fold_shared(_block(self.query_whitening, words), _block(self.document_whitening, words), self.shared)
+            query_words = _block(self.query_whitening, slice(query_states, None))
+            _fold_shared(query_words, _block(self.document_whitening, slice(states, None)), self.shared)
         self.query_whitening = self.document_whitening = None
         self.config.feature_whitening = False
 

@@ -218,14 +218,18 @@ class PromptedPreTrainedModel(PreTrainedModel):
         sequences: Sequence[TokenIds],
         token_budget: int | None,
         progress: bool = True,
+        extra_tokens: int = 0,
     ) -> Tensor:
-        """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given."""
+        """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given.
+
+        `extra_tokens` are what `compute` adds to each sequence of its own.
+        """
 
         def of_rows(rows: list[int]) -> Tensor:
             batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
             return compute(batch["input_ids"], batch["attention_mask"])
 
-        return self._map_rows(of_rows, [len(ids) for ids in sequences], token_budget, progress)
+        return self._map_rows(of_rows, [len(ids) + extra_tokens for ids in sequences], token_budget, progress)
 
     @torch.no_grad()
     def _map_rows(
@@ -250,17 +254,6 @@ class PromptedPreTrainedModel(PreTrainedModel):
             module.training = True
         computed = torch.cat(parts)
         return computed.new_empty(computed.shape).index_copy_(0, torch.tensor(order, device=computed.device), computed)
-
-
-def last_token(states: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """The state of each row's last real token: `(batch, length, d)` -> `(batch, d)`. Padding may be on either side."""
-    if attention_mask is None:
-        return states[:, -1]
-    mask = attention_mask.bool()
-    if not mask.any(-1).all():
-        raise ValueError("attention_mask has a row without a single token; accepted: at least one token in every row")
-    last = mask.shape[-1] - 1 - mask.flip(-1).int().argmax(-1)
-    return states[torch.arange(len(states), device=states.device), last]
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

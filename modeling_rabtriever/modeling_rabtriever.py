@@ -17,8 +17,9 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
+from .modeling_pooling import behind, pool_states
 from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
-from .modeling_prompted import PromptedPreTrainedModel, last_token
+from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import Texts
 
 
@@ -118,23 +119,47 @@ class RabtrieverModel(PromptedPreTrainedModel):
         """States of the chosen layers, pooled and joined, and the mean input embedding if the predictor reads it.
 
         Args:
-            input_ids: `(batch, length)` int64: document prefixes or query suffixes from the processor.
+            input_ids: `(batch, length)` int64: document prefixes from the processor.
             attention_mask: `(batch, length)`, 1 for real tokens.
 
         Returns:
             `(batch, feature_size)` fp32.
         """
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return torch.cat([*self._pooled_states(input_ids, mask, mask), *self._pooled_words(input_ids, mask)], dim=-1)
+
+    @torch.no_grad()
+    def pool_query(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """As `pool`, of queries: read behind each of `config.query_anchors` in turn, if there are any.
+
+        Args:
+            input_ids: `(batch, length)` int64: query suffixes from the processor.
+            attention_mask: `(batch, length)`, 1 for real tokens.
+
+        Returns:
+            `(batch, query_feature_size)` fp32; states anchor by anchor, of the query's own tokens alone.
+        """
+        if not self.config.query_anchors:
+            return self.pool(input_ids, attention_mask)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        pooled = []
+        for anchor in self.config.query_anchors:
+            pooled += self._pooled_states(*behind(anchor, input_ids, mask))
+        return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
+
+    def _pooled_states(self, input_ids: Tensor, attention_mask: Tensor, counted: Tensor) -> list[Tensor]:
         layers, last_layer = self.config.feature_layers, self.config.text_config.num_hidden_layers
         inner = any(layer not in (-1, last_layer) for layer in layers)
         output = self._run(self.backbone, input_ids, attention_mask, output_hidden_states=inner)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        pooled = []
-        for layer in layers:
-            states = output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer]
-            pooled.append(pool_states(states, mask, self.config.feature_poolings))
-        if self.config.shared_dim:
-            pooled.append(pool_states(self.get_input_embeddings()(input_ids), mask, ["mean"]))
-        return torch.cat(pooled, dim=-1)
+        read = [
+            output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer] for layer in layers
+        ]
+        return [pool_states(states, counted, self.config.feature_poolings) for states in read]
+
+    def _pooled_words(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+        if not self.config.shared_dim:
+            return []
+        return [pool_states(self.get_input_embeddings()(input_ids), attention_mask, ["mean"])]
 
     def forward(
         self,
@@ -150,7 +175,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         Args:
             query_input_ids: `(n, length)` int64 suffixes, with `query_attention_mask` `(n, length)`.
             document_input_ids: `(n, length)` int64 prefixes, with `document_attention_mask` `(n, length)`.
-            query_features: `(n, feature_size)` as from `query_features()`, instead of the query's ids.
+            query_features: `(n, query_feature_size)` as from `query_features()`, instead of the query's ids.
             document_features: `(n, feature_size)` as from `document_features()`, or `(n, c, feature_size)` for `c`
                 candidates per query.
 
@@ -165,7 +190,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
                 raise ValueError(f"{side}_input_ids and {side}_features: accepted is exactly one of them")
         query, document = query_features, document_features
         if query_input_ids is not None:
-            query = self.predictor.whiten_query(self.pool(query_input_ids, query_attention_mask))
+            query = self.predictor.whiten_query(self.pool_query(query_input_ids, query_attention_mask))
         if document_input_ids is not None:
             document = self.predictor.whiten_document(self.pool(document_input_ids, document_attention_mask))
         assert query is not None and document is not None
@@ -183,8 +208,11 @@ class RabtrieverModel(PromptedPreTrainedModel):
         )
 
     def query_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
-        """What the predictor reads of queries, prompt included: `(n, feature_size)` fp32 on the model's device."""
-        return self.predictor.whiten_query(self._map_prompts(self.pool, self.processor.query_ids(texts), token_budget))
+        """What the predictor reads of queries, prompt included: `(n, query_feature_size)` fp32, the model's device."""
+        suffixes = self.processor.query_ids(texts)
+        behind_tokens = max(map(len, self.config.query_anchors), default=0)
+        pooled = self._map_prompts(self.pool_query, suffixes, token_budget, extra_tokens=behind_tokens)
+        return self.predictor.whiten_query(pooled)
 
     def document_features(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
         """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
@@ -194,7 +222,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def encode_query(self, texts: Texts, token_budget: int | None = None) -> Tensor:
-        """Query vectors `u`: `(n, k)` fp32 on the model's device; one backbone pass per query.
+        """Query vectors `u`: `(n, k)` fp32 on the model's device; one backbone pass per query, or one per anchor.
 
         Raises:
             ValueError: no texts, a blank text, something that is no text, or a model without a processor.
@@ -231,22 +259,3 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
-
-
-def pool_states(states: Tensor, attention_mask: Tensor, poolings: Sequence[str]) -> Tensor:
-    """The tokens of each text as one vector: `(batch, length, d)`, `(batch, length)` -> `(batch, d * poolings)` fp32.
-
-    Args:
-        states: of one layer.
-        attention_mask: 1 for the tokens that count.
-        poolings: as in `RabtrieverConfig.feature_poolings`, joined in this order.
-    """
-    return torch.cat([_POOLINGS[name](states, attention_mask).float() for name in poolings], dim=-1)
-
-
-def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
-    weights = attention_mask.unsqueeze(-1).float()
-    return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-_POOLINGS = {"last": last_token, "mean": _mean}

@@ -14,6 +14,7 @@ loads. Teacher states are kept in <output_dir>/states, one cache per teacher and
 """
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel, set_seed
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.files import write_json
 from training.backbone import SAVED_DTYPES, BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from training.distillation_config import RabtrieverDistillationConfig
@@ -102,10 +103,22 @@ class StudentArguments:
         metadata={"help": "How a layer becomes a vector.", "choices": ["last", "mean"]},
     )
 
+    query_anchors: int = field(
+        default=0,
+        metadata={
+            "help": "Every query is read behind this many documents of the corpus, one pass each, instead of once "
+            "alone, and takes that much longer; documents are encoded and stored as ever. No export has them."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.query_anchors < 0:
+            raise ValueError(f"query_anchors is {self.query_anchors}; accepted: 0 or more")
+
     def predictor(self) -> dict[str, object]:
-        """The settings of `RabtrieverConfig`."""
+        """The settings of `RabtrieverConfig`, but for the anchors, which `drawn_anchors` gives."""
         others = ("teacher", "cross_encoder", "scores", "unjudged_queries", "states", "trust_remote_code", "dtype")
-        return {name: value for name, value in vars(self).items() if name not in others}
+        return {name: value for name, value in vars(self).items() if name not in (*others, "query_anchors")}
 
 
 ARGUMENTS = (RunArguments, StudentArguments, SourceArguments, PromptArguments, RabtrieverDistillationConfig)
@@ -140,7 +153,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         prompt = prompt.for_task(run.data)
         reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
-    model = RabtrieverModel.from_teacher(reranker.eval(), **student.predictor())
+    anchors = drawn_anchors(student.query_anchors, reranker.processor, task.corpus, config.seed)
+    model = RabtrieverModel.from_teacher(reranker.eval(), query_anchors=anchors, **student.predictor())
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)
     teacher, pools = _teacher(student, reranker.to(config.device), task, train, folder, config)
@@ -183,6 +197,22 @@ def training_queries(
         check_leakage(replace(task, splits={**task.splits, split: train}))
         inputs["unjudged_queries"] = file_digest(path)
     return train, inputs
+
+
+def drawn_anchors(count: int, processor: RabtrieverProcessor, corpus: Sequence[str], seed: int) -> list[list[int]]:
+    """The prefixes of `count` documents drawn at random, no two alike, as token ids.
+
+    Raises:
+        ValueError: the corpus has fewer different prefixes.
+    """
+    found: dict[tuple[int, ...], None] = {}
+    for row in random.Random(f"{seed}-anchors").sample(range(len(corpus)), len(corpus)):
+        if len(found) == count:
+            break
+        found |= dict.fromkeys(map(tuple, processor.document_ids(corpus[row])))
+    if len(found) < count:
+        raise ValueError(f"query_anchors is {count}; accepted: at most {len(found)}, the different documents")
+    return [list(ids) for ids in found]
 
 
 def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
+from modeling_rabtriever.modeling_pooling import pool_states
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
-from modeling_rabtriever.modeling_rabtriever import pool_states
 
 _NAME = "joint_predictor"
 

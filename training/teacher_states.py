@@ -186,13 +186,14 @@ def cached_features(
     Args:
         folder: the cache.
         name: `"documents"`, `"queries-train"`, ...
-        student: whose features; layers, poolings and whether words are read are part of the cache's identity.
+        student: whose features; layers, poolings, anchors and whether words are read are part of the cache's identity.
         compute: `student.document_features` or `student.query_features`.
         texts: the texts of that side.
     """
     config = student.config
     recipe = {"layers": config.feature_layers, "poolings": config.feature_poolings}
     recipe |= {"words": True} if config.shared_dim else {}
+    recipe |= {"anchors": config.query_anchors} if config.query_anchors else {}
     identity = fingerprint(student, texts, [name, json.dumps(recipe)])
     path = folder / f"features-{name}-{identity}.safetensors"
     if not path.exists():

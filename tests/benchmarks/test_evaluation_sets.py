@@ -23,7 +23,7 @@ def recipe(tmp_path: Path) -> Path:
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 320}
     backbone.write_text(json.dumps({"model_type": "qwen2", "vocab_size": 400, **sizes}))
     teacher = {"model_name_or_path": str(backbone), "instruction": "Relevant:", "activation_checkpointing": False}
-    distill = {"embedding_dim": 16, "shared_dim": 8, "initial_candidates": 4, "refresh_rounds": 1}
+    distill = {"embedding_dim": 16, "shared_dim": 8, "initial_candidates": 4, "refresh_rounds": 1, "query_anchors": 2}
     path = tmp_path / "recipe.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -68,7 +68,7 @@ def test_every_system_is_trained_once_and_a_rerun_finds_the_same(
         ("unlabelled", "animals", 0),
     ]
     for row in rows:
-        assert row["student"] == {"embedding_dim": 16, "shared_dim": 8}
+        assert row["student"] == {"embedding_dim": 16, "shared_dim": 8, "passes": 2}
         assert set(row["test"]["systems"]) >= MODELS | {"BM25", "random"}
         assert set(row["whole"]["systems"]) >= MODELS - {TEACHER}
         assert TEACHER not in row["whole"]["systems"] and row["test"]["n"] == row["whole"]["n"] == 24

@@ -19,6 +19,7 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "document prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
     "shared words": {"embedding_dim": 24, "num_heads": 2, "shared_dim": 9, "document_prior": True},
     "mean alone": {"feature_poolings": ["mean"]},
+    "anchors": {"embedding_dim": 24, "shared_dim": 8, "query_anchors": [[5, 6, 7], [8], [9, 9]]},
     "several layers": {"feature_layers": [0, 1, -1], "embedding_dim": 16},
 }
 

@@ -71,12 +71,12 @@ def test_frozen_parts_stay_as_they_are(reranker: GenerativeRerankerModel, task: 
         assert torch.equal(trainer.model.state_dict()[name], before[name])
 
 
-@pytest.mark.parametrize("shared_dim", [0, 16])
+@pytest.mark.parametrize("form", [{}, {"shared_dim": 16}, {"query_anchors": [[5, 6], [7]]}], ids=str)
 @pytest.mark.parametrize("stop", [3, 4])  # at the start of a round, and inside one
 def test_resuming_gives_the_same_student(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, shared_dim: int
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, form: dict[str, Any]
 ) -> None:
-    predictor = {"embedding_dim": 32, "num_heads": 2, "shared_dim": shared_dim}
+    predictor = {"embedding_dim": 32, "num_heads": 2, **form}
     saving = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant"}
     whole = make_trainer(reranker, task, tmp_path / "whole", predictor, **saving)
     whole.train()

@@ -134,3 +134,10 @@ def test_features_with_words_are_others(reranker: GenerativeRerankerModel, tmp_p
     ]
     assert found[1].shape[1] == found[0].shape[1] + 32
     torch.testing.assert_close(found[1][:, : found[0].shape[1]], found[0])
+
+
+def test_features_behind_anchors_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    students = [RabtrieverModel.from_teacher(reranker, query_anchors=anchors) for anchors in ([], [[5]], [[6]])]
+    for student in students:
+        found = cached_features(tmp_path, "queries", student, student.query_features, QUERIES)
+        torch.testing.assert_close(found, student.query_features(QUERIES))
