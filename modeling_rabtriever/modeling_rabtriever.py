@@ -3,6 +3,8 @@
 document -> prefix ids -> backbone -> features x_D -> v = A x_D                              offline, once
 query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(x_Q)         one pass per query
 score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
+
+With `query_anchors` a query takes one pass per anchor, behind that document prefix, and x_Q joins the states of all.
 """
 
 from collections.abc import Sequence
