@@ -11,6 +11,7 @@ from transformers import set_seed
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from training import distill
+from training.anchors import drawn_anchors
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.recipe import parse_stage
 from training.stages import model_digest
@@ -27,7 +28,7 @@ class ConcatPredictor(RabtrieverPredictor):
         super().__init__(config)
         units = config.predictor_hidden_size
         self.of_query = nn.Linear(config.query_feature_size, units)  # the first layer, in its two halves
-        self.of_document = nn.Linear(config.feature_size, units)
+        self.of_document = nn.Linear(config.document_feature_size, units)
         self.to_state = nn.Linear(units, config.hidden_size)
 
     def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
@@ -85,9 +86,9 @@ def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> Rabtri
     inputs["teacher"] = model_digest(student.teacher)
     states = distill.states_folder(student.states, inputs)
     set_seed(config.seed)
-    anchors = distill.drawn_anchors(student.query_anchors, reranker.processor, task.corpus, config.seed)
+    anchors = drawn_anchors(reranker.processor, task.corpus, train.queries, config.seed, **student.anchors())
     return RabtrieverDistillationTrainer(
-        model=ConcatModel.from_teacher(reranker, query_anchors=anchors, **student.predictor()),
+        model=ConcatModel.from_teacher(reranker, **anchors, **student.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),
         documents=task.corpus,
         train_dataset=distill.judged_queries(train),

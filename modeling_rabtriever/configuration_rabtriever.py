@@ -87,6 +87,10 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         query_anchors: document prefixes, as token ids, that every query is read behind, one pass of the backbone each,
             instead of alone (`"hadamard"` only). The backbone was trained to read queries behind documents, and says
             more of one when it does. Document vectors do not depend on it. Empty: one pass, the query alone.
+        document_anchors: query suffixes, as token ids, that are read behind every document, one pass of the backbone
+            each, when it is encoded (`"hadamard"` only). The states at their last tokens join the document's: what the
+            backbone answers to known queries tells of a document that distillation never saw. Empty: one pass, the
+            document alone.
         feature_whitening: whether a frozen linear map decorrelates the features before the predictor reads them. It is
             set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been
             folded into the predictor's weights.
@@ -106,11 +110,12 @@ class RabtrieverConfig(GenerativeRerankerConfig):
     feature_layers: list[int] | tuple[int, ...] = (-1,)
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
     query_anchors: list[list[int]] | tuple[list[int], ...] = ()
+    document_anchors: list[list[int]] | tuple[list[int], ...] = ()
     feature_whitening: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        for name in ("feature_layers", "feature_poolings", "query_anchors"):
+        for name in ("feature_layers", "feature_poolings", "query_anchors", "document_anchors"):
             if not isinstance(getattr(self, name), (list, tuple)):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: a list")
             setattr(self, name, list(getattr(self, name)))
@@ -146,18 +151,8 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     @property
     def state_size(self) -> int:
-        """Numbers per text and pass that are pooled states: hidden size x layers x poolings."""
+        """Numbers of one pass that are pooled states: hidden size x layers x poolings."""
         return self.hidden_size * len(self.feature_layers) * len(self.feature_poolings)
-
-    @property
-    def word_size(self) -> int:
-        """Numbers per text that are its mean input embedding, which the shared numbers read: 0 without them."""
-        return self.hidden_size if self.shared_dim else 0
-
-    @property
-    def feature_size(self) -> int:
-        """Numbers per document handed to the predictor: pooled states, then the mean input embedding."""
-        return self.state_size + self.word_size
 
     @property
     def query_state_size(self) -> int:
@@ -165,9 +160,24 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         return self.state_size * max(len(self.query_anchors), 1)
 
     @property
+    def document_state_size(self) -> int:
+        """Numbers per document that are pooled states: `state_size`, and hidden size x layers for each anchor."""
+        return self.state_size + self.hidden_size * len(self.feature_layers) * len(self.document_anchors)
+
+    @property
+    def word_size(self) -> int:
+        """Numbers per text that are its mean input embedding, which the shared numbers read: 0 without them."""
+        return self.hidden_size if self.shared_dim else 0
+
+    @property
     def query_feature_size(self) -> int:
         """Numbers per query handed to the predictor: pooled states, then the mean input embedding."""
         return self.query_state_size + self.word_size
+
+    @property
+    def document_feature_size(self) -> int:
+        """Numbers per document handed to the predictor: pooled states, then the mean input embedding."""
+        return self.document_state_size + self.word_size
 
     def _check_features(self) -> None:
         layers = int(self.text_config.num_hidden_layers)  # type: ignore[union-attr]
@@ -181,15 +191,19 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             found = getattr(self, name)
             if not found or len(set(found)) != len(found):
                 raise ValueError(f"{name} is {found}; accepted: one or more, each once")
-        vocabulary = self.text_config.vocab_size  # type: ignore[union-attr]
-        for anchor in self.query_anchors:
+        for name in ("query_anchors", "document_anchors"):
+            self._check_anchors(name)
+
+    def _check_anchors(self, name: str) -> None:
+        anchors, vocabulary = getattr(self, name), self.text_config.vocab_size  # type: ignore[union-attr]
+        for anchor in anchors:
             known = isinstance(anchor, list) and all(
                 isinstance(token, int) and not isinstance(token, bool) and 0 <= token < vocabulary for token in anchor
             )
-            if not known or not anchor or self.query_anchors.count(anchor) > 1:
+            if not known or not anchor or anchors.count(anchor) > 1:
                 raise ValueError(
-                    f"query_anchors holds {anchor!r}; accepted: lists of ids of the vocabulary, 0 to {vocabulary - 1}, "
-                    "none empty, each once"
+                    f"{name} holds {anchor!r}; accepted: lists of ids of the vocabulary, 0 to {vocabulary - 1}, none "
+                    "empty, each once"
                 )
 
     def _check_paper(self) -> None:
@@ -204,6 +218,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             "feature_layers": [-1],
             "feature_poolings": ["last"],
             "query_anchors": [],
+            "document_anchors": [],
             "feature_whitening": False,
         }
         for name, value in required.items():

@@ -53,6 +53,13 @@ def behind(anchor: Sequence[int], input_ids: Tensor, attention_mask: Tensor) -> 
     return joined.gather(1, source), mask.gather(1, source), own.gather(1, source)
 
 
+def before(anchor: Sequence[int], input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The reverse of `behind`: the same tokens put right behind the last token of each text; masks and shapes alike."""
+    flipped = behind(anchor[::-1], input_ids.flip(1), attention_mask.flip(1))
+    prompts, mask, own = (part.flip(1) for part in flipped)
+    return prompts, mask, own
+
+
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
     weights = attention_mask.unsqueeze(-1).float()
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)

@@ -45,8 +45,8 @@ class RabtrieverPredictor(nn.Module):
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__()
         self.config = config
-        features, heads, units = config.state_size, config.num_heads, config.predictor_hidden_size
-        query_features = config.query_state_size
+        heads, units = config.num_heads, config.predictor_hidden_size
+        query_features, features = config.query_state_size, config.document_state_size
         k, d, learned = config.factors, config.hidden_size, config.predictor_type == "hadamard"
         self.query_hidden = nn.Linear(query_features, heads * units)
         # A convolution of width 1 in groups is one linear layer per head.
@@ -56,9 +56,9 @@ class RabtrieverPredictor(nn.Module):
         self.shift = nn.Linear(query_features, d) if learned else None
         self.shared = SharedMap(config) if config.shared_dim else None
         self.prior = nn.Linear(features, 1) if config.document_prior else None
-        whitened, size, query_size = config.feature_whitening, config.feature_size, config.query_feature_size
-        self.query_whitening = nn.Linear(query_size, query_size) if whitened else None
-        self.document_whitening = nn.Linear(size, size) if whitened else None
+        whitened, sizes = config.feature_whitening, (config.query_feature_size, config.document_feature_size)
+        self.query_whitening = nn.Linear(sizes[0], sizes[0]) if whitened else None
+        self.document_whitening = nn.Linear(sizes[1], sizes[1]) if whitened else None
         self.apply(init_predictor_layer)
 
     def query_factors(self, query_states: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class RabtrieverPredictor(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def encode_document(self, document_features: Tensor) -> Tensor:
-        """`v`: `A x_D`, then the shared numbers, then the prior: `(..., feature_size)` -> `(..., k)`."""
+        """`v`: `A x_D`, then the shared numbers, then the prior: `(..., document_feature_size)` -> `(..., k)`."""
         states, words = self._split(document_features)
         parts = [self.document_map(states)]
         if self.shared is not None:
@@ -91,7 +91,10 @@ class RabtrieverPredictor(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
-        """`h_hat`: `(n, query_feature_size)` and `(n, feature_size)` -> `(n, d)`; `c` documents each -> `(n, c, d)`."""
+        """`h_hat`: `(n, query_feature_size)` and `(n, document_feature_size)` -> `(n, d)`.
+
+        With `(n, c, document_feature_size)`, `c` documents for each query: `(n, c, d)`.
+        """
         if document_features.dim() == 3:
             query_features = query_features.unsqueeze(1)
         query, query_words = self._split(query_features)
@@ -130,7 +133,7 @@ class RabtrieverPredictor(nn.Module):
 
         Args:
             pooled_queries: `(n, query_feature_size)`, the training queries.
-            pooled_documents: `(m, feature_size)`, the corpus.
+            pooled_documents: `(m, document_feature_size)`, the corpus.
             damping: above 0. Small values fit the training texts faster, larger ones carry over better to new texts.
 
         Raises:
@@ -157,7 +160,7 @@ class RabtrieverPredictor(nn.Module):
         """Moves the whitening into the layers behind it: the same scores, one matrix product less per text."""
         if not self.config.feature_whitening:
             return
-        states, query_states = self.config.state_size, self.config.query_state_size
+        query_states, states = self.config.query_state_size, self.config.document_state_size
         query = _block(self.query_whitening, slice(0, query_states))
         document = _block(self.document_whitening, slice(0, states))
         fold(query, self.query_hidden)

@@ -5,6 +5,7 @@ query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(
 score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
 
 With `query_anchors` a query takes one pass per anchor, behind that document prefix, and x_Q joins the states of all.
+With `document_anchors` a document takes one more pass per anchor, before that query suffix, whose last state joins x_D.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
-from .modeling_pooling import behind, pool_states
+from .modeling_pooling import before, behind, pool_states
 from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import Texts
@@ -117,7 +118,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return student.eval()
 
     @torch.no_grad()
-    def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def pool_document(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """States of the chosen layers, pooled and joined, and the mean input embedding if the predictor reads it.
 
         Args:
@@ -125,38 +126,44 @@ class RabtrieverModel(PromptedPreTrainedModel):
             attention_mask: `(batch, length)`, 1 for real tokens.
 
         Returns:
-            `(batch, feature_size)` fp32.
+            `(batch, document_feature_size)` fp32: of the document's own tokens, then of the last token of each of
+            `config.document_anchors`, read behind it.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        return torch.cat([*self._pooled_states(input_ids, mask, mask), *self._pooled_words(input_ids, mask)], dim=-1)
+        poolings = self.config.feature_poolings
+        pooled = self._pooled_states(input_ids, mask, mask, poolings)
+        for anchor in self.config.document_anchors:
+            prompts, read, _ = before(anchor, input_ids, mask)
+            pooled += self._pooled_states(prompts, read, read, ["last"])
+        return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
 
     @torch.no_grad()
     def pool_query(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """As `pool`, of queries: read behind each of `config.query_anchors` in turn, if there are any.
+        """As `pool_document`, of queries: read behind each of `config.query_anchors` in turn, or else alone.
 
         Args:
             input_ids: `(batch, length)` int64: query suffixes from the processor.
             attention_mask: `(batch, length)`, 1 for real tokens.
 
         Returns:
-            `(batch, query_feature_size)` fp32; states anchor by anchor, of the query's own tokens alone.
+            `(batch, query_feature_size)` fp32; states of the query's own tokens, anchor by anchor.
         """
-        if not self.config.query_anchors:
-            return self.pool(input_ids, attention_mask)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        pooled = []
-        for anchor in self.config.query_anchors:
-            pooled += self._pooled_states(*behind(anchor, input_ids, mask))
+        anchors = self.config.query_anchors
+        read = [behind(anchor, input_ids, mask) for anchor in anchors] if anchors else [(input_ids, mask, mask)]
+        pooled = [part for prompts in read for part in self._pooled_states(*prompts, self.config.feature_poolings)]
         return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
 
-    def _pooled_states(self, input_ids: Tensor, attention_mask: Tensor, counted: Tensor) -> list[Tensor]:
+    def _pooled_states(
+        self, input_ids: Tensor, attention_mask: Tensor, counted: Tensor, poolings: Sequence[str]
+    ) -> list[Tensor]:
         layers, last_layer = self.config.feature_layers, self.config.text_config.num_hidden_layers
         inner = any(layer not in (-1, last_layer) for layer in layers)
         output = self._run(self.backbone, input_ids, attention_mask, output_hidden_states=inner)
         read = [
             output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer] for layer in layers
         ]
-        return [pool_states(states, counted, self.config.feature_poolings) for states in read]
+        return [pool_states(states, counted, poolings) for states in read]
 
     def _pooled_words(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         if not self.config.shared_dim:
@@ -178,8 +185,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
             query_input_ids: `(n, length)` int64 suffixes, with `query_attention_mask` `(n, length)`.
             document_input_ids: `(n, length)` int64 prefixes, with `document_attention_mask` `(n, length)`.
             query_features: `(n, query_feature_size)` as from `query_features()`, instead of the query's ids.
-            document_features: `(n, feature_size)` as from `document_features()`, or `(n, c, feature_size)` for `c`
-                candidates per query.
+            document_features: `(n, document_feature_size)` as from `document_features()`, or `(n, c,
+                document_feature_size)` for `c` candidates per query.
 
         Raises:
             ValueError: a side is given twice or not at all, or the two sides do not fit together.
@@ -194,7 +201,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         if query_input_ids is not None:
             query = self.predictor.whiten_query(self.pool_query(query_input_ids, query_attention_mask))
         if document_input_ids is not None:
-            document = self.predictor.whiten_document(self.pool(document_input_ids, document_attention_mask))
+            document = self.predictor.whiten_document(self.pool_document(document_input_ids, document_attention_mask))
         assert query is not None and document is not None
         if query.dim() != 2 or document.dim() not in (2, 3) or len(query) != len(document):
             raise ValueError(
@@ -211,15 +218,18 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     def query_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """What the predictor reads of queries, prompt included: `(n, query_feature_size)` fp32, the model's device."""
+        longest = max(map(len, self.config.query_anchors), default=0)
         suffixes = self.processor.query_ids(texts)
-        behind_tokens = max(map(len, self.config.query_anchors), default=0)
-        pooled = self._map_prompts(self.pool_query, suffixes, token_budget, extra_tokens=behind_tokens)
-        return self.predictor.whiten_query(pooled)
+        return self.predictor.whiten_query(
+            self._map_prompts(self.pool_query, suffixes, token_budget, extra_tokens=longest)
+        )
 
     def document_features(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
-        """What the predictor reads of documents, prompt included: `(m, feature_size)` fp32 on the model's device."""
+        """What the predictor reads of documents, prompt included: `(m, document_feature_size)` fp32, same device."""
+        longest = max(map(len, self.config.document_anchors), default=0)
+        prefixes = self.processor.document_ids(texts)
         return self.predictor.whiten_document(
-            self._map_prompts(self.pool, self.processor.document_ids(texts), token_budget, progress)
+            self._map_prompts(self.pool_document, prefixes, token_budget, progress, extra_tokens=longest)
         )
 
     @torch.no_grad()

@@ -14,7 +14,6 @@ loads. Teacher states are kept in <output_dir>/states, one cache per teacher and
 """
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +22,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModel, set_seed
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json
+from training.anchors import drawn_anchors
 from training.backbone import SAVED_DTYPES, BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
@@ -111,14 +111,28 @@ class StudentArguments:
         },
     )
 
+    document_anchors: int = field(
+        default=0,
+        metadata={
+            "help": "Every document is also read before this many of the training queries, one more pass each, when it "
+            "is encoded, for corpora that get documents distillation never saw; queries take as long as ever. No "
+            "export has them."
+        },
+    )
+
     def __post_init__(self) -> None:
-        if self.query_anchors < 0:
-            raise ValueError(f"query_anchors is {self.query_anchors}; accepted: 0 or more")
+        for name, count in self.anchors().items():
+            if count < 0:
+                raise ValueError(f"{name} is {count}; accepted: 0 or more")
 
     def predictor(self) -> dict[str, object]:
-        """The settings of `RabtrieverConfig`, but for the anchors, which `drawn_anchors` gives."""
+        """The settings of `RabtrieverConfig` but for the anchors themselves."""
         others = ("teacher", "cross_encoder", "scores", "unjudged_queries", "states", "trust_remote_code", "dtype")
-        return {name: value for name, value in vars(self).items() if name not in (*others, "query_anchors")}
+        return {name: value for name, value in vars(self).items() if name not in (*others, *self.anchors())}
+
+    def anchors(self) -> dict[str, int]:
+        """How many anchors of each side `drawn_anchors` draws."""
+        return {"query_anchors": self.query_anchors, "document_anchors": self.document_anchors}
 
 
 ARGUMENTS = (RunArguments, StudentArguments, SourceArguments, PromptArguments, RabtrieverDistillationConfig)
@@ -153,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         prompt = prompt.for_task(run.data)
         reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
-    anchors = drawn_anchors(student.query_anchors, reranker.processor, task.corpus, config.seed)
-    model = RabtrieverModel.from_teacher(reranker.eval(), query_anchors=anchors, **student.predictor())
+    anchors = drawn_anchors(reranker.processor, task.corpus, train.queries, config.seed, **student.anchors())
+    model = RabtrieverModel.from_teacher(reranker.eval(), **anchors, **student.predictor())
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)
     teacher, pools = _teacher(student, reranker.to(config.device), task, train, folder, config)
@@ -197,22 +211,6 @@ def training_queries(
         check_leakage(replace(task, splits={**task.splits, split: train}))
         inputs["unjudged_queries"] = file_digest(path)
     return train, inputs
-
-
-def drawn_anchors(count: int, processor: RabtrieverProcessor, corpus: Sequence[str], seed: int) -> list[list[int]]:
-    """The prefixes of `count` documents drawn at random, no two alike, as token ids.
-
-    Raises:
-        ValueError: the corpus has fewer different prefixes.
-    """
-    found: dict[tuple[int, ...], None] = {}
-    for row in random.Random(f"{seed}-anchors").sample(range(len(corpus)), len(corpus)):
-        if len(found) == count:
-            break
-        found |= dict.fromkeys(map(tuple, processor.document_ids(corpus[row])))
-    if len(found) < count:
-        raise ValueError(f"query_anchors is {count}; accepted: at most {len(found)}, the different documents")
-    return [list(ids) for ids in found]
 
 
 def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:

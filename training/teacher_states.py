@@ -181,7 +181,7 @@ class TeacherStates(TeacherScores):
 def cached_features(
     folder: Path, name: str, student: RabtrieverModel, compute: Callable[[Sequence[str]], Tensor], texts: Sequence[str]
 ) -> Tensor:
-    """Features of all texts of one side, read from `folder` or computed once: `(len(texts), feature_size)` fp32, CPU.
+    """Features of all texts of one side, read from `folder` or computed once: `(len(texts), ...)` fp32, CPU.
 
     Args:
         folder: the cache.
@@ -193,7 +193,8 @@ def cached_features(
     config = student.config
     recipe = {"layers": config.feature_layers, "poolings": config.feature_poolings}
     recipe |= {"words": True} if config.shared_dim else {}
-    recipe |= {"anchors": config.query_anchors} if config.query_anchors else {}
+    anchors = {name: getattr(config, name) for name in ("query_anchors", "document_anchors")}
+    recipe |= {name: found for name, found in anchors.items() if found}
     identity = fingerprint(student, texts, [name, json.dumps(recipe)])
     path = folder / f"features-{name}-{identity}.safetensors"
     if not path.exists():

@@ -78,11 +78,12 @@ def check_exportable(config: Any) -> None:
             f"shared_dim is {config.shared_dim}; accepted for this export: 0, as stock modules pool the last layer's "
             "states and no input embeddings; distil without it, or serve this model through AutoModel"
         )
-    if config.query_anchors:
-        raise ValueError(
-            f"query_anchors holds {len(config.query_anchors)} prefixes; accepted for this export: none, as stock "
-            "modules read a query once; distil without them, or serve this model through AutoModel"
-        )
+    for name in ("query_anchors", "document_anchors"):
+        if anchors := getattr(config, name):
+            raise ValueError(
+                f"{name} holds {len(anchors)} texts; accepted for this export: none, as stock modules read a text "
+                "once; distil without them, or serve this model through AutoModel"
+            )
 
 
 def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:

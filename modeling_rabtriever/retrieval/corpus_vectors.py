@@ -164,7 +164,8 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
         digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
     prompt = {name: value for name, value in model.processor.to_dict().items() if name != "auto_map"}
     backbone = {name: model.config.text_config.to_dict().get(name) for name in ("model_type", "num_hidden_layers")}
-    reading = [prompt, backbone, model.config.feature_layers, *model.config.query_anchors]
+    config = model.config
+    reading = [prompt, backbone, config.feature_layers, *config.query_anchors, *config.document_anchors]
     digest.update(json.dumps(reading, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 

@@ -100,9 +100,10 @@ def test_models_that_stock_modules_cannot_be(reranker: GenerativeRerankerModel, 
     student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, shared_dim=4)
     with pytest.raises(ValueError, match=r"shared_dim is 4; accepted for this export: 0"):
         export_sentence_transformers(student, tmp_path / "towers")
-    student = RabtrieverModel.from_teacher(reranker, query_anchors=[[5, 6]])
-    with pytest.raises(ValueError, match=r"query_anchors holds 1 prefixes; accepted for this export: none"):
-        export_sentence_transformers(student, tmp_path / "towers")
+    for name in ("query_anchors", "document_anchors"):
+        student = RabtrieverModel.from_teacher(reranker, **{name: [[5, 6]]})
+        with pytest.raises(ValueError, match=f"{name} holds 1 texts; accepted for this export: none"):
+            export_sentence_transformers(student, tmp_path / "towers")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     with pytest.raises(ValueError, match=r"full is there already; accepted: a new folder, or an empty one"):

@@ -28,12 +28,12 @@ def test_round_trip_keeps_backbone_and_predictor(text_config: TextConfig, tmp_pa
     assert type(loaded) is RabtrieverConfig
     assert {**loaded.to_dict(), "_name_or_path": ""} == {**config.to_dict(), "_name_or_path": ""}
     assert loaded.text_config.model_type == "qwen3"
-    assert (loaded.embedding_dim, loaded.feature_size) == (64, 96)
+    assert (loaded.embedding_dim, loaded.document_feature_size) == (64, 96)
 
 
 def test_defaults_follow_the_backbone(text_config: TextConfig) -> None:
     config = RabtrieverConfig(text_config=text_config(), true_token_id=1, false_token_id=2)
-    assert (config.embedding_dim, config.predictor_hidden_size, config.feature_size) == (32, 32, 64)
+    assert (config.embedding_dim, config.predictor_hidden_size, config.document_feature_size) == (32, 32, 64)
 
 
 def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> None:

@@ -19,7 +19,12 @@ PREDICTORS: dict[str, dict[str, Any]] = {
     "document prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
     "shared words": {"embedding_dim": 24, "num_heads": 2, "shared_dim": 9, "document_prior": True},
     "mean alone": {"feature_poolings": ["mean"]},
-    "anchors": {"embedding_dim": 24, "shared_dim": 8, "query_anchors": [[5, 6, 7], [8], [9, 9]]},
+    "anchors": {
+        "embedding_dim": 24,
+        "shared_dim": 8,
+        "query_anchors": [[5, 6], [8], [9, 9]],
+        "document_anchors": [[7, 8]],
+    },
     "several layers": {"feature_layers": [0, 1, -1], "embedding_dim": 16},
 }
 
@@ -78,7 +83,7 @@ def test_fresh_predictor_has_unit_gain_at_any_width(reranker: GenerativeReranker
 def test_heads_are_separate_query_mlps(reranker: GenerativeRerankerModel) -> None:
     """Head 1 of 2 reads nothing of head 2's hidden units."""
     student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, num_heads=2, predictor_hidden_size=5)
-    features = torch.randn(3, student.config.feature_size)
+    features = torch.randn(3, student.config.document_feature_size)
     before = student.predictor.query_factors(features)
     student.predictor.query_hidden.weight.data[5:] = 0
     student.predictor.query_hidden.bias.data[5:] = 0
@@ -157,7 +162,7 @@ def test_student_needs_no_teacher_once_saved(
 
 def test_whitened_features_have_one_scale(student: RabtrieverModel) -> None:
     torch.manual_seed(0)
-    raw = torch.randn(500, student.config.feature_size) @ torch.randn(64, 64) + 10 * torch.randn(64)
+    raw = torch.randn(500, student.config.document_feature_size) @ torch.randn(64, 64) + 10 * torch.randn(64)
     student.predictor.fit_whitening(raw, raw, damping=1e-6)
     white = student.predictor.whiten_document(raw)
     torch.testing.assert_close(white.mean(0), torch.zeros(64), atol=1e-3, rtol=0)

@@ -80,7 +80,8 @@ def test_any_prompt_setting_works_or_is_refused(processor: RabtrieverProcessor, 
     setting=st.sampled_from(
         [
             "predictor_type", "embedding_dim", "num_heads", "predictor_hidden_size", "document_prior", "shared_dim",
-            "feature_layers", "feature_poolings", "query_anchors", "true_token_id", "false_token_id",
+            "feature_layers", "feature_poolings", "query_anchors", "document_anchors", "true_token_id",
+            "false_token_id",
         ]
     ),
     value=anything | st.lists(st.sampled_from(["last", "mean", -1, 0, 1]), max_size=3),

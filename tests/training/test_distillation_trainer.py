@@ -71,7 +71,9 @@ def test_frozen_parts_stay_as_they_are(reranker: GenerativeRerankerModel, task: 
         assert torch.equal(trainer.model.state_dict()[name], before[name])
 
 
-@pytest.mark.parametrize("form", [{}, {"shared_dim": 16}, {"query_anchors": [[5, 6], [7]]}], ids=str)
+@pytest.mark.parametrize(
+    "form", [{}, {"shared_dim": 16}, {"query_anchors": [[5, 6], [7]], "document_anchors": [[8]]}], ids=str
+)
 @pytest.mark.parametrize("stop", [3, 4])  # at the start of a round, and inside one
 def test_resuming_gives_the_same_student(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, form: dict[str, Any]

@@ -136,8 +136,9 @@ def test_features_with_words_are_others(reranker: GenerativeRerankerModel, tmp_p
     torch.testing.assert_close(found[1][:, : found[0].shape[1]], found[0])
 
 
-def test_features_behind_anchors_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    students = [RabtrieverModel.from_teacher(reranker, query_anchors=anchors) for anchors in ([], [[5]], [[6]])]
-    for student in students:
-        found = cached_features(tmp_path, "queries", student, student.query_features, QUERIES)
-        torch.testing.assert_close(found, student.query_features(QUERIES))
+def test_features_with_anchors_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    for anchors in ([], [[5]], [[6]]):
+        student = RabtrieverModel.from_teacher(reranker, query_anchors=anchors, document_anchors=anchors)
+        for compute, texts in ((student.query_features, QUERIES), (student.document_features, DOCUMENTS)):
+            found = cached_features(tmp_path, "texts", student, compute, texts)
+            torch.testing.assert_close(found, compute(texts))

@@ -1,0 +1,26 @@
+"""Which texts become anchors."""
+
+import pytest
+
+from modeling_rabtriever import RabtrieverProcessor
+from tests.conftest import DOCUMENTS, QUERIES
+from training.anchors import drawn_anchors
+
+
+def test_anchors_are_texts_of_the_task(processor: RabtrieverProcessor) -> None:
+    corpus = [*DOCUMENTS, *DOCUMENTS]  # copies are no other anchors
+    drawn = drawn_anchors(processor, corpus, QUERIES, 3, query_anchors=2, document_anchors=1)
+    assert drawn == drawn_anchors(processor, corpus, QUERIES, 3, query_anchors=2, document_anchors=1)
+    assert len(drawn["query_anchors"]) == 2 and drawn["query_anchors"][0] != drawn["query_anchors"][1]
+    assert all(anchor in processor.document_ids(DOCUMENTS) for anchor in drawn["query_anchors"])
+    assert drawn["document_anchors"][0] in processor.query_ids(QUERIES)
+    assert drawn_anchors(processor, corpus, QUERIES, 3) == {"query_anchors": [], "document_anchors": []}
+
+
+@pytest.mark.parametrize("name", ["query_anchors", "document_anchors"])
+def test_more_anchors_than_texts_are_refused(processor: RabtrieverProcessor, name: str) -> None:
+    most = {"query_anchors": len(DOCUMENTS), "document_anchors": len(QUERIES)}[name]
+    texts = ([*DOCUMENTS, *DOCUMENTS], [*QUERIES, *QUERIES])
+    assert len(drawn_anchors(processor, *texts, 3, **{name: most})[name]) == most
+    with pytest.raises(ValueError, match=f"{name} is {most + 1}; accepted: at most {most}"):
+        drawn_anchors(processor, *texts, 3, **{name: most + 1})
