@@ -6,9 +6,9 @@ Usage:
 
 The teacher has seen all documents. The student is distilled on a corpus without the held-out ones and without the
 queries that only they answer, and evaluated on the test queries that a held-out document answers: among the held-out
-documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it a
-student that reads several layers, with a stronger weight decay, and the student that saw everything. --joint trains
-teachers that had a student beside them.
+documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it students
+with a stronger weight decay that read several layers, or every document before some training queries too (anchors),
+and the student that saw everything. --joint trains teachers that had a student beside them.
 """
 
 import json
@@ -28,9 +28,10 @@ from modeling_rabtriever.files import write_text
 from training.tasks.beir import RetrievalTask
 
 SHARE = 0.2
-HELD_OUT, HELD_OUT_LAYERS, SEEN = "held out", "held out, several layers", "seen"
+HELD_OUT, HELD_OUT_LAYERS, HELD_OUT_ANCHORS, SEEN = "held out", "held out, several layers", "held out, anchors", "seen"
 GOAL = 0.97
 CAREFUL = {"weight_decay": "3.0"}  # keeps the document map from memorising
+ANCHORS = {"document_anchors": "8"}
 
 
 def held_out(task: RetrievalTask, seed: int, by_object: bool) -> list[int]:
@@ -86,6 +87,7 @@ def measure(bench: TeacherBench, teacher_name: str) -> list[dict[str, Any]]:
     students = {
         HELD_OUT: bench.distil("transfer", *flags, *smaller),
         HELD_OUT_LAYERS: bench.distil("transfer-layers", *flags, *smaller, *layers),
+        HELD_OUT_ANCHORS: bench.distil("transfer-anchors", *flags, *smaller, *as_flags(ANCHORS | CAREFUL)),
         SEEN: bench.distil("rabtriever", *flags),
     }
     split = bench.task.split("test")
@@ -124,7 +126,7 @@ def main() -> None:
     for bench in benches(arguments):
         new = measure(bench, "joint student" if arguments.joint else "recipe")
         rows = with_earlier("benchmarks.student_transfer", new, ("task", "seed", "teacher", "student"))
-        settings = {"share": SHARE, "joint": JOINT, "layers": LAYERS, "careful": CAREFUL}
+        settings = {"share": SHARE, "joint": JOINT, "layers": LAYERS, "anchors": ANCHORS, "careful": CAREFUL}
         print(write_result("benchmarks.student_transfer", settings, rows, bars_of(rows)))
 
 
