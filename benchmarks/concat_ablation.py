@@ -86,7 +86,8 @@ def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> Rabtri
     inputs["teacher"] = model_digest(student.teacher)
     states = distill.states_folder(student.states, inputs)
     set_seed(config.seed)
-    anchors = drawn_anchors(reranker.processor, task.corpus, train.queries, config.seed, **student.anchors())
+    judged = task.split(run.train_split)
+    anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
     return RabtrieverDistillationTrainer(
         model=ConcatModel.from_teacher(reranker, **anchors, **student.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),

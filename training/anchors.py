@@ -19,7 +19,7 @@ def drawn_anchors(
     Args:
         processor: the prompt.
         corpus: documents that queries can be read behind.
-        queries: those of training, which documents can be read before.
+        queries: judged ones of training, which documents can be read before.
         seed: of the draw.
         query_anchors: how many documents.
         document_anchors: how many queries.

@@ -107,16 +107,17 @@ class StudentArguments:
         default=0,
         metadata={
             "help": "Every query is read behind this many documents of the corpus, one pass each, instead of once "
-            "alone, and takes that much longer; documents are encoded and stored as ever. No export has them."
+            "alone, and takes that much longer; documents are encoded and stored as ever. The texts travel with the "
+            "model. No export has them."
         },
     )
 
     document_anchors: int = field(
         default=0,
         metadata={
-            "help": "Every document is also read before this many of the training queries, one more pass each, when it "
-            "is encoded, for corpora that get documents distillation never saw; queries take as long as ever. No "
-            "export has them."
+            "help": "Every document is also read before this many of the judged training queries, one more pass each, "
+            "when it is encoded, for corpora that get documents distillation never saw; queries take as long as ever. "
+            "The texts travel with the model. No export has them."
         },
     )
 
@@ -167,7 +168,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         prompt = prompt.for_task(run.data)
         reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
-    anchors = drawn_anchors(reranker.processor, task.corpus, train.queries, config.seed, **student.anchors())
+    judged = task.split(run.train_split)
+    anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
     model = RabtrieverModel.from_teacher(reranker.eval(), **anchors, **student.predictor())
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)

@@ -80,8 +80,14 @@ def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> N
     change_json(config, shared_dim=0, query_anchors=[[5], [6]])
     write_cards(run)
     assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -1, of queries read behind 2 document(s):" in card_of(run).text
+    assert "layer(s) -1, of queries read behind 2 documents:" in card_of(run).text
     assert "at 2 passes per query" in card_of(run).text
+    change_json(config, query_anchors=[], document_anchors=[[5], [6]])
+    write_cards(run)
+    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
+    assert "layer(s) -1, of documents read before 2 queries:" in card_of(run).text
+    assert "before 2 training queries (`config.json` holds these texts" in card_of(run).text
+    assert "at one pass per query" in card_of(run).text
 
 
 def test_base_model_and_data_come_from_the_recipe_or_the_caller(run: Path) -> None:
