@@ -257,6 +257,9 @@ def paired_states(
     rows = sorted(rng.sample(range(len(queries)), min(STATE_QUERIES, len(queries))))
     drawn = [(row, document) for row in rows for document in rng.sample(range(len(corpus)), min(3, len(corpus)))]
     pairs = sorted({*drawn, *((row, int(scores[row].argmax())) for row in rows)})
+    documents = sorted({document for _, document in pairs})
+    query_features = student.query_features([queries[row] for row in rows])  # a text stands in several pairs
+    document_features = student.document_features([corpus[document] for document in documents])
     predicted, true = [], []
     for start in range(0, len(pairs), 64):
         block = pairs[start : start + 64]
@@ -264,8 +267,8 @@ def paired_states(
         inputs = teacher.processor(**texts).to(teacher.device)
         true.append(teacher(**inputs).hidden_state.float().cpu())
         output = student(
-            query_features=student.query_features(texts["query"]),
-            document_features=student.document_features(texts["document"]),
+            query_features=query_features[[rows.index(row) for row, _ in block]],
+            document_features=document_features[[documents.index(document) for _, document in block]],
         )
         predicted.append(output.hidden_state.cpu())
     return torch.cat(predicted), torch.cat(true)
