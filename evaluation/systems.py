@@ -106,7 +106,7 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
-    """The student over the whole corpus: document vectors now, one pass and one matrix product per query."""
+    """The student over the whole corpus: vectors of documents now, of a query when it is asked."""
     documents = student.encode_document(corpus)
 
     def score(queries: Sequence[str]) -> Tensor:

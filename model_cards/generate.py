@@ -35,6 +35,8 @@ PLOTS = {
     "scores": "Scores of relevant and of other documents",
     "reliability": "Reliability of the teacher's probabilities",
 }
+# Of students saved before there were any.
+LATER_SETTINGS: dict[str, Any] = {"shared_dim": 0, "query_anchors": [], "document_anchors": []}
 
 
 @dataclass
@@ -111,7 +113,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             query=example.queries[0],
             documents=task.corpus[:2],
             prompt=json.loads((folder / "processor_config.json").read_text()),
-            config=json.loads((folder / "config.json").read_text()),
+            config={**LATER_SETTINGS, **json.loads((folder / "config.json").read_text())},
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
             costs=[_cost(report, system) for report in reports],
             **shared,

@@ -30,7 +30,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     """
     made = argparse.ArgumentParser(
         prog="rabtriever",
-        description="Search with Rabtriever: encode documents once, answer a query with one pass.",
+        description="Search with Rabtriever: encode documents once, answer a query by inner products.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

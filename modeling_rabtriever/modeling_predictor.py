@@ -1,4 +1,4 @@
-"""The predictor: from the states of a query and of a document, each seen alone, to the teacher's state of the pair."""
+"""The predictor: from states of a query and of a document, read apart, to the teacher's state of the pair."""
 
 from typing import Any
 
@@ -129,7 +129,8 @@ class RabtrieverPredictor(nn.Module):
         stalls. The map of each side is `x -> (S + damping * s_max)^-1 (x - mean)`, where `S` is the square root of the
         features' covariance and `s_max` its largest eigenvalue: full whitening as damping goes to 0, a mere shift and
         scale when it is large. Input embeddings that both sides share go through one matrix, each with its own mean.
-        Meant for a fresh predictor: the weights stay as they are.
+        Meant for a fresh predictor: the weights stay as they are. The matrix of a side is dense over all its features,
+        those of every anchor: 0.2 GB for four anchors at a hidden size of 576, 6.6 GB at 3,584.
 
         Args:
             pooled_queries: `(n, query_feature_size)`, the training queries.

@@ -90,12 +90,16 @@ class PromptedPreTrainedModel(PreTrainedModel):
                     f"{getattr(self.config, name)}: this prompt belongs to another model"
                 )
         window = self.config.window
-        if window is not None and processor.max_pair_length > window:
+        longest = self._longest_prompt(processor)
+        if window is not None and longest > window:
             raise ValueError(
                 f"max_document_length {processor.max_document_length} + max_query_length {processor.max_query_length} "
-                f"+ template make {processor.max_pair_length} tokens; accepted: at most the backbone's window, {window}"
+                f"+ template (+ anchors) make {longest} tokens; accepted: at most the backbone's window, {window}"
             )
         self._processor = processor
+
+    def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
+        return processor.max_pair_length
 
     if TYPE_CHECKING:  # each subclass says where its rows are and how it scores
 

@@ -23,7 +23,7 @@ from .modeling_generative_reranker import GenerativeRerankerModel
 from .modeling_pooling import before, behind, pool_states
 from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import PromptedPreTrainedModel
-from .processing_rabtriever import Texts
+from .processing_rabtriever import RabtrieverProcessor, Texts
 
 
 @dataclass
@@ -87,6 +87,13 @@ class RabtrieverModel(PromptedPreTrainedModel):
         super().train(mode)
         self.backbone.eval()
         return self
+
+    def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
+        behind_query, behind_document = (
+            max(map(len, anchors), default=0) for anchors in (self.config.query_anchors, self.config.document_anchors)
+        )
+        query, document = behind_query + processor.max_suffix_length, behind_document + processor.max_prefix_length
+        return max(processor.max_pair_length, query, document)
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""
@@ -203,10 +210,12 @@ class RabtrieverModel(PromptedPreTrainedModel):
         if document_input_ids is not None:
             document = self.predictor.whiten_document(self.pool_document(document_input_ids, document_attention_mask))
         assert query is not None and document is not None
-        if query.dim() != 2 or document.dim() not in (2, 3) or len(query) != len(document):
+        sizes = self.config.query_feature_size, self.config.document_feature_size
+        fit = query.dim() == 2 and document.dim() in (2, 3) and len(query) == len(document)
+        if not fit or (query.shape[-1], document.shape[-1]) != sizes:
             raise ValueError(
                 f"query features {tuple(query.shape)} and document features {tuple(document.shape)} do not fit; "
-                "accepted: (n, f) with (n, f) or (n, c, f)"
+                f"accepted: (n, {sizes[0]}) with (n, {sizes[1]}) or (n, c, {sizes[1]})"
             )
         hidden_state = self.predictor(query, document, self.answer_direction)
         return RabtrieverOutput(

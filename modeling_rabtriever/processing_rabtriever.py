@@ -119,8 +119,17 @@ class RabtrieverProcessor(ProcessorMixin):
     @property
     def max_pair_length(self) -> int:
         """Tokens of the longest prompt this processor can produce: both limits plus the templates."""
-        frames = self._document_frame().size + self._query_frame().size
-        return frames + self.max_document_length + self.max_query_length
+        return self.max_prefix_length + self.max_suffix_length
+
+    @property
+    def max_prefix_length(self) -> int:
+        """Tokens of the longest prefix: a document and its template."""
+        return self._document_frame().size + self.max_document_length
+
+    @property
+    def max_suffix_length(self) -> int:
+        """Tokens of the longest suffix: a query and its template."""
+        return self._query_frame().size + self.max_query_length
 
     def document_ids(self, documents: Texts) -> list[TokenIds]:
         """Token ids of the prompt prefix of each document.

@@ -25,7 +25,7 @@ def drawn_anchors(
         document_anchors: how many queries.
 
     Raises:
-        ValueError: there are fewer different texts.
+        ValueError: a number is not a whole one of at least 0, or there are fewer different texts.
     """
     return {
         "query_anchors": _drawn("query_anchors", query_anchors, processor.document_ids, corpus, seed),
@@ -36,6 +36,7 @@ def drawn_anchors(
 def _drawn(
     name: str, count: int, token_ids: Callable[[str], list[list[int]]], texts: Sequence[str], seed: int
 ) -> list[list[int]]:
+    check_count(name, count)
     found: dict[tuple[int, ...], None] = {}
     for row in random.Random(f"{seed}-anchors").sample(range(len(texts)), len(texts)):
         if len(found) == count:
@@ -44,3 +45,9 @@ def _drawn(
     if len(found) < count:
         raise ValueError(f"{name} is {count}; accepted: at most {len(found)}, the different texts there are")
     return [list(ids) for ids in found]
+
+
+def check_count(name: str, count: object) -> None:
+    """Raises a ValueError if `count` is no number of anchors."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f"{name} is {count!r}; accepted: a whole number of at least 0")

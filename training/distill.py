@@ -24,7 +24,7 @@ from transformers import AutoModel, set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json
-from training.anchors import drawn_anchors
+from training.anchors import check_count, drawn_anchors
 from training.backbone import SAVED_DTYPES, BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
@@ -107,8 +107,8 @@ class StudentArguments:
         default=0,
         metadata={
             "help": "Every query is read behind this many documents of the corpus, one pass each, instead of once "
-            "alone, and takes that much longer; documents are encoded and stored as ever. The texts travel with the "
-            "model. No export has them."
+            "alone, and takes at least that many times as long; documents are encoded and stored as ever. The texts "
+            "travel with the model. No export has them."
         },
     )
 
@@ -123,8 +123,7 @@ class StudentArguments:
 
     def __post_init__(self) -> None:
         for name, count in self.anchors().items():
-            if count < 0:
-                raise ValueError(f"{name} is {count}; accepted: 0 or more")
+            check_count(name, count)
 
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig` but for the anchors themselves."""

@@ -78,7 +78,7 @@ def results(
     places = {} if teacher is None else teacher.places
     columns = [
         _column("BM25", "Counts words that query and document share.", bm25, places),
-        _column("Rabtriever", "One pass over the query, then an inner product per document.", student, places, True),
+        _column("Rabtriever", "Reads the query, then takes an inner product per document.", student, places, True),
     ]
     if teacher is not None:
         columns.append(_column("Teacher", f"A language model reads the query with each of {documents:,}.", teacher, {}))

@@ -45,8 +45,9 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         folder: new or empty; appears when all is written.
 
     Raises:
-        ValueError: the student reads several layers or input embeddings, which no stock module joins; the folder holds
-            something; the tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out otherwise.
+        ValueError: the student reads several layers, input embeddings or anchors, which no stock module joins; the
+            folder holds something; the tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out
+            otherwise.
     """
     check_exportable(student.config)
     folder = Path(folder)

@@ -157,7 +157,7 @@ def documents_digest(documents: Sequence[Document]) -> str:
 
 
 def encoder_fingerprint(model: RabtrieverModel) -> str:
-    """The identity of a student: its predictor, answer rows and prompt, whatever the type its backbone is loaded in."""
+    """The identity of a student: its predictor, answer rows, prompt and anchors, whatever its backbone's dtype."""
     digest = hashlib.sha256()
     weights = {**model.predictor.state_dict(), "answers": model.answer_rows}
     for name, tensor in sorted(weights.items()):

@@ -119,3 +119,19 @@ def test_a_saved_model_reads_the_same(anchored: RabtrieverModel, tmp_path_factor
         assert getattr(loaded.config, name) == getattr(anchored.config, name)
     assert torch.equal(loaded.encode_document(DOCUMENTS), anchored.encode_document(DOCUMENTS))
     assert torch.equal(loaded.encode_query(QUERIES), anchored.encode_query(QUERIES))
+
+
+@pytest.mark.parametrize("name", ["query_anchors", "document_anchors"])
+def test_anchors_have_to_fit_the_window(reranker: GenerativeRerankerModel, name: str) -> None:
+    window = reranker.config.window
+    student = RabtrieverModel.from_teacher(reranker, **{name: [[5]]})
+    setattr(student.config, name, [[5] * window])
+    with pytest.raises(ValueError, match=rf"\(\+ anchors\) make \d+ tokens; accepted: .* {window}"):
+        student.processor = reranker.processor
+
+
+def test_features_of_the_wrong_side_are_refused(anchored: RabtrieverModel) -> None:
+    queries, documents = anchored.query_features(QUERIES), anchored.document_features(DOCUMENTS[: len(QUERIES)])
+    assert queries.shape[1] != documents.shape[1]
+    with pytest.raises(ValueError, match=rf"accepted: \(n, {queries.shape[1]}\) with \(n, {documents.shape[1]}\)"):
+        anchored(query_features=documents, document_features=queries)

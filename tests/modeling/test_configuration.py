@@ -61,6 +61,11 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
             {"predictor_type": "paper", "feature_poolings": ["last"], "query_anchors": [[1]]},
             'query_anchors is .*"paper"',
         ),
+        ({"document_anchors": [[-1]]}, r"document_anchors holds \[-1\]; accepted: lists of ids"),
+        (
+            {"predictor_type": "paper", "feature_poolings": ["last"], "document_anchors": [[1]]},
+            'document_anchors is .*"paper"',
+        ),
         ({"embedding_dim": 8, "shared_dim": 8}, "embedding_dim is 8; accepted less shared_dim, 8: a multiple of"),
         ({"predictor_type": "paper", "feature_poolings": ["last"], "shared_dim": 4}, 'shared_dim is 4; .*"paper"'),
         ({"num_heads": -1}, "num_heads is -1; accepted"),

@@ -220,7 +220,7 @@ def test_model_without_its_teachers_rows_does_not_rank(student: RabtrieverModel)
         (lambda m: m(query_features=torch.ones(1, 64)), "document_input_ids and document_features: accepted"),
         (
             lambda m: m(query_features=torch.ones(1, 64), document_features=torch.ones(2, 64)),
-            r"accepted: \(n, f\) with \(n, f\) or \(n, c, f\)",
+            r"accepted: \(n, 64\) with \(n, 64\) or \(n, c, 64\)",
         ),
     ],
 )

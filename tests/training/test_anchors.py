@@ -1,10 +1,13 @@
 """Which texts become anchors."""
 
+from typing import Any
+
 import pytest
 
 from modeling_rabtriever import RabtrieverProcessor
 from tests.conftest import DOCUMENTS, QUERIES
 from training.anchors import drawn_anchors
+from training.distill import StudentArguments
 
 
 def test_anchors_are_texts_of_the_task(processor: RabtrieverProcessor) -> None:
@@ -24,3 +27,12 @@ def test_more_anchors_than_texts_are_refused(processor: RabtrieverProcessor, nam
     assert len(drawn_anchors(processor, *texts, 3, **{name: most})[name]) == most
     with pytest.raises(ValueError, match=f"{name} is {most + 1}; accepted: at most {most}"):
         drawn_anchors(processor, *texts, 3, **{name: most + 1})
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, None, True, "2"])
+def test_what_is_no_number_of_anchors_is_refused(processor: RabtrieverProcessor, count: Any) -> None:
+    for name in ("query_anchors", "document_anchors"):
+        with pytest.raises(ValueError, match=f"{name} is {count!r}; accepted: a whole number of at least 0"):
+            drawn_anchors(processor, DOCUMENTS, QUERIES, 3, **{name: count})
+        with pytest.raises(ValueError, match=f"{name} is {count!r}; accepted"):
+            StudentArguments(**{name: count})

@@ -7,6 +7,7 @@ from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
 from training import distill
+from training.tasks.beir import load_beir
 
 
 def test_a_student_with_anchors_from_the_command_line(
@@ -20,6 +21,10 @@ def test_a_student_with_anchors_from_the_command_line(
     folder = distill.main([*argv, "--eval_strategy", "no"])
     student = AutoModel.from_pretrained(folder)
     assert (len(student.config.query_anchors), len(student.config.document_anchors)) == (3, 2)
+    task = load_beir(beir_folder)
+    known = reranker.processor.document_ids(task.corpus), reranker.processor.query_ids(task.split("train").queries)
+    assert all(anchor in known[0] for anchor in student.config.query_anchors)
+    assert all(anchor in known[1] for anchor in student.config.document_anchors)
     assert student.encode_query("a lost dog").shape == (1, 16)
-    with pytest.raises(ValueError, match="query_anchors is -1; accepted: 0 or more"):
+    with pytest.raises(ValueError, match="query_anchors is -1; accepted: a whole number of at least 0"):
         distill.main([*argv, "--query_anchors", "-1"])

@@ -88,6 +88,11 @@ def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> N
     assert "layer(s) -1, of documents read before 2 queries:" in card_of(run).text
     assert "before 2 training queries (`config.json` holds these texts" in card_of(run).text
     assert "at one pass per query" in card_of(run).text
+    saved = json.loads(config.read_text())
+    later = ("shared_dim", "query_anchors", "document_anchors")  # a model saved before there were any
+    config.write_text(json.dumps({name: value for name, value in saved.items() if name not in later}))
+    write_cards(run)
+    assert 'SentenceTransformer("OUT/combined")' in card_of(run).text
 
 
 def test_base_model_and_data_come_from_the_recipe_or_the_caller(run: Path) -> None:
