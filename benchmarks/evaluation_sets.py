@@ -20,6 +20,7 @@ from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import RECIPES, RETENTION, TaskRun, evaluation_dtype
 from evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever import RabtrieverConfig
 from modeling_rabtriever.files import write_folder
 from training import distill, evaluate, pipeline
 from training.tasks.beir import load_beir
@@ -55,9 +56,9 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
     common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", dtype]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
-    student = json.loads((models[STUDENT] / "config.json").read_text())
-    numbers = {"embedding_dim": student["embedding_dim"], "shared_dim": student.get("shared_dim", 0)}
-    numbers["passes"] = max(len(student.get("query_anchors", [])), 1)
+    student = RabtrieverConfig.from_pretrained(models[STUDENT])
+    numbers = {"embedding_dim": student.embedding_dim, "shared_dim": student.shared_dim}
+    numbers["passes"] = max(len(student.query_anchors), 1)
     row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source, "student": numbers}
     for key, systems in chosen.items():
         output = runs / f"{name}-seed{seed}" / f"all-{key}"

@@ -20,6 +20,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from transformers import AutoConfig
 
 from evaluation.report import COLUMNS, NOTE, calibration_line, report_text
 from model_cards.layout import CARDS, EVALUATION
@@ -35,8 +36,6 @@ PLOTS = {
     "scores": "Scores of relevant and of other documents",
     "reliability": "Reliability of the teacher's probabilities",
 }
-# Of students saved before there were any.
-LATER_SETTINGS: dict[str, Any] = {"shared_dim": 0, "query_anchors": [], "document_anchors": []}
 
 
 @dataclass
@@ -113,7 +112,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             query=example.queries[0],
             documents=task.corpus[:2],
             prompt=json.loads((folder / "processor_config.json").read_text()),
-            config={**LATER_SETTINGS, **json.loads((folder / "config.json").read_text())},
+            config=AutoConfig.from_pretrained(folder),  # with the defaults of what older folders do not state
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
             costs=[_cost(report, system) for report in reports],
             **shared,

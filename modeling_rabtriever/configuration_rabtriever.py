@@ -86,7 +86,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
         query_anchors: document prefixes, as token ids, that every query is read behind, one pass of the backbone each,
             instead of alone (`"hadamard"` only). The backbone was trained to read queries behind documents, and says
-            more of one when it does. Document vectors do not depend on it. Empty: one pass, the query alone.
+            more of one when it does. Documents are read as ever. Empty: one pass, the query alone.
         document_anchors: query suffixes, as token ids, that are read behind every document, one pass of the backbone
             each, when it is encoded (`"hadamard"` only). The states at their last tokens join the document's: what the
             backbone answers to known queries tells of a document that distillation never saw. Empty: one pass, the

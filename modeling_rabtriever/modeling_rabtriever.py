@@ -89,10 +89,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return self
 
     def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
-        behind_query, behind_document = (
-            max(map(len, anchors), default=0) for anchors in (self.config.query_anchors, self.config.document_anchors)
-        )
-        query, document = behind_query + processor.max_suffix_length, behind_document + processor.max_prefix_length
+        query = _longest(self.config.query_anchors) + processor.max_suffix_length
+        document = processor.max_prefix_length + _longest(self.config.document_anchors)
         return max(processor.max_pair_length, query, document)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -227,18 +225,16 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     def query_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
         """What the predictor reads of queries, prompt included: `(n, query_feature_size)` fp32, the model's device."""
-        longest = max(map(len, self.config.query_anchors), default=0)
-        suffixes = self.processor.query_ids(texts)
+        suffixes, added = self.processor.query_ids(texts), _longest(self.config.query_anchors)
         return self.predictor.whiten_query(
-            self._map_prompts(self.pool_query, suffixes, token_budget, extra_tokens=longest)
+            self._map_prompts(self.pool_query, suffixes, token_budget, extra_tokens=added)
         )
 
     def document_features(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
         """What the predictor reads of documents, prompt included: `(m, document_feature_size)` fp32, same device."""
-        longest = max(map(len, self.config.document_anchors), default=0)
-        prefixes = self.processor.document_ids(texts)
+        prefixes, added = self.processor.document_ids(texts), _longest(self.config.document_anchors)
         return self.predictor.whiten_document(
-            self._map_prompts(self.pool_document, prefixes, token_budget, progress, extra_tokens=longest)
+            self._map_prompts(self.pool_document, prefixes, token_budget, progress, extra_tokens=added)
         )
 
     @torch.no_grad()
@@ -280,3 +276,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
+
+
+def _longest(anchors: Sequence[Sequence[int]]) -> int:
+    return max(map(len, anchors), default=0)

@@ -102,7 +102,6 @@ class StudentArguments:
         default_factory=lambda: ["last", "mean"],
         metadata={"help": "How a layer becomes a vector.", "choices": ["last", "mean"]},
     )
-
     query_anchors: int = field(
         default=0,
         metadata={
@@ -111,7 +110,6 @@ class StudentArguments:
             "travel with the model. No export has them."
         },
     )
-
     document_anchors: int = field(
         default=0,
         metadata={

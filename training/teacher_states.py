@@ -193,8 +193,7 @@ def cached_features(
     config = student.config
     recipe = {"layers": config.feature_layers, "poolings": config.feature_poolings}
     recipe |= {"words": True} if config.shared_dim else {}
-    anchors = {name: getattr(config, name) for name in ("query_anchors", "document_anchors")}
-    recipe |= {name: found for name, found in anchors.items() if found}
+    recipe |= {side: found for side in ("query_anchors", "document_anchors") if (found := getattr(config, side))}
     identity = fingerprint(student, texts, [name, json.dumps(recipe)])
     path = folder / f"features-{name}-{identity}.safetensors"
     if not path.exists():

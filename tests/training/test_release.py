@@ -72,7 +72,7 @@ def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> N
     write_cards(run)
     assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
     assert "layer(s) -2, -1:" in card_of(run).text
-    change_json(config, feature_layers=[-1], shared_dim=4)
+    change_json(config, feature_layers=[-1], shared_dim=3)  # heads divide the others
     write_cards(run)
     assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
     assert "layer(s) -1 and the input embeddings:" in card_of(run).text
