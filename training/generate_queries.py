@@ -1,11 +1,12 @@
-"""Optional, before the student: queries nobody judged, written by a language model in the training queries' manner.
+"""Optional, before the student: queries nobody judged, in the training queries' manner.
 
 Usage:
     python -m training.generate_queries --config training/recipes/saycan.yaml --data path/to/saycan
 
 The student is distilled from the teacher's judgements, so it can learn from queries that have no labels; where
-training queries are few it needs them. The language model is fitted to the training queries for a few epochs, then
-goes on from the first words of one of them. It should know the language: a pretrained model, not one from scratch.
+training queries are few it needs them. Two kinds: a language model is fitted to the training queries for a few epochs,
+then goes on from the first words of one of them (--count; it should know the language: a pretrained model, not one from
+scratch); and training queries with names exchanged, where documents show which names (--swapped, see training.swaps).
 
 Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for training.distill --unjudged_queries. A
 text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
@@ -30,6 +31,7 @@ from training.pretrain import PretrainingTrainer
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
+from training.swaps import swapped
 from training.tasks.named import load_task
 from training.train_reranker import RunArguments
 
@@ -40,7 +42,14 @@ BARREN_BATCHES = 20  # in a row, until the model is given up
 class GenerationArguments:
     """What is written, and how; the fit has the settings of a trainer."""
 
-    count: int = field(default=1000, metadata={"help": "Queries to write."})
+    count: int = field(default=1000, metadata={"help": "Queries for the language model to write; 0 for none."})
+    swapped: int = field(
+        default=0,
+        metadata={
+            "help": "Queries to make of training queries by exchanging names that stand in the same place of documents "
+            "(training.swaps), which takes no model; 0 for none."
+        },
+    )
     temperature: float = field(
         default=1.3, metadata={"help": "Temperature of the sampling; a fitted model repeats training queries at 1."}
     )
@@ -49,9 +58,11 @@ class GenerationArguments:
     batch_size: int = field(default=64, metadata={"help": "Queries written at once."})
 
     def __post_init__(self) -> None:
-        for name in ("count", "top_k", "max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
+        for name, least in {"count": 0, "swapped": 0, "top_k": 1, "max_new_tokens": 1, "batch_size": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
+        if not self.count + self.swapped:
+            raise ValueError("count and swapped are both 0; accepted: at least one query")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}; accepted: a number above 0")
 
@@ -62,18 +73,47 @@ ARGUMENTS = (RunArguments, BackboneArguments, GenerationArguments, LanguageModel
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the file of queries."""
     run, backbone, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
-    if backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json"):
+    if settings.count and (backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json")):
         raise ValueError(
-            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model"
+            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, or "
+            "count 0"
         )
     task = load_task(run.data)
-    inputs = {"task": task.fingerprint(), "model": model_digest(backbone.model_name_or_path)}
+    inputs = {"task": task.fingerprint()}
+    if settings.count:
+        inputs["model"] = model_digest(backbone.model_name_or_path)
     stage = StageFolder(Path(config.output_dir) / "queries", (run, backbone, settings, config), inputs, run.overwrite)
-    path, unfinished = stage.folder / "queries.jsonl", stage.folder / "batches.jsonl"
+    path = stage.folder / "queries.jsonl"
     if stage.done:
         print(f"queries: done before, in {path}")
         return path
     queries = task.split(run.train_split).queries
+    known = {query for split in task.splits.values() for query in split.queries}
+    texts = written(backbone, config, queries, settings, known, stage) if settings.count else []
+    if settings.swapped:
+        texts += swapped(queries, task.corpus, settings.swapped, known | set(texts), config.seed)
+    lines = (json.dumps({"_id": f"generated-{row:06d}", "text": text}) for row, text in enumerate(texts))
+    write_text(path, "".join(f"{line}\n" for line in lines))
+    stage.finish(queries=len(texts), swapped=settings.swapped)
+    _batches(stage).unlink(missing_ok=True)
+    shutil.rmtree(stage.model, ignore_errors=True)
+    print(f"{len(texts)} queries in {path}")
+    return path
+
+
+def written(
+    backbone: BackboneArguments,
+    config: LanguageModelTrainingConfig,
+    queries: Sequence[str],
+    settings: GenerationArguments,
+    known: set[str],
+    stage: StageFolder,
+) -> list[str]:
+    """`settings.count` queries of a language model fitted to `queries`, none of them known; goes on after the last batch.
+
+    Raises:
+        ValueError: as `fit` and `collect`.
+    """
     if not stage.model.exists():
         fit(backbone, config, queries, stage)
     tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
@@ -82,18 +122,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
         dtype=torch.bfloat16 if config.bf16 else torch.float32,
         trust_remote_code=config.trust_remote_code,
     )
-    known = {query for split in task.splits.values() for query in split.queries}
-    batches = written_batches(
-        model.to(config.device).eval(), tokenizer, queries, settings, unfinished, seed=config.seed
-    )
-    texts = collect(batches, known, settings.count)
-    lines = (json.dumps({"_id": f"generated-{row:06d}", "text": text}) for row, text in enumerate(texts))
-    write_text(path, "".join(f"{line}\n" for line in lines))
-    stage.finish(queries=len(texts))
-    unfinished.unlink()
-    shutil.rmtree(stage.model)
-    print(f"{len(texts)} queries in {path}")
-    return path
+    model.to(config.device).eval()
+    batches = written_batches(model, tokenizer, queries, settings, _batches(stage), seed=config.seed)
+    return collect(batches, known, settings.count)
+
+
+def _batches(stage: StageFolder) -> Path:
+    return stage.folder / "batches.jsonl"
 
 
 def fit(

@@ -137,7 +137,9 @@ def test_a_log_that_holds_test_queries_is_refused(beir_folder: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--count", "0"], "count is 0; accepted: 1 or more"),
+        (["--count", "-1"], "count is -1; accepted: 0 or more"),
+        (["--swapped", "-1"], "swapped is -1; accepted: 0 or more"),
+        (["--count", "0"], "count and swapped are both 0; accepted: at least one query"),
         (["--top_k", "0"], "top_k is 0; accepted"),
         (["--temperature", "0"], "temperature is 0.0; accepted"),
         (["--model_name_or_path", "x.json"], "model_name_or_path is x.json; accepted: .* a pretrained model"),
@@ -165,3 +167,20 @@ def test_unusable_files_of_queries_are_refused(beir_folder: Path, tmp_path: Path
     (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "train-find-0", "text": "new"}) + "\n")
     with pytest.raises(ValueError, match="has the id train-find-0, a query of the split train"):
         with_unjudged(train, tmp_path / "q.jsonl")
+
+
+def test_names_exchanged_beside_what_a_model_writes(beir_folder: Path, model_folder: Path, tmp_path: Path) -> None:
+    with (beir_folder / "corpus.jsonl").open("a") as corpus:  # no training query names these
+        for animal in ("owl", "newt"):
+            corpus.write(json.dumps({"_id": animal, "title": "", "text": f"a story about the {animal}"}) + "\n")
+    both = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "both", "--swapped", "6"))
+    texts = [json.loads(line)["text"] for line in both.read_text().splitlines()]
+    assert len(set(texts)) == 10
+    alone = flags(beir_folder, model_folder, tmp_path / "alone", "--swapped", "6", "--count", "0")
+    at = alone.index("--model_name_or_path")
+    path = generate_queries.main(alone[:at] + alone[at + 2 :])  # no model is needed
+    assert {file.name for file in path.parent.iterdir()} == {"queries.jsonl", "stage.json"}
+    known = {query for split in load_beir(beir_folder).splits.values() for query in split.queries}
+    assert not set(texts) & known
+    kept = [json.loads(line)["text"] for line in path.read_text().splitlines()]
+    assert set(kept) == {f"{word} me the {animal}" for word in ("find", "show", "tell") for animal in ("owl", "newt")}
