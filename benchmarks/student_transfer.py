@@ -7,8 +7,9 @@ Usage:
 The teacher has seen all documents. The student is distilled on a corpus without the held-out ones and without the
 queries that only they answer, and evaluated on the test queries that a held-out document answers: among the held-out
 documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it students
-with a stronger weight decay that read several layers, or every document before some training queries too (anchors),
-and the student that saw everything. --joint trains teachers that had a student beside them.
+with a stronger weight decay that read several layers, or every document before some training queries too (anchors);
+both of these also with the queries kept, which then nobody judged (documents come later, a log of queries is there).
+And the student that saw everything. --joint trains teachers that had a student beside them.
 """
 
 import json
@@ -21,17 +22,19 @@ from torch import Tensor
 
 from benchmarks.document_states import JOINT, LAYERS
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags
+from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags, writes_queries
 from benchmarks.tasks import as_flags, figures
 from evaluation.report import evaluate_systems
 from modeling_rabtriever.files import write_text
 from training.tasks.beir import RetrievalTask
 
 SHARE = 0.2
-HELD_OUT, HELD_OUT_LAYERS, HELD_OUT_ANCHORS, SEEN = "held out", "held out, several layers", "held out, anchors", "seen"
+HELD_OUT, SEEN = "held out", "seen"
+HELD_OUT_LAYERS, HELD_OUT_ANCHORS = "held out, several layers", "held out, anchors"
+QUERIES_KEPT = ", queries kept"
 GOAL = 0.97
 CAREFUL = {"weight_decay": "3.0"}  # keeps the document map from memorising
-ANCHORS = {"document_anchors": "8"}
+ANCHORS = {"document_anchors": "64", "whitening_damping": "0.3"}
 
 
 def held_out(task: RetrievalTask, seed: int, by_object: bool) -> list[int]:
@@ -43,10 +46,13 @@ def held_out(task: RetrievalTask, seed: int, by_object: bool) -> list[int]:
 
 
 def write_without(task: RetrievalTask, rows: list[int], folder: Path) -> Path:
-    """The task in BEIR layout without these documents and the queries that only they answer."""
+    """The task in BEIR layout without these documents and the queries that only they answer.
+
+    Those of the training split are in `unjudged.jsonl`.
+    """
     gone = set(rows)
     documents = [(task.corpus_ids[row], text) for row, text in enumerate(task.corpus) if row not in gone]
-    queries = {}
+    queries, unjudged = {}, {}
     for name in ("train", "dev"):
         split, lines = task.split(name), ["query-id\tcorpus-id\tscore\n"]
         for query_id, text, relevant in zip(split.query_ids, split.queries, split.relevant, strict=True):
@@ -54,8 +60,10 @@ def write_without(task: RetrievalTask, rows: list[int], folder: Path) -> Path:
             if left:
                 queries[query_id] = text
                 lines += [f"{query_id}\t{task.corpus_ids[row]}\t{grade}\n" for row, grade in left.items()]
+            elif name == "train":
+                unjudged[query_id] = text
         write_text(folder / "qrels" / f"{name}.tsv", "".join(lines))
-    for name, texts in (("corpus", documents), ("queries", queries.items())):
+    for name, texts in (("corpus", documents), ("queries", queries.items()), ("unjudged", unjudged.items())):
         write_text(folder / f"{name}.jsonl", "".join(json.dumps({"_id": id_, "text": t}) + "\n" for id_, t in texts))
     return folder
 
@@ -84,12 +92,17 @@ def measure(bench: TeacherBench, teacher_name: str) -> list[dict[str, Any]]:
     if recipe_bill(bench.run.task) > left:
         smaller += ["--initial_candidates", str(left)]
     layers = as_flags({"feature_layers": LAYERS[bench.run.task], **CAREFUL})
+    anchors = as_flags(ANCHORS | CAREFUL)
+    kept = [*smaller, "--unjudged_queries", str(folder / "unjudged.jsonl")]
     students = {
         HELD_OUT: bench.distil("transfer", *flags, *smaller),
         HELD_OUT_LAYERS: bench.distil("transfer-layers", *flags, *smaller, *layers),
-        HELD_OUT_ANCHORS: bench.distil("transfer-anchors", *flags, *smaller, *as_flags(ANCHORS | CAREFUL)),
+        HELD_OUT_ANCHORS: bench.distil("transfer-anchors", *flags, *smaller, *anchors),
         SEEN: bench.distil("rabtriever", *flags),
     }
+    if not writes_queries(bench.run.task):  # a student is given one file of queries without labels
+        for name, place, settings in ((HELD_OUT_LAYERS, "layers", layers), (HELD_OUT_ANCHORS, "anchors", anchors)):
+            students[name + QUERIES_KEPT] = bench.distil(f"transfer-{place}-kept", *flags, *kept, *settings)
     split = bench.task.split("test")
     teacher = views(bench.teacher_scores["test"], split.relevant, rows)
     found = []

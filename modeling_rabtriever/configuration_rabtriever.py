@@ -88,9 +88,9 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             instead of alone (`"hadamard"` only). The backbone was trained to read queries behind documents, and says
             more of one when it does. Documents are read as ever. Empty: one pass, the query alone.
         document_anchors: query suffixes, as token ids, that are read behind every document, one pass of the backbone
-            each, when it is encoded (`"hadamard"` only). The states at their last tokens join the document's: what the
-            backbone answers to known queries tells of a document that distillation never saw. Empty: one pass, the
-            document alone.
+            each, when it is encoded (`"hadamard"` only). The teacher's log-odds join the document's states, a number
+            for each: what it answers to known queries tells of a document that distillation never saw. Empty: one
+            pass, the document alone.
         feature_whitening: whether a frozen linear map decorrelates the features before the predictor reads them. It is
             set while training (`RabtrieverPredictor.fit_whitening`) and gone in finished models, where it has been
             folded into the predictor's weights.
@@ -161,8 +161,8 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     @property
     def document_state_size(self) -> int:
-        """Numbers per document that are pooled states: `state_size`, and hidden size x layers for each anchor."""
-        return self.state_size + self.hidden_size * len(self.feature_layers) * len(self.document_anchors)
+        """Numbers per document that the document map reads: `state_size`, and one for each anchor."""
+        return self.state_size + len(self.document_anchors)
 
     @property
     def word_size(self) -> int:

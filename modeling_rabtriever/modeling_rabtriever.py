@@ -5,7 +5,7 @@ query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(
 score = <u, v> = (w_T - w_F) . h_hat - (w_T - w_F) . shift(x_Q)                              the last term ranks nothing
 
 With `query_anchors` a query takes one pass per anchor, behind that document prefix, and x_Q joins the states of all.
-With `document_anchors` a document takes one more pass per anchor, before that query suffix, whose last state joins x_D.
+With `document_anchors` a document takes one more pass per anchor, before that query suffix; its log-odds join x_D.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
-from .modeling_pooling import before, behind, pool_states
+from .modeling_pooling import before, behind, last_token, pool_states
 from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import RabtrieverProcessor, Texts
@@ -131,15 +131,16 @@ class RabtrieverModel(PromptedPreTrainedModel):
             attention_mask: `(batch, length)`, 1 for real tokens.
 
         Returns:
-            `(batch, document_feature_size)` fp32: of the document's own tokens, then of the last token of each of
-            `config.document_anchors`, read behind it.
+            `(batch, document_feature_size)` fp32: states of the document's own tokens, then the teacher's log-odds for
+            each of `config.document_anchors`, read behind it.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         poolings = self.config.feature_poolings
         pooled = self._pooled_states(input_ids, mask, mask, poolings)
         for anchor in self.config.document_anchors:
             prompts, read, _ = before(anchor, input_ids, mask)
-            pooled += self._pooled_states(prompts, read, read, ["last"])
+            answers = last_token(self._run(self.backbone, prompts, read).last_hidden_state, read)
+            pooled.append(answers.float() @ self.answer_direction[:, None])
         return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
 
     @torch.no_grad()

@@ -114,8 +114,8 @@ class StudentArguments:
         default=0,
         metadata={
             "help": "Every document is also read before this many of the judged training queries, one more pass each, "
-            "when it is encoded, for corpora that get documents distillation never saw; queries take as long as ever. "
-            "The texts travel with the model. No export has them."
+            "when it is encoded, and the teacher's log-odds join its features: for corpora that get documents "
+            "distillation never saw. Queries take as long as ever. The texts travel with the model. No export has them."
         },
     )
 

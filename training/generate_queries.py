@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run, backbone, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
     if settings.count and (backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json")):
         raise ValueError(
-            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, or "
-            "count 0"
+            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, "
+            "or count 0"
         )
     task = load_task(run.data)
     inputs = {"task": task.fingerprint()}
@@ -109,7 +109,7 @@ def written(
     known: set[str],
     stage: StageFolder,
 ) -> list[str]:
-    """`settings.count` queries of a language model fitted to `queries`, none of them known; goes on after the last batch.
+    """`settings.count` queries of a language model fitted to `queries`, none known; goes on after the last batch.
 
     Raises:
         ValueError: as `fit` and `collect`.

@@ -1,8 +1,9 @@
 """Queries nobody judged, made of others by exchanging names: what stands in the same place of two documents.
 
-"pick up the coke" and "pick up the tea" say that "coke" and "tea" can stand for each other. A query that names one of them
-becomes another query with the other name throughout. So every name of the corpus comes up in the sentences that training queries
-have for some of them, and a student that hears what the teacher makes of these learns which name belongs to which document.
+"pick up the coke" and "pick up the tea" say that "coke" and "tea" can stand for each other. A query that names one of
+them becomes another query with the other name throughout. So every name of the corpus comes up in the sentences that
+training queries have for some of them, and a student that hears what the teacher makes of these learns which name
+belongs to which document.
 """
 
 import random
@@ -20,8 +21,9 @@ Words = tuple[str, ...]
 def partners(documents: Iterable[str]) -> dict[str, list[str]]:
     """Names and what can stand for them, in lower case and in order.
 
-    Two names are partners if two documents are alike but for them, word by word. The documents share at least as many words as
-    the longer name has, and the names begin and end with other words ("coke can" and "tea can" say so of "coke" and "tea").
+    Two names are partners if two documents are alike but for them, word by word. The documents share at least as many
+    words as the longer name has, and the names begin and end with other words ("coke can" and "tea can" say so of
+    "coke" and "tea").
 
     Args:
         documents: of the corpus; blanks separate words.
@@ -45,8 +47,8 @@ def partners(documents: Iterable[str]) -> dict[str, list[str]]:
 def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known: Iterable[str], seed: int) -> list[str]:
     """New queries: one or more names of a query, drawn at random, exchanged for partners drawn at random.
 
-    A name is exchanged everywhere in the query, and with it names that it is part of or that are part of it ("tea", "tea bag");
-    if the partner stands there too, it takes the place of the name.
+    A name is exchanged everywhere in the query, and with it names that it is part of or that are part of it ("tea",
+    "tea bag"); if the partner stands there too, it takes the place of the name.
 
     Args:
         queries: to exchange names in.

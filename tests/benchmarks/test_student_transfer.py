@@ -1,3 +1,5 @@
+import json
+
 import torch
 
 from benchmarks.student_transfer import held_out, views, write_without
@@ -21,6 +23,8 @@ def test_a_fifth_is_held_out_an_object_with_all_its_places():
 
 def test_what_is_held_out_is_gone_with_the_queries_it_alone_answers(tmp_path):
     left = load_beir(write_without(task(), [4, 5], tmp_path / "left"))
+    (lost,) = (tmp_path / "left" / "unjudged.jsonl").read_text().splitlines()
+    assert json.loads(lost) == {"_id": "q1", "text": "second"}
     assert len(left.corpus) == 8 and "mop-attic" not in left.corpus_ids
     assert left.split("train").queries == ["first"] and left.split("train").relevant == [{0: 1}]
 

@@ -8,7 +8,14 @@ import pytest
 
 from training.swaps import partners, swapped
 
-ROBOT = ["pick up the tea", "pick up the sea salt chips", "find the tea", "find the coke can", "go to the trash", "done"]
+ROBOT = [
+    "pick up the tea",
+    "pick up the sea salt chips",
+    "find the tea",
+    "find the coke can",
+    "go to the trash",
+    "done",
+]
 
 
 def reference_partners(documents: list[str]) -> set[tuple[str, str]]:
@@ -78,7 +85,10 @@ def test_new_texts_of_the_seed_that_are_not_known() -> None:
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        (ROBOT, "9 queries with exchanged names wanted; accepted: at most 2 or so, as 1 of 2 queries hold one of the 5 n"),
+        (
+            ROBOT,
+            "9 queries with exchanged names wanted; accepted: at most 2 or so, as 1 of 2 queries hold one of the 5 n",
+        ),
         (["sponge", "done"], "accepted: at most 0 or so, as 0 of 2 queries hold one of the 0 names"),
     ],
 )
