@@ -100,7 +100,8 @@ def measure(bench: TeacherBench, teacher_name: str) -> list[dict[str, Any]]:
         HELD_OUT_ANCHORS: bench.distil("transfer-anchors", *flags, *smaller, *anchors),
         SEEN: bench.distil("rabtriever", *flags),
     }
-    if not writes_queries(bench.run.task):  # a student is given one file of queries without labels
+    # A student is given one file of queries without labels.
+    if not writes_queries(bench.run.task) and (folder / "unjudged.jsonl").stat().st_size:
         for name, place, settings in ((HELD_OUT_LAYERS, "layers", layers), (HELD_OUT_ANCHORS, "anchors", anchors)):
             students[name + QUERIES_KEPT] = bench.distil(f"transfer-{place}-kept", *flags, *kept, *settings)
     split = bench.task.split("test")

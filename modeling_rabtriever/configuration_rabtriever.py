@@ -176,7 +176,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     @property
     def document_feature_size(self) -> int:
-        """Numbers per document handed to the predictor: pooled states, then the mean input embedding."""
+        """Numbers per document handed to the predictor: pooled states, log-odds, then the mean input embedding."""
         return self.document_state_size + self.word_size
 
     def _check_features(self) -> None:

@@ -130,7 +130,8 @@ class RabtrieverPredictor(nn.Module):
         features' covariance and `s_max` its largest eigenvalue: full whitening as damping goes to 0, a mere shift and
         scale when it is large. Input embeddings that both sides share go through one matrix, each with its own mean.
         Meant for a fresh predictor: the weights stay as they are. The matrix of a side is dense over all its features,
-        those of every anchor: 0.2 GB for four anchors at a hidden size of 576, 6.6 GB at 3,584.
+        for queries those of every anchor: 0.2 GB for four at a hidden size of 576, 6.6 GB at 3,584. Log-odds
+        of `document_anchors` spread wider than states, so they set a document's `s_max`.
 
         Args:
             pooled_queries: `(n, query_feature_size)`, the training queries.

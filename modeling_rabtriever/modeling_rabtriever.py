@@ -124,7 +124,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def pool_document(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """States of the chosen layers, pooled and joined, and the mean input embedding if the predictor reads it.
+        """States of the chosen layers, pooled and joined, and whatever else the predictor reads.
 
         Args:
             input_ids: `(batch, length)` int64: document prefixes from the processor.
@@ -132,7 +132,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
         Returns:
             `(batch, document_feature_size)` fp32: states of the document's own tokens, then the teacher's log-odds for
-            each of `config.document_anchors`, read behind it.
+            each of `config.document_anchors`, read behind it, then the mean input embedding for `config.shared_dim`.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         poolings = self.config.feature_poolings

@@ -247,6 +247,11 @@ def _check(student: StudentArguments, source: SourceArguments, prompt: PromptArg
             f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder or scores, and "
             "without teacher, whose backbone the student would have otherwise"
         )
+    if source.model_name_or_path is not None and student.document_anchors:
+        raise ValueError(
+            f"document_anchors is {student.document_anchors}, but {source.model_name_or_path} is no reranker whose "
+            "answers would tell of a document; accepted: 0 with model_name_or_path"
+        )
     if source.model_name_or_path is None and prompt != PromptArguments():
         changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]
         raise ValueError(

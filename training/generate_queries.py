@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return path
     queries = task.split(run.train_split).queries
     known = {query for split in task.splits.values() for query in split.queries}
+    if settings.swapped:  # too few names are found out before a language model has written for hours
+        swapped(queries, task.corpus, settings.swapped, known, config.seed)
     texts = written(backbone, config, queries, settings, known, stage) if settings.count else []
     if settings.swapped:
         texts += swapped(queries, task.corpus, settings.swapped, known | set(texts), config.seed)

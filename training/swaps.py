@@ -12,10 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 LONGEST = 4  # words of a name
+SHORT = 30  # words of a document; longer ones, which seldom differ in a name alone, are passed over
 BARREN = 1_000  # draws in a row without a new text, until no more are looked for
 ANOTHER = 0.5  # probability of one more exchange in the same query
 
 Words = tuple[str, ...]
+_EDGES = re.compile(r"^\W+|\W+$")  # punctuation
 
 
 def partners(documents: Iterable[str]) -> dict[str, list[str]]:
@@ -26,19 +28,21 @@ def partners(documents: Iterable[str]) -> dict[str, list[str]]:
     "coke" and "tea").
 
     Args:
-        documents: of the corpus; blanks separate words.
+        documents: of the corpus; blanks separate words, punctuation at their edges does not count. Meant for some
+            thousands of documents: all that stand in one place are partners of each other.
     """
     places: dict[tuple[Words, Words], dict[Words, None]] = defaultdict(dict)
     for document in documents:
-        words = tuple(document.lower().split())
+        words = tuple(filter(None, (_EDGES.sub("", word) for word in document.lower().split())))
+        if len(words) > SHORT:
+            continue
         for length in range(1, min(LONGEST, len(words) // 2) + 1):
             for start in range(len(words) - length + 1):
                 places[words[:start], words[start + length :]][words[start : start + length]] = None
     found: dict[str, dict[str, None]] = defaultdict(dict)
-    for (before, after), names in places.items():
-        fitting = [name for name in names if len(name) <= len(before) + len(after)]
-        for name in fitting:
-            for other in fitting:
+    for names in places.values():
+        for name in names:
+            for other in names:
                 if name[0] != other[0] and name[-1] != other[-1]:
                     found[" ".join(name)][" ".join(other)] = None
     return {name: sorted(others) for name, others in sorted(found.items())}
@@ -54,7 +58,7 @@ def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known:
         queries: to exchange names in.
         documents: of the corpus, see `partners`.
         count: of new queries.
-        known: texts that are not new.
+        known: texts that are not new, in whatever case.
         seed: of the draws.
 
     Raises:
@@ -63,10 +67,10 @@ def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known:
     others = partners(documents)
     pattern = "|".join(map(re.escape, sorted(others, key=len, reverse=True)))
     name = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)", re.IGNORECASE)
-    named = [(query, sorted({found.lower() for found in name.findall(query)})) for query in queries if others]
+    named = [(query, sorted({found.lower() for found in name.findall(query)} & others.keys())) for query in queries]
     named = [(query, names) for query, names in named if names]
     rng = random.Random(f"{seed}-swaps")
-    known, texts, barren = set(known), dict[str, None](), 0
+    taken, texts, barren = {text.lower() for text in known}, list[str](), 0
     while named and len(texts) < count and barren < BARREN:
         query, names = rng.choice(named)
         pairs = [(one, other) for one in names for other in others[one]]
@@ -77,15 +81,16 @@ def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known:
                 exchange |= {akin: other for akin in names if _part(akin, one)}
                 exchange |= {akin: one for akin in names if _part(akin, other)}
         text = name.sub(lambda match, to=exchange: to.get(match[0].lower(), match[0]), query)
-        barren = barren + 1 if text in known or text in texts else 0
+        barren = barren + 1 if text.lower() in taken else 0
         if not barren:
-            texts[text] = None
+            taken.add(text.lower())
+            texts.append(text)
     if len(texts) < count:
         raise ValueError(
             f"{count} queries with exchanged names wanted; accepted: at most {len(texts)} or so, as {len(named)} of "
             f"{len(queries)} queries hold one of the {len(others)} names that documents exchange"
         )
-    return list(texts)
+    return texts
 
 
 def _part(one: str, other: str) -> bool:

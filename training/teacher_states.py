@@ -193,7 +193,8 @@ def cached_features(
     config = student.config
     recipe = {"layers": config.feature_layers, "poolings": config.feature_poolings}
     recipe |= {"words": True} if config.shared_dim else {}
-    recipe |= {side: found for side in ("query_anchors", "document_anchors") if (found := getattr(config, side))}
+    recipe |= {"query_anchors": config.query_anchors} if config.query_anchors else {}
+    recipe |= {"document_log_odds": config.document_anchors} if config.document_anchors else {}
     identity = fingerprint(student, texts, [name, json.dumps(recipe)])
     path = folder / f"features-{name}-{identity}.safetensors"
     if not path.exists():

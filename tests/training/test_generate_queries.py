@@ -184,3 +184,11 @@ def test_names_exchanged_beside_what_a_model_writes(beir_folder: Path, model_fol
     assert not set(texts) & known
     kept = [json.loads(line)["text"] for line in path.read_text().splitlines()]
     assert set(kept) == {f"{word} me the {animal}" for word in ("find", "show", "tell") for animal in ("owl", "newt")}
+
+
+def test_too_few_names_are_found_out_before_anything_is_written(
+    beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate_queries, "fit", lambda *_: pytest.fail("the model was fitted"))
+    with pytest.raises(ValueError, match="6 queries with exchanged names wanted; accepted: at most 0 or so"):
+        generate_queries.main(flags(beir_folder, model_folder, tmp_path, "--swapped", "6"))

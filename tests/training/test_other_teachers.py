@@ -131,6 +131,8 @@ def test_unusable_teachers_are_refused(task: RetrievalTask, flags: list[str], tm
         scores_from_jsonl(tmp_path / "none.jsonl", task, split)
     with pytest.raises(ValueError, match="cross_encoder and scores are both given"):
         distill.main([*flags, "--scores", str(path), "--cross_encoder", "x"])
+    with pytest.raises(ValueError, match="document_anchors is 2, but .* accepted: 0 with model_name_or_path"):
+        distill.main([*flags, "--scores", str(path), "--document_anchors", "2"])
     with pytest.raises(ValueError, match="accepted: only with cross_encoder or scores"):
         distill.main(flags)
     with pytest.raises(ValueError, match="instruction given, but the student reads its teacher's prompt"):

@@ -95,3 +95,16 @@ def test_new_texts_of_the_seed_that_are_not_known() -> None:
 def test_too_few_names(documents: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         swapped(["a tea, please", "what now?"], documents, 9, [], seed=0)
+
+
+def test_letters_whose_lower_case_is_another() -> None:
+    documents = ["find the \u03bcm scale", "find the cm scale"]  # Greek mu; the query has the micro sign
+    assert swapped(["a \u00b5m scale of cm"], documents, 1, [], seed=0) == ["a \u00b5m scale of \u03bcm"]
+
+
+def test_punctuation_and_case() -> None:
+    documents = ["Fetch me the coke.", "fetch me the (milk)", "word " * 40 + "coke", "word " * 40 + "tea"]
+    assert partners(documents) == {"coke": ["milk"], "milk": ["coke"]}  # long documents are passed over
+    assert swapped(["A Milk, please."], documents, 1, ["a milk, please."], seed=0) == ["A coke, please."]
+    with pytest.raises(ValueError, match="accepted: at most 0 or so"):
+        swapped(["A Milk, please."], documents, 1, ["a COKE, please."], seed=0)
