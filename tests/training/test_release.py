@@ -85,8 +85,8 @@ def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> N
     change_json(config, query_anchors=[], document_anchors=[[5], [6]])
     write_cards(run)
     assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -1, of documents read before 2 queries:" in card_of(run).text
-    assert "before 2 training queries (`config.json` holds these texts" in card_of(run).text
+    assert "layer(s) -1, the log-odds of documents read before 2 queries:" in card_of(run).text
+    assert "log-odds of documents read before 2 training queries (`config.json` holds these texts" in card_of(run).text
     assert "at one pass per query" in card_of(run).text
     saved = json.loads(config.read_text())
     later = ("shared_dim", "query_anchors", "document_anchors")  # a model saved before there were any
