@@ -103,10 +103,6 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
         return GenerativeRerankerOutput(loss=loss, logits=logits, hidden_state=hidden_state)
 
-    def log_odds(self, hidden_state: Tensor) -> Tensor:
-        """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
-        return hidden_state.float() @ self.answer_direction
-
     def encode_prompts(
         self, prompts: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True
     ) -> Tensor:

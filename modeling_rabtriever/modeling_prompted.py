@@ -116,6 +116,10 @@ class PromptedPreTrainedModel(PreTrainedModel):
         true_row, false_row = self.answer_rows
         return true_row - false_row
 
+    def log_odds(self, hidden_state: Tensor) -> Tensor:
+        """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
+        return hidden_state.float() @ self.answer_direction
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one.

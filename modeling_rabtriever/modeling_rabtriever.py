@@ -140,7 +140,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         for anchor in self.config.document_anchors:
             prompts, read, _ = before(anchor, input_ids, mask)
             answers = last_token(self._run(self.backbone, prompts, read).last_hidden_state, read)
-            pooled.append(answers.float() @ self.answer_direction[:, None])
+            pooled.append(self.log_odds(answers)[:, None])
         return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
 
     @torch.no_grad()
@@ -218,7 +218,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
             )
         hidden_state = self.predictor(query, document, self.answer_direction)
         return RabtrieverOutput(
-            logits=hidden_state @ self.answer_direction,
+            logits=self.log_odds(hidden_state),
             hidden_state=hidden_state,
             query_embeds=self.predictor.encode_query(query, self.answer_direction),
             document_embeds=self.predictor.encode_document(document),

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         return path
     queries = task.split(run.train_split).queries
     known = {query for split in task.splits.values() for query in split.queries}
-    if settings.swapped:  # too few names are found out before a language model has written for hours
+    if settings.swapped and settings.count:  # too few names are found out before a language model has written for hours
         swapped(queries, task.corpus, settings.swapped, known, config.seed)
     texts = written(backbone, config, queries, settings, known, stage) if settings.count else []
     if settings.swapped:
