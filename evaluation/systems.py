@@ -17,6 +17,7 @@ from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
+from training.machine import fastest_device
 from training.tasks.beir import RetrievalTask
 
 # Document tokens whose attention state is kept between calls.
@@ -164,7 +165,7 @@ def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool)
 
         encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype, **NO_PICKLE}, **options)
         return sentence_encoder_system(encoder, corpus, _name(path))
-    model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval()
+    model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval().to(fastest_device())
     kind = type(model).__name__  # by name: code from a repository brings classes of its own
     if kind == RabtrieverModel.__name__:
         return rabtriever_system(model, corpus)

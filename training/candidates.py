@@ -98,6 +98,24 @@ def best_of(documents: Tensor, logits: Tensor, count: int) -> Tensor:
     return documents.gather(1, logits.topk(count, dim=1).indices)
 
 
+def outside_pools(pools: Sequence[Sequence[int]] | None, rows: Tensor, corpus_size: int) -> Tensor:
+    """Which documents the teacher cannot be asked about.
+
+    Args:
+        pools: per query the corpus rows it can be; `None` means the whole corpus.
+        rows: `(n,)` int64, the queries wanted.
+        corpus_size: number of documents `m`.
+
+    Returns:
+        `(n, m)` bool.
+    """
+    outside = torch.full((len(rows), corpus_size), pools is not None)
+    if pools is not None:
+        for place, row in enumerate(rows.tolist()):
+            outside[place, pools[row]] = False
+    return outside
+
+
 def excluding(excluded: Tensor, documents: Tensor) -> Tensor:
     """`excluded` `(n, m)` with `documents` `(n, c)` excluded too."""
     return excluded.scatter(1, documents, True)

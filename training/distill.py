@@ -167,10 +167,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     set_seed(config.seed)
     judged = task.split(run.train_split)
     anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
-    model = RabtrieverModel.from_teacher(reranker.eval(), **anchors, **student.predictor())
+    reranker = reranker.to(config.device).eval()
+    model = RabtrieverModel.from_teacher(reranker, **anchors, **student.predictor())
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)
-    teacher, pools = _teacher(student, reranker.to(config.device), task, train, folder, config)
+    teacher, pools = _teacher(student, reranker, task, train, folder, config)
     trainer = RabtrieverDistillationTrainer(
         model=model,
         teacher=teacher,

@@ -15,7 +15,14 @@ from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.files import write_tensors
 from modeling_rabtriever.modeling_rabtriever import RabtrieverOutput
-from training.candidates import best_of, excluding, positives_and_uniform, sample_from_student, sample_uniform
+from training.candidates import (
+    best_of,
+    excluding,
+    outside_pools,
+    positives_and_uniform,
+    sample_from_student,
+    sample_uniform,
+)
 from training.distillation_config import RabtrieverDistillationConfig
 from training.losses import (
     answer_forward_kl,
@@ -28,6 +35,7 @@ from training.losses import (
     normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
+from training.machine import mapped_on
 from training.teacher_states import TeacherScores, TeacherStates, cached_features
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
@@ -108,12 +116,12 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         )
         if args.whitening_damping is not None:
             model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
-        with torch.no_grad():  # everything before the predictor is frozen, so it is computed once
-            self._documents = model.predictor.whiten_document(documents_)
-            self._queries, self._eval_queries = (
-                model.predictor.whiten_query(queries_),
-                model.predictor.whiten_query(eval_queries),
-            )
+        # Everything before the predictor is frozen, so it is computed once; it stays in the CPU's memory.
+        self._documents = mapped_on(model.device, model.predictor.whiten_document, documents_, back=True)
+        self._queries, self._eval_queries = (
+            mapped_on(model.device, model.predictor.whiten_query, features, back=True)
+            for features in (queries_, eval_queries)
+        )
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(
@@ -241,7 +249,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
 
     def _draw_block(self, rows: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
         args = self.args
-        excluded = excluding(self._outside_pools(rows), self.candidates[rows])
+        excluded = excluding(outside_pools(self._pools, rows, len(self._documents)), self.candidates[rows])
         scores = self._scores(self._queries[rows], documents).cpu()
         drawn = sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
         excluded = excluding(excluded, drawn)
@@ -258,17 +266,8 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         self.teacher.ask(asked.flatten(), documents.flatten())
         return asked
 
-    def _outside_pools(self, rows: Tensor) -> Tensor:
-        excluded = torch.zeros(len(rows), len(self._documents), dtype=torch.bool)
-        if self._pools is not None:
-            for place, row in enumerate(rows.tolist()):
-                excluded[place] = True
-                excluded[place, self._pools[row]] = False
-        return excluded
-
     def _document_vectors(self) -> Tensor:
-        blocks = self._documents.split(65536)
-        return torch.cat([self.model.predictor.encode_document(block.to(self.args.device)) for block in blocks])
+        return mapped_on(self.args.device, self.model.predictor.encode_document, self._documents)
 
     def _scores(self, query_features: Tensor, documents: Tensor) -> Tensor:
         query = self.model.predictor.encode_query(query_features.to(self.args.device), self.model.answer_direction)

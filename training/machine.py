@@ -1,7 +1,12 @@
-"""Settings that depend on the machine and not on the recipe."""
+"""What depends on the machine and not on the recipe."""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from transformers import TrainingArguments
+
+_ROWS = 65_536  # at once, of a matrix that need not fit the accelerator
 
 
 def fit_to_machine(config: TrainingArguments) -> None:
@@ -12,3 +17,23 @@ def fit_to_machine(config: TrainingArguments) -> None:
     if config.bf16 is None and not config.fp16:
         config.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     config.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+
+
+def fastest_device() -> torch.device:
+    """The accelerator of this machine, or its CPU: where a model runs that no trainer places."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if found is None else found
+
+
+@torch.no_grad()
+def mapped_on(device: torch.device, compute: Callable[[Tensor], Tensor], rows: Tensor, back: bool = False) -> Tensor:
+    """`compute` of rows that lie in the CPU's memory, on `device`, a block at a time.
+
+    Args:
+        device: where.
+        compute: `(b, ...)` rows -> `(b, ...)`, each row on its own.
+        rows: `(n, ...)`.
+        back: whether the result lies in the CPU's memory too, instead of on `device`.
+    """
+    parts = (compute(block.to(device)) for block in rows.split(_ROWS))
+    return torch.cat([part.cpu() if back else part for part in parts])

@@ -30,9 +30,9 @@ def make_trainer(
     config = RabtrieverDistillationConfig(
         output_dir=str(folder / "checkpoints"),
         report_to="none",
-        use_cpu=True,
         disable_tqdm=True,
         **{
+            "use_cpu": True,
             "initial_candidates": 4,
             "refresh_rounds": 2,
             "refresh_candidates": 2,
