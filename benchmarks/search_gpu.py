@@ -65,9 +65,15 @@ def copy_rate(device: str, numbers: int) -> float:
     return 2 * 2 * numbers / seconds_of(lambda: target.copy_(source), device)
 
 
+def make_student(reranker: GenerativeRerankerModel) -> RabtrieverModel:
+    """A student of the reranker; billions of weights are first drawn at random, which takes a CPU minutes."""
+    with reranker.device:
+        return RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
+
+
 def queries(reranker: GenerativeRerankerModel, shape: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds per query of teacher, cached teacher and student: one row per number of documents."""
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
+    student = make_student(reranker)
     texts = TextMaker(reranker.processor, random.Random(0))
     asked = [texts.query(LENGTH) for _ in range(rounds + 1)]
     rows = []
@@ -88,7 +94,7 @@ def queries(reranker: GenerativeRerankerModel, shape: str, device: str, rounds: 
 
 def encoding(reranker: GenerativeRerankerModel, shape: str, device: str, documents: int, rate: float) -> dict[str, Any]:
     """Tokens per second from text to vectors, and the share of the matrix rate that these tokens' products take."""
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
+    student = make_student(reranker)
     texts = TextMaker(reranker.processor, random.Random(1))
     corpus = [texts.document(ENCODED) for _ in range(documents)]
     taken = seconds_of(lambda: student.encode_document(corpus, progress=False).cpu(), device, 3)
@@ -100,6 +106,7 @@ def encoding(reranker: GenerativeRerankerModel, shape: str, device: str, documen
 
 def exact_search(device: str, wanted: int, width: int, bandwidth: float) -> dict[str, Any]:
     """Milliseconds of one query over as many vectors as fit, and the share of the bandwidth that reading them takes."""
+    torch.cuda.empty_cache()  # of the models before
     free = torch.cuda.mem_get_info()[0] if device != "cpu" else 1 << 30
     count = min(wanted, int(MEMORY_SHARE * free) // (2 * width))
     vectors = torch.empty(count, width, device=device, dtype=torch.bfloat16)
