@@ -8,6 +8,7 @@ Usage:
 
 A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
 student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or a name of training/tasks/named.yaml.
+Models run on the GPU where there is one, all at once; CUDA_VISIBLE_DEVICES= leaves them on the CPU.
 
 Writes into <output_dir>/evaluation for each split the report (<split>.json), query-level metrics, a run file in TREC's
 form per system, plots, and report.md over all splits; and a model card into the folders of this run's own models.
