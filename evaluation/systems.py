@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import file_exists
 from torch import Tensor
 from transformers import AutoModel
+from transformers.utils.hub import cached_file
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from evaluation.report import STUDENT, TEACHER
@@ -193,5 +193,19 @@ def _name(path: str) -> str:
 
 
 def _is_sentence_transformer(path: str) -> bool:
+    """Whether the folder or repository is laid out for sentence-transformers; reads what is cached where offline.
+
+    Raises:
+        ValueError: there is no such folder, and the Hub has no such repository for this user.
+    """
     folder = Path(path)
-    return (folder / "modules.json").is_file() if folder.is_dir() else file_exists(path, "modules.json")
+    if folder.is_dir():
+        return (folder / "modules.json").is_file()
+    try:
+        found = cached_file(
+            path, "modules.json", _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise ValueError(f"model is {path!r}; accepted: a folder that is there, or a Hub id ({error})") from error
+    return found is not None

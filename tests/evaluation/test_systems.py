@@ -60,6 +60,22 @@ def test_other_models_are_refused(reranker: GenerativeRerankerModel, tmp_path: P
         load_system(str(tmp_path / "plain"), CORPUS)
 
 
+def test_a_cached_model_of_the_hub_is_found_offline(
+    student: RabtrieverModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--org--name"
+    student.save_pretrained(repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    assert load_system("org/name", CORPUS).score(QUERIES).shape == (2, 3)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model is '.*mistyped'; accepted: a folder that is there, or a Hub id"):
+        load_system(str(tmp_path / "mistyped"), CORPUS)
+
+
 def test_a_public_encoder_that_is_not_here_is_left_out(capsys: pytest.CaptureFixture[str], bi_encoder: Path) -> None:
     assert public_encoder("nobody/nothing", CORPUS) is None
     assert "nobody/nothing left out: not on this machine" in capsys.readouterr().out
