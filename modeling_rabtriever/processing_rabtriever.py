@@ -1,5 +1,6 @@
 """The prompt: text in, token ids out. Everything that decides what the model reads lives here and is saved with it."""
 
+import copy
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -22,6 +23,12 @@ BLANKS = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
+_SURROGATES = re.compile("[\ud800-\udfff]")  # halves of a character, which no tokenizer reads
+_FIXED = (
+    "tokenizer", "true_answer", "false_answer", "instruction", "document_template", "query_template",
+    "max_document_length", "max_query_length", "query_truncation_side",
+)  # fmt: skip
+
 
 class MissingProcessorError(ValueError):
     """A folder or repository holds no settings of a `RabtrieverProcessor`."""
@@ -36,6 +43,8 @@ class RabtrieverProcessor(ProcessorMixin):
     tokens. A text that is too long is cut before it is put into the template: template, instruction and answer position
     are never truncated. Special tokens written inside a document or a query are read as plain text, blanks at its edges
     are dropped.
+
+    A processor never changes once it is built, so threads can share it; `replace` builds another one.
 
     Args:
         tokenizer: the backbone's tokenizer.
@@ -84,10 +93,33 @@ class RabtrieverProcessor(ProcessorMixin):
         self.query_truncation_side = query_truncation_side
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")
-        self._document_frame()
-        self._query_frame()
+        words = _Words(tokenizer)
+        document_frame = _frame(words, "document_template", document_template, "{document}", instruction)
+        self._document_frame = document_frame._replace(start=_beginning_of_text(tokenizer) + document_frame.start)
+        self._query_frame = _frame(words, "query_template", query_template, "{query}", instruction)
+        self._true_token_id = _answer_id(words, "true_answer", true_answer)
+        self._false_token_id = _answer_id(words, "false_answer", false_answer)
         if self.true_token_id == self.false_token_id:
             raise ValueError(f"true_answer and false_answer are both token {self.true_token_id}; they must differ")
+        self._texts = words.plain_texts()  # last: from here on nothing changes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and "_texts" in vars(self):
+            raise ValueError(f"{name} of a processor cannot be set: its prompt is fixed; accepted: replace({name}=...)")
+        super().__setattr__(name, value)
+
+    def replace(self, **settings: Any) -> "RabtrieverProcessor":
+        """Another processor with the same tokenizer and, but for `settings`, the same prompt.
+
+        Args:
+            settings: arguments of this class.
+
+        Raises:
+            ValueError: a setting is unknown or not usable.
+        """
+        if unknown := settings.keys() - {*_FIXED}:
+            raise ValueError(f"{min(unknown)} is no setting of a processor; accepted: {', '.join(_FIXED)}")
+        return type(self)(**{**{name: getattr(self, name) for name in _FIXED}, **settings})
 
     @classmethod
     def get_processor_dict(
@@ -109,12 +141,12 @@ class RabtrieverProcessor(ProcessorMixin):
     @property
     def true_token_id(self) -> int:
         """Vocabulary id of `true_answer`."""
-        return self._answer_id("true_answer", self.true_answer)
+        return self._true_token_id
 
     @property
     def false_token_id(self) -> int:
         """Vocabulary id of `false_answer`."""
-        return self._answer_id("false_answer", self.false_answer)
+        return self._false_token_id
 
     @property
     def max_pair_length(self) -> int:
@@ -124,12 +156,12 @@ class RabtrieverProcessor(ProcessorMixin):
     @property
     def max_prefix_length(self) -> int:
         """Tokens of the longest prefix: a document and its template."""
-        return self._document_frame().size + self.max_document_length
+        return self._document_frame.size + self.max_document_length
 
     @property
     def max_suffix_length(self) -> int:
         """Tokens of the longest suffix: a query and its template."""
-        return self._query_frame().size + self.max_query_length
+        return self._query_frame.size + self.max_query_length
 
     def document_ids(self, documents: Texts) -> list[TokenIds]:
         """Token ids of the prompt prefix of each document.
@@ -138,7 +170,7 @@ class RabtrieverProcessor(ProcessorMixin):
             ValueError: the list is empty, or an item is not a string or is blank.
         """
         texts = checked_texts("documents", documents)
-        return self._fill(self._document_frame(), texts, self.max_document_length, "right")
+        return self._fill(self._document_frame, texts, self.max_document_length, "right")
 
     def query_ids(self, queries: Texts) -> list[TokenIds]:
         """Token ids of the prompt suffix of each query; the last one is the answer position.
@@ -147,7 +179,7 @@ class RabtrieverProcessor(ProcessorMixin):
             ValueError: the list is empty, or an item is not a string or is blank.
         """
         texts = checked_texts("queries", queries)
-        return self._fill(self._query_frame(), texts, self.max_query_length, self.query_truncation_side)
+        return self._fill(self._query_frame, texts, self.max_query_length, self.query_truncation_side)
 
     def pad(self, sequences: Sequence[TokenIds]) -> BatchFeature:
         """Left-pads to the longest: `input_ids` and `attention_mask`, int64 `(batch, longest)`.
@@ -187,37 +219,10 @@ class RabtrieverProcessor(ProcessorMixin):
             raise ValueError(f"{len(suffixes)} queries and {len(prefixes)} documents; pairs need as many of each")
         return self.pad([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)])
 
-    def _document_frame(self) -> "_Frame":
-        frame = self._frame("document_template", self.document_template, "{document}")
-        return frame._replace(start=self._beginning_of_text() + frame.start)
-
-    def _query_frame(self) -> "_Frame":
-        return self._frame("query_template", self.query_template, "{query}")
-
-    def _frame(self, name: str, template: str, placeholder: str) -> "_Frame":
-        if not isinstance(template, str) or template.count(placeholder) != 1:
-            raise ValueError(f"{name} is {template!r}; accepted: a text that holds {placeholder} exactly once")
-        before, after = template.split(placeholder)
-        after = after.replace("{instruction}", self.instruction)
-        # Templates are the model owner's own words: special tokens in them are meant as such, and nothing merges
-        # across them. Between the text and the nearest special token everything is plain.
-        special = "|".join(
-            re.escape(token) for token in sorted(self.tokenizer.get_added_vocab(), key=len, reverse=True)
-        )
-        marks = list(re.finditer(special, before)) if special else []
-        head = marks[-1].end() if marks else 0
-        mark = re.search(special, after) if special else None
-        tail = mark.start() if mark else len(after)
-        start, end = self._template_ids(before[:head]), self._template_ids(after[tail:])
-        head_text, tail_text = before[head:], after[:tail]
-        words = self._template_ids(head_text.rstrip(" ")), self._template_ids(tail_text)
-        size = sum(map(len, (start, end, *words)))  # the blank before the text becomes part of the text's first token
-        return _Frame(start, head_text, tail_text, end, size)
-
     def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:
         texts = [text.strip(BLANKS) for text in texts]
         unique = list(dict.fromkeys(texts))  # in pairs a text stands many times
-        ids = dict(zip(unique, self._plain_ids([frame.head + text + frame.tail for text in unique]), strict=True))
+        ids = dict(zip(unique, self._texts.ids([frame.head + text + frame.tail for text in unique]), strict=True))
         longest = frame.size + limit - len(frame.start) - len(frame.end)
         too_long = [text for text in unique if len(ids[text]) > longest]
         if too_long:
@@ -227,33 +232,10 @@ class RabtrieverProcessor(ProcessorMixin):
     def _cut(self, frame: "_Frame", texts: list[str], longest: int, side: str) -> list[TokenIds]:
         """The `longest` ids of texts that are too long: the template's words whole, the text's tokens up to the cut."""
         if side == "right":
-            end = self._template_ids(frame.tail)
-            read = self._plain_ids([frame.head + text for text in texts])
-            return [ids[: longest - len(end)] + end for ids in read]
-        start = self._template_ids(frame.head.rstrip(" "))
-        read = self._plain_ids([text + frame.tail for text in texts])
-        return [start + ids[len(start) - longest :] for ids in read]
-
-    def _template_ids(self, text: str) -> TokenIds:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-    def _plain_ids(self, texts: list[str]) -> list[TokenIds]:
-        encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)
-        return [list(ids) for ids in encoded["input_ids"]]
-
-    def _beginning_of_text(self) -> TokenIds:
-        bos = self.tokenizer.bos_token_id
-        return [bos] if bos is not None and list(self.tokenizer("")["input_ids"][:1]) == [bos] else []
-
-    def _answer_id(self, name: str, answer: str) -> int:
-        ids = self._template_ids(answer) if isinstance(answer, str) else []
-        unknown = getattr(self.tokenizer, "unk_token_id", None)
-        if len(ids) != 1 or ids[0] == unknown:
-            raise ValueError(
-                f"{name} {answer!r} is {len(ids)} tokens of this tokenizer {ids}; accepted: a text that is exactly one "
-                "known token. Choose another answer, or add it to the tokenizer and resize the model's embeddings"
-            )
-        return ids[0]
+            read = self._texts.ids([frame.head + text for text in texts])
+            return [ids[: longest - len(frame.tail_ids)] + frame.tail_ids for ids in read]
+        read = self._texts.ids([text + frame.tail for text in texts])
+        return [frame.head_ids + ids[len(frame.head_ids) - longest :] for ids in read]
 
 
 class _Frame(NamedTuple):
@@ -263,7 +245,88 @@ class _Frame(NamedTuple):
     head: str
     tail: str
     end: TokenIds
-    size: int  # tokens without the text
+    head_ids: TokenIds  # the plain words alone; the blank before the text becomes part of the text's first token
+    tail_ids: TokenIds
+
+    @property
+    def size(self) -> int:
+        """Tokens without the text."""
+        return sum(map(len, (self.start, self.head_ids, self.tail_ids, self.end)))
+
+
+class _Words:
+    """Reads what the model's owner wrote, special tokens as such. A copy: the given tokenizer is left as it is."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.special = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self.unknown = getattr(tokenizer, "unk_token_id", None)
+        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = False
+
+    def ids(self, text: str) -> TokenIds:
+        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
+
+    def plain_texts(self) -> "_PlainTexts":
+        return _PlainTexts(self._backend)
+
+
+class _PlainTexts:
+    """Reads what users wrote, special tokens as plain text.
+
+    transformers keeps that choice, like truncation and padding, on the tokenizer that all threads share, and switches
+    it from call to call. This tokenizer is the processor's own and is never switched.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self.__setstate__(backend)
+
+    def ids(self, texts: list[str]) -> list[TokenIds]:
+        return [list(encoding.ids) for encoding in self._backend.encode_batch(texts, add_special_tokens=False)]
+
+    def __deepcopy__(self, memo: Any) -> "_PlainTexts":
+        return self  # never changed, so never copied
+
+    def __getstate__(self) -> Any:
+        return self._backend
+
+    def __setstate__(self, backend: Any) -> None:
+        self._backend = backend
+        self._backend.encode_special_tokens = True  # not part of a saved tokenizer
+
+
+def _frame(words: _Words, name: str, template: Any, placeholder: str, instruction: str) -> _Frame:
+    if not isinstance(template, str) or template.count(placeholder) != 1:
+        raise ValueError(f"{name} is {template!r}; accepted: a text that holds {placeholder} exactly once")
+    before, after = template.split(placeholder)
+    after = after.replace("{instruction}", instruction)
+    # Templates are the model owner's own words: special tokens in them are meant as such, and nothing merges across
+    # them. Between the text and the nearest special token everything is plain.
+    special = "|".join(map(re.escape, words.special))
+    marks = list(re.finditer(special, before)) if special else []
+    head = marks[-1].end() if marks else 0
+    mark = re.search(special, after) if special else None
+    tail = mark.start() if mark else len(after)
+    plain = before[head:], after[:tail]
+    return _Frame(
+        words.ids(before[:head]), *plain, words.ids(after[tail:]), words.ids(plain[0].rstrip(" ")), words.ids(plain[1])
+    )
+
+
+def _beginning_of_text(tokenizer: Any) -> TokenIds:
+    bos = tokenizer.bos_token_id
+    return [bos] if bos is not None and list(tokenizer("")["input_ids"][:1]) == [bos] else []
+
+
+def _answer_id(words: _Words, name: str, answer: Any) -> int:
+    ids = words.ids(answer) if isinstance(answer, str) else []
+    if len(ids) != 1 or ids[0] == words.unknown:
+        raise ValueError(
+            f"{name} {answer!r} is {len(ids)} tokens of this tokenizer {ids}; accepted: a text that is exactly one "
+            "known token. Choose another answer, or add it to the tokenizer and resize the model's embeddings"
+        )
+    return ids[0]
 
 
 def _limit(name: str, value: Any) -> int:
@@ -286,4 +349,6 @@ def checked_texts(name: str, texts: Any) -> list[str]:
     for index, text in enumerate(listed):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{name}[{index}] is {text!r}; accepted: a string that is not blank")
+        if _SURROGATES.search(text):
+            raise ValueError(f"{name}[{index}] is {text!r}; accepted: a string without lone surrogates")
     return listed

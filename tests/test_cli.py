@@ -137,7 +137,7 @@ def test_a_store_of_another_model_is_refused(
 ) -> None:
     run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors")
     run(folder, "index", "--vectors", "vectors", "--store", "store")
-    student.processor.instruction = "Another one:"
+    student.processor = student.processor.replace(instruction="Another one:")
     student.save_pretrained(folder / "student")
     assert run(folder, "search", "--model", "student", "--store", "store", "--query", "x") == 2
     assert "scores would mean nothing" in capsys.readouterr().err

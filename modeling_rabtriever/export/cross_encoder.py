@@ -115,8 +115,8 @@ def _literal(value: object) -> str:
 
 
 def _check_prompts(encoder: Any, processor: RabtrieverProcessor) -> None:
-    uncut = copy.copy(processor)
-    uncut.max_document_length = uncut.max_query_length = sum(map(len, _TRIALS[0])) * 10
+    longest = 10 * sum(map(len, _TRIALS[0]))
+    uncut = processor.replace(max_document_length=longest, max_query_length=longest)
     for query, document in _TRIALS:
         expected = uncut.document_ids(document)[0] + uncut.query_ids(query)[0]
         found = encoder.preprocess([(query, document)])["input_ids"][0].tolist()

@@ -1,6 +1,5 @@
 """One side's prompt as part of a plain tokenizer, so that no engine can forget it."""
 
-import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -55,15 +54,14 @@ def save_prompt_tokenizer(processor: RabtrieverProcessor, side: str, folder: Pat
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; accepted: {', '.join(SIDES)}")
-    uncut = copy.copy(processor)
-    uncut.max_document_length = uncut.max_query_length = 10_000
+    uncut = processor.replace(max_document_length=10_000, max_query_length=10_000)
     read: Callable[[str], list[TokenIds]]
     read_cut: Callable[[str], list[TokenIds]]
     if side == "document":
-        frame, limit, cut_at = processor._document_frame(), processor.max_document_length, "right"
+        frame, limit, cut_at = processor._document_frame, processor.max_document_length, "right"
         read, read_cut = uncut.document_ids, processor.document_ids
     else:
-        frame, limit, cut_at = processor._query_frame(), processor.max_query_length, processor.query_truncation_side
+        frame, limit, cut_at = processor._query_frame, processor.max_query_length, processor.query_truncation_side
         read, read_cut = uncut.query_ids, processor.query_ids
     divisions = [(found, True) for found in _divisions(frame.head, frame.tail)]
     head = frame.head.rstrip(" ")
@@ -123,7 +121,7 @@ def _assembled(processor: RabtrieverProcessor, division: Division, frame: Any) -
     if steps:
         own_steps = [backend.normalizer] if backend.normalizer is not None else []
         backend.normalizer = normalizers.Sequence([*steps, *own_steps])
-    before, after = (processor._plain_ids([words])[0] if words else [] for words in (division.before, division.after))
+    before, after = (processor._texts.ids([words])[0] if words else [] for words in (division.before, division.after))
     backend.post_processor = _around(backend, frame.start + before, after + frame.end)
     filler = own.pad_token_id if own.pad_token_id is not None else own.eos_token_id or 0
     return PreTrainedTokenizerFast(

@@ -1,6 +1,10 @@
 """The prompt: what is tokenised how, what is cut, what is refused."""
 
+import copy
+import pickle
 import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import torch
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from modeling_rabtriever import RabtrieverProcessor
+from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
 
 
 def _text(processor: RabtrieverProcessor, ids: list[int]) -> str:
@@ -86,7 +91,7 @@ def test_batches_are_padded_on_the_left(processor: RabtrieverProcessor) -> None:
 
 
 def test_round_trip(processor: RabtrieverProcessor, tmp_path: Path) -> None:
-    processor.query_truncation_side = "left"
+    processor = processor.replace(query_truncation_side="left")
     processor.save_pretrained(tmp_path)
     loaded = RabtrieverProcessor.from_pretrained(tmp_path)
     assert {**loaded.to_dict(), "auto_map": None} == {**processor.to_dict(), "auto_map": None}
@@ -100,7 +105,7 @@ def test_folder_without_settings_is_refused(tokenizer: PreTrainedTokenizerFast, 
         RabtrieverProcessor.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("texts", [[], "", "  \n", ["a", ""], [None], [3], 7, None])
+@pytest.mark.parametrize("texts", [[], "", "  \n", ["a", ""], [None], [3], 7, None, "a lone \ud800 surrogate"])
 @pytest.mark.parametrize("side", ["document_ids", "query_ids"])
 def test_unusable_texts_are_refused(processor: RabtrieverProcessor, side: str, texts: Any) -> None:
     with pytest.raises(ValueError, match="accepted"):
@@ -155,3 +160,52 @@ def test_no_text_exceeds_the_longest_pair(tokenizer: PreTrainedTokenizerFast, si
         assert len(prefix) + len(suffix) <= processor.max_pair_length
         assert suffix[-3:] == processor.query_ids("x")[0][-3:]
         assert processor.true_token_id not in prefix + suffix
+
+
+def test_a_processor_never_changes(processor: RabtrieverProcessor) -> None:
+    with pytest.raises(ValueError, match=r"instruction of a processor cannot be set.*accepted: replace\(instruction="):
+        processor.instruction = "Another one:"
+    with pytest.raises(ValueError, match="max_length is no setting of a processor; accepted: tokenizer, true_answer"):
+        processor.replace(max_length=3)
+    other = processor.replace(instruction="Another one:")
+    assert _text(other, other.query_ids("a")[0]).endswith("Another one:")
+    assert _text(processor, processor.query_ids("a")[0]).endswith("Relevant:")
+
+
+def test_the_given_tokenizer_stays_as_it_was(tokenizer: PreTrainedTokenizerFast) -> None:
+    own = copy.deepcopy(tokenizer)
+    own("a", truncation=True, max_length=3, padding="max_length")
+    before = own.backend_tokenizer.to_str()
+    RabtrieverProcessor(own).document_ids("much longer than three tokens <T>")
+    assert own.backend_tokenizer.to_str() == before and not own.backend_tokenizer.encode_special_tokens
+
+
+@pytest.mark.parametrize("made", [copy.deepcopy, copy.copy, lambda given: pickle.loads(pickle.dumps(given))])
+def test_copies_read_alike(processor: RabtrieverProcessor, made: Callable[..., RabtrieverProcessor]) -> None:
+    text = "say <T> and <|endoftext|>"
+    assert made(processor).query_ids(text) == processor.query_ids(text)
+
+
+@pytest.mark.parametrize(
+    "templates",
+    [
+        {},
+        {"instruction": PAPER_INSTRUCTION},  # names both answers, which are special tokens
+        {"document_template": "<T>A {document}<F>\n", "query_template": "Q: {query}<F>\n{instruction}"},
+    ],
+)
+def test_threads_share_a_processor(processor: RabtrieverProcessor, templates: dict[str, str]) -> None:
+    shared = processor.replace(**templates)
+    texts = [f"text {row} says {'<T> or <|endoftext|>' if row % 3 else 'nothing'}" for row in range(50)]
+    expected = [(shared.query_ids(text), shared.document_ids(text)) for text in texts]
+
+    def read(thread: int) -> int:
+        wrong = 0
+        for row in range(1250):
+            place = (row * 7 + thread) % len(texts)
+            text = texts[place]
+            wrong += (shared.query_ids(text), shared.document_ids(text)) != expected[place]
+        return wrong
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(read, range(8))) == 0

@@ -132,7 +132,7 @@ def test_what_does_not_belong_together_is_refused(student: RabtrieverModel, tmp_
     with pytest.raises(ValueError, match="holds shards of a longer corpus"):
         encode_corpus(student, documents[:10], tmp_path / "v", documents_per_shard=5)
     before = encoder_fingerprint(student)
-    student.processor.instruction = "Something else:"
+    student.processor = student.processor.replace(instruction="Something else:")
     assert encoder_fingerprint(student) != before
     with pytest.raises(ValueError, match=f"holds vectors with model {before}"):
         encode_corpus(student, documents, tmp_path / "v", documents_per_shard=5)
