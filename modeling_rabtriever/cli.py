@@ -1,4 +1,7 @@
-"""The command line, `rabtriever encode | index | search | ...`. JSON lines in and out, messages on stderr."""
+"""The command line, `rabtriever encode | index | search | ...`. JSON lines in and out, messages on stderr.
+
+A command imports what it needs when it runs, so that each works where its own extra is installed.
+"""
 
 import argparse
 import json
@@ -8,18 +11,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel
 from transformers.utils import logging
 
 from . import GenerativeRerankerModel, RabtrieverModel
 from .cli_arguments import parser
-from .retrieval.corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint
-from .retrieval.documents import DocumentReader
-from .retrieval.encoding import chunks, encode_corpus
-from .retrieval.search import Searcher
-from .retrieval.store import VectorStore
+from .loading import load_model
 
 BAD_INPUT, INTERRUPTED = 2, 130
+# Packages that are not there in a plain installation -> the extra that brings them.
+EXTRAS = {
+    "pyarrow": "retrieval", "lancedb": "retrieval", "faiss": "retrieval", "filelock": "retrieval",
+    "ray": "ray", "sentence_transformers": "export", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx",
+    "gradio": "demo", "bm25s": "demo", "datasets": "train",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,14 +39,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our lines has seen enough
         sys.stderr.close()
         return 0
-    except (ValueError, OSError, ImportError) as error:
-        print(f"rabtriever: {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        _say(
+            f"{arguments.run.__name__} needs {error.name}, which is not installed; accepted: "
+            f"pip install 'modeling-rabtriever[{extra}]'"
+        )
+        return BAD_INPUT
+    except (ValueError, OSError) as error:
+        _say(str(error))
         return BAD_INPUT
     return 0
 
 
 def encode(arguments: argparse.Namespace) -> None:
     """Encodes a corpus into a folder of vectors."""
+    from .retrieval import DocumentReader, encode_corpus
+
     documents = DocumentReader(arguments.corpus, arguments.skip_bad)
     settings: dict[str, Any] = {
         "vector_type": arguments.vectors,
@@ -50,9 +65,10 @@ def encode(arguments: argparse.Namespace) -> None:
         "token_budget": arguments.token_budget,
     }
     if arguments.engine == "ray":
-        from .retrieval.ray_encoding import encode_corpus_with_ray  # of the extra "ray"
+        from .retrieval.ray_encoding import encode_corpus_with_ray
 
-        options = {**settings, "address": arguments.ray_address, **_hub_options(arguments)}
+        options = {**settings, "address": arguments.ray_address}
+        options |= {"dtype": arguments.dtype, "revision": arguments.revision}
         corpus = encode_corpus_with_ray(arguments.model, documents, arguments.output, arguments.workers, **options)
     else:
         corpus = encode_corpus(_student(arguments), documents, arguments.output, **settings)
@@ -62,6 +78,8 @@ def encode(arguments: argparse.Namespace) -> None:
 
 def index(arguments: argparse.Namespace) -> None:
     """Puts encoded documents into a store, or takes some out."""
+    from .retrieval import CorpusVectors, VectorStore
+
     if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
     if arguments.vectors is not None:
@@ -85,6 +103,9 @@ def index(arguments: argparse.Namespace) -> None:
 
 def search(arguments: argparse.Namespace) -> None:
     """Answers queries from a store, one line each."""
+    from .retrieval import DocumentReader, Searcher, VectorStore
+    from .retrieval.encoding import chunks
+
     if (arguments.query is None) == (arguments.queries is None):
         raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
     store = VectorStore(arguments.store, precision=arguments.precision)
@@ -108,6 +129,8 @@ def search(arguments: argparse.Namespace) -> None:
 
 def rank(arguments: argparse.Namespace) -> None:
     """Ranks documents for one query with a teacher or a student, without a store."""
+    from .retrieval import DocumentReader
+
     documents = list(DocumentReader(arguments.documents, arguments.skip_bad))
     if not documents:
         raise ValueError(f"{arguments.documents} holds no documents; accepted: at least one")
@@ -124,11 +147,11 @@ def export(arguments: argparse.Namespace) -> None:
     if type(model).__name__ != needed:
         raise ValueError(f"{arguments.model} is a {type(model).__name__}; accepted for this format: {needed}")
     if arguments.format == "onnx":
-        from .export.onnx_towers import export_onnx  # of the extra "onnx"
+        from .export.onnx_towers import export_onnx
 
         export_onnx(model, output)
     elif arguments.format == "cross-encoder":
-        from .export import export_cross_encoder  # of the extra "export"
+        from .export import export_cross_encoder
 
         export_cross_encoder(model, output)
     else:
@@ -143,7 +166,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 def demo(arguments: argparse.Namespace) -> None:
     """Opens a page to try a student beside BM25 and its teacher, or writes that page as a Space of the Hub."""
-    from .demo import read_corpus, serve, write_space  # of the extra "demo"
+    from .demo import read_corpus, serve, write_space
 
     if arguments.space is not None and (arguments.host, arguments.port) != (None, None):
         raise ValueError("--host and --port say where this machine serves the page; accepted: without --space")
@@ -162,6 +185,9 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
+    from .retrieval import VectorStore, encoder_fingerprint
+    from .retrieval.corpus_vectors import MANIFEST
+
     path = Path(arguments.path)
     if VectorStore.exists(path):
         store = VectorStore(path)
@@ -180,15 +206,8 @@ def info(arguments: argparse.Namespace) -> None:
         _write(found)
 
 
-def _hub_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"dtype": arguments.dtype, "revision": arguments.revision}
-
-
 def _model(path: str, arguments: argparse.Namespace) -> Any:
-    model = AutoModel.from_pretrained(path, **_hub_options(arguments))
-    if not isinstance(model, (RabtrieverModel, GenerativeRerankerModel)):
-        raise ValueError(f"{path} is a {type(model).__name__}; accepted: RabtrieverModel, GenerativeRerankerModel")
-    return model.eval().to(arguments.device)
+    return load_model(path, arguments.dtype, arguments.device, arguments.revision)
 
 
 def _student(arguments: argparse.Namespace) -> RabtrieverModel:

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from . import __version__
+from .loading import DTYPES
 from .retrieval.vector_types import VECTOR_TYPES
 
 EXAMPLES = """\
@@ -54,10 +55,10 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     added.add_argument("--corpus", required=True, help=".jsonl or .parquet, - for standard input, hub:<data set>")
     added.add_argument("--output", required=True, help="folder for the vectors; called again, it goes on")
     added.add_argument("--vectors", default="float32", choices=VECTOR_TYPES, help="type of the numbers")
-    added.add_argument("--documents-per-shard", type=int, default=8192, help="documents per file")
-    added.add_argument("--token-budget", type=int, help="padded tokens per forward pass; default fits the device")
+    added.add_argument("--documents-per-shard", type=positive, default=8192, help="documents per file")
+    added.add_argument("--token-budget", type=positive, help="padded tokens per forward pass; default fits the device")
     added.add_argument("--engine", default="local", choices=["local", "ray"], help="ray: many workers")
-    added.add_argument("--workers", type=int, default=1, help="with --engine ray: actors")
+    added.add_argument("--workers", type=positive, default=1, help="with --engine ray: actors")
     added.add_argument("--ray-address", help="with --engine ray: a running cluster; default: a local one")
 
     added = command("index")
@@ -73,19 +74,19 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     added.add_argument("--store", required=True, help="folder of the store")
     added.add_argument("--query", help="one query")
     added.add_argument("--queries", help="many: JSON lines with id and text; - for standard input")
-    added.add_argument("--top-k", type=int, default=10, help="documents per query")
+    added.add_argument("--top-k", type=positive, default=10, help="documents per query")
     added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
     added.add_argument("--approximate", action="store_true", help="ask the approximate index")
     added.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the scan")
     added.add_argument("--rerank", help="a teacher that judges the best again: folder or Hub id")
-    added.add_argument("--rerank-depth", type=int, default=50, help="how many it judges per query")
-    added.add_argument("--batch-size", type=int, default=64, help="queries searched at once")
+    added.add_argument("--rerank-depth", type=positive, default=50, help="how many it judges per query")
+    added.add_argument("--batch-size", type=positive, default=64, help="queries searched at once")
 
     added = command("rank")
     _model_flags(added, "teacher or student: folder or Hub id")
     added.add_argument("--query", required=True, help="the query")
     added.add_argument("--documents", required=True, help="as --corpus of encode")
-    added.add_argument("--top-k", type=int, help="documents to print; default: all")
+    added.add_argument("--top-k", type=positive, help="documents to print; default: all")
 
     added = command("export")
     _model_flags(added, "student or teacher: folder or Hub id")
@@ -116,6 +117,13 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     return made
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1, from the command line."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} given; accepted: a whole number of at least 1")
+    return int(text)
+
+
 def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
     parser.add_argument("--model", required=True, help=help_)
     _loading_flags(parser)
@@ -123,5 +131,5 @@ def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
 
 def _loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
-    parser.add_argument("--dtype", default="auto", help="type of the weights: auto (as saved), float32, bfloat16, ...")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES, help="type of the weights; auto: as saved")
     parser.add_argument("--device", default="cpu", help="where models run: cpu, cuda, ...")

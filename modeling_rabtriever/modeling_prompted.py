@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
+from transformers import Cache, PreTrainedModel
+from transformers.utils import logging
 from transformers.utils.hub import ModelCard, cached_file  # type: ignore[attr-defined]  # which it only imports
 
 from .configuration_rabtriever import GenerativeRerankerConfig
+from .modeling_checks import check_loaded, check_source
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
 # Padded tokens per forward pass, where the caller does not say. On CPUs activations should stay in the cache: 2048
@@ -30,19 +31,6 @@ _HUB_OPTIONS = (
     "subfolder",
     "trust_remote_code",
 )
-
-
-def _check_shards(path: Any, subfolder: str) -> None:
-    """Raises a ValueError if a folder's index of weights names files elsewhere; downloads are checked by the Hub."""
-    index = cached_file(
-        path, SAFE_WEIGHTS_INDEX_NAME, subfolder=subfolder, local_files_only=True,
-        _raise_exceptions_for_missing_entries=False,
-    )  # fmt: skip
-    if index is None:
-        return
-    for name in sorted(set(PreTrainedConfig._dict_from_json_file(index)["weight_map"].values())):
-        if "/" in name or "\\" in name:
-            raise ValueError(f"{path}: its index of weights names {name!r}; accepted: files of this folder")
 
 
 class RankedDocument(TypedDict):
@@ -125,26 +113,34 @@ class PromptedPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one.
 
-        Weights are read from safetensors only: a pickle can run code.
+        Weights are read from safetensors only: a pickle can run code. All of them must be there.
 
         Raises:
-            ValueError: `use_safetensors=False` was passed, processor and model do not belong together, or the index of
-                the weights names a file outside the folder.
+            ValueError: `use_safetensors=False` was passed, processor and model do not belong together, or the weights
+                are not all of this model's own (`check_source`, `check_loaded`).
             OSError: there are no safetensors weights.
         """
+        path = pretrained_model_name_or_path
         if kwargs.setdefault("use_safetensors", True) is not True:
             raise ValueError(f"use_safetensors is {kwargs['use_safetensors']!r}; accepted: True (no pickle is loaded)")
+        if kwargs.get("variant") is not None:
+            raise ValueError(f"variant is {kwargs['variant']!r}; accepted: none, a model has one set of weights")
         hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-        _check_shards(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        files = {name: value for name, value in hub_options.items() if name != "trust_remote_code"}
+        stored = check_source(path, files)
+        wanted = kwargs.pop("output_loading_info", False)
+        options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}  # told by check_loaded
+        loaded: Any = super().from_pretrained(path, *model_args, **options)
+        model, info = loaded
+        processor = None
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
-            model.processor = RabtrieverProcessor.from_pretrained(
-                pretrained_model_name_or_path, config=model.config, **hub_options
-            )
-            model._source = pretrained_model_name_or_path
-        return loaded
+            processor = RabtrieverProcessor.from_pretrained(path, config=model.config, **hub_options)
+        check_loaded(path, model, info, stored, complete=processor is not None)
+        if processor is not None:
+            model.processor = processor
+            model._source = path
+        return loaded if wanted else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As `PreTrainedModel.save_pretrained`; the processor and the code of both are written beside the weights."""

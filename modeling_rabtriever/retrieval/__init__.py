@@ -1,15 +1,33 @@
 """What lies around the models when they are searched with: encoding a corpus, keeping it, searching it.
 
-Of the extra "retrieval".
+Of the extra "retrieval". A name is imported when it is first used: documents are read without a store being installed.
 """
 
-from .corpus_vectors import CorpusVectors, Shard, encoder_fingerprint
-from .documents import Document, DocumentReader
-from .encoding import encode_corpus
-from .exact import ExactIndex
-from .prefix_files import PrefixFiles
-from .search import Searcher
-from .store import Hit, VectorStore
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .corpus_vectors import CorpusVectors, Shard, encoder_fingerprint
+    from .documents import Document, DocumentReader
+    from .encoding import encode_corpus
+    from .exact import ExactIndex
+    from .prefix_files import PrefixFiles
+    from .search import Searcher
+    from .store import Hit, VectorStore
+
+_PLACES = {
+    "CorpusVectors": "corpus_vectors",
+    "Document": "documents",
+    "DocumentReader": "documents",
+    "ExactIndex": "exact",
+    "Hit": "store",
+    "PrefixFiles": "prefix_files",
+    "Searcher": "search",
+    "Shard": "corpus_vectors",
+    "VectorStore": "store",
+    "encode_corpus": "encoding",
+    "encoder_fingerprint": "corpus_vectors",
+}
 
 __all__ = [
     "CorpusVectors",
@@ -24,3 +42,9 @@ __all__ = [
     "encode_corpus",
     "encoder_fingerprint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

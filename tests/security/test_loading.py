@@ -1,12 +1,16 @@
 """What is never loaded: pickles, and files outside the folder."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import CorpusVectors
 
 
@@ -35,6 +39,62 @@ def test_a_pickle_is_not_opened(student: RabtrieverModel, tmp_path: Path, name: 
     assert (tmp_path / "ran").exists()  # it would have run
 
 
+@pytest.fixture
+def folder(student: RabtrieverModel, tmp_path: Path) -> Path:
+    student.save_pretrained(tmp_path / "student")
+    return tmp_path / "student"
+
+
+def _changed(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+LOADERS = (AutoModel.from_pretrained, RabtrieverModel.from_pretrained)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "weights", "..\\model.safetensors", 3, None])
+def test_an_index_of_weights_names_safetensors_alone(folder: Path, load: Callable[..., object], name: object) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"answer_head.weight": name}}))
+    with pytest.raises(ValueError, match=r"its index of weights names .*accepted: safetensors files of this folder"):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize("name", ["adapter_model.bin", "other.safetensors", "../model.safetensors"])
+def test_a_configuration_names_no_weights(folder: Path, load: Callable[..., object], name: str) -> None:
+    torch.save({"answer_head.weight": Marker(folder / "ran")}, folder / "adapter_model.bin")
+    _changed(folder / "config.json", transformers_weights=name)
+    with pytest.raises(ValueError, match=r"transformers_weights in its config.json names files.*accepted"):
+        load(folder)
+    assert not (folder / "ran").exists()
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_tokenizer_is_the_folders_own(folder: Path, load: Callable[..., object]) -> None:
+    (folder / "tokenizer.json").rename(folder.parent / "tokenizer.1.0.0.json")
+    _changed(folder / "tokenizer_config.json", fast_tokenizer_files=["../tokenizer.1.0.0.json"])
+    with pytest.raises(ValueError, match=r"fast_tokenizer_files in its tokenizer_config.json names files.*accepted"):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS)
+def test_an_adapter_beside_the_weights_is_refused(folder: Path, load: Callable[..., object]) -> None:
+    adapted = get_peft_model(RabtrieverModel.from_pretrained(folder), LoraConfig(target_modules=["q_proj"]))
+    adapted.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"holds adapter_config.json.*accepted: a model with its adapter merged"):
+        load(folder)
+
+
+def test_an_adapter_alone_loads_no_other_model(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    _changed_into = {"base_model_name_or_path": str(folder), "peft_type": "LORA"}
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(_changed_into))
+    with pytest.raises(ValueError, match="accepted: a model with its adapter merged"):
+        load_model(tmp_path / "adapter")
+
+
 def test_an_index_of_weights_cannot_point_outside(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     reranker.save_pretrained(tmp_path / "model", max_shard_size="40KB")
     index = tmp_path / "model" / "model.safetensors.index.json"
@@ -42,7 +102,7 @@ def test_an_index_of_weights_cannot_point_outside(reranker: GenerativeRerankerMo
     shard = min((tmp_path / "model").glob("model-*.safetensors"))
     shard.rename(tmp_path / shard.name)
     index.write_text(index.read_text().replace(shard.name, f"../{shard.name}"))
-    with pytest.raises(ValueError, match=r"its index of weights names '\.\./model-.*accepted: files of this folder"):
+    with pytest.raises(ValueError, match=r"its index of weights names '\.\./model-.*accepted: safetensors files"):
         AutoModel.from_pretrained(tmp_path / "model")
 
 

@@ -1,0 +1,107 @@
+"""Teachers and students from a folder or the Hub, as the command line and the stages load them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
+
+from .configuration_rabtriever import GenerativeRerankerConfig, RabtrieverConfig
+from .errors import refusing
+from .modeling_checks import check_source
+from .modeling_generative_reranker import GenerativeRerankerModel
+from .modeling_rabtriever import RabtrieverModel
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+_CLASSES = {GenerativeRerankerConfig.model_type: GenerativeRerankerModel, RabtrieverConfig.model_type: RabtrieverModel}
+
+
+def load_model(
+    path: str | Path,
+    dtype: str = "auto",
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """A teacher or a student, ready to be asked.
+
+    With this package its own classes are used, so no code of the folder runs; other code is never asked for on the
+    terminal: it runs if `trust_remote_code` is true, or loading is refused.
+
+    Args:
+        path: folder, or id on the Hub.
+        dtype: type of the backbone's numbers: `auto` (as saved), `float32`, `bfloat16` or `float16`.
+        device: where it runs: `cpu`, `cuda`, `cuda:1`, ...
+        revision: branch, tag or commit of a Hub model.
+        trust_remote_code: whether code from the repository may run.
+
+    Returns:
+        A `GenerativeRerankerModel` or `RabtrieverModel` in evaluation mode.
+
+    Raises:
+        ValueError: it is neither, cannot be loaded, or `dtype` or `device` cannot be used; the message names it.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
+    place = checked_device(device)
+    hub: dict[str, Any] = {} if revision is None else {"revision": revision}
+    with refusing(
+        f"{path} cannot be loaded", "a folder or Hub id of a teacher or student, as save_pretrained wrote it"
+    ):
+        stored = check_source(path, hub)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub)
+        if config.model_type not in _CLASSES:
+            raise ValueError(f"{path} is a {config.model_type} model; accepted: a teacher or a student")
+        check_sizes(path, config, stored)
+        model: Any = AutoModel.from_pretrained(
+            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **hub
+        ).eval()
+    with refusing(f"{path} does not fit on {place}", "a device with more memory, or a smaller dtype"):
+        return model.to(place)
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """A device that can be computed on.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    found = ["cpu"]
+    if torch.accelerator.is_available():
+        found += [str(torch.device(torch.accelerator.current_accelerator() or "cpu", index))
+                  for index in range(torch.accelerator.device_count())]  # fmt: skip
+    with refusing(f"device is {str(device)!r}", f"a device of this machine: {', '.join(found)}"):
+        place = torch.device(str(device))
+        if place.type == "meta":
+            raise RuntimeError("it holds no numbers")
+        torch.zeros(1, device=place)
+    return place
+
+
+def check_sizes(path: str | Path, config: Any, stored: Mapping[str, Tensor]) -> None:
+    """Compares a configuration with the weights before memory is taken for what it describes.
+
+    Args:
+        path: for messages.
+        config: of a teacher or student.
+        stored: from `check_source`.
+
+    Raises:
+        ValueError: the configuration describes another model than the weights.
+    """
+    layers = getattr(config.text_config, "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > max(len(stored), 1):
+        raise ValueError(
+            f"{path}: num_hidden_layers is {layers} in its config.json, its weights are {len(stored)} tensors; "
+            "accepted: the configuration its weights were saved with"
+        )
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in _CLASSES[config.model_type](config).state_dict().items()}
+    for name in stored.keys() & wanted.keys():
+        if stored[name].shape != wanted[name]:
+            raise ValueError(
+                f"{path}: {name} is {tuple(stored[name].shape)} in its weights, {tuple(wanted[name])} by its "
+                "config.json; accepted: the configuration its weights were saved with"
+            )

@@ -1,0 +1,98 @@
+"""Weights that are not all of the model's own are refused, whoever loads them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModel
+
+from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel
+from tests.conftest import DOCUMENTS
+
+UP = "backbone.layers.0.mlp.up_proj.weight"
+MAP = "predictor.document_map.weight"
+
+
+def _rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("load", [AutoModel.from_pretrained, RabtrieverModel.from_pretrained])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop(MAP), f"lacks weights of this model: {MAP}; accepted: all of them"),
+        (lambda weights: weights.pop("backbone.embed_tokens.weight"), r"lacks weights.*backbone\.embed_tokens\.weight"),
+        (
+            lambda weights: [weights.pop(name) for name in [*weights] if ".layers.1." in name],
+            r"lacks weights.*backbone\.layers\.1\.input_layernorm\.weight.* and \d more; accepted",
+        ),
+        (lambda weights: weights.pop("answer_head.weight"), r"lacks weights.*answer_head\.weight"),
+        (lambda weights: weights.update({UP: (50 * weights[UP]).to(torch.int8)}), f"whole numbers .*{UP}; accepted"),
+        (lambda weights: weights.update({MAP: weights[MAP] > 0}), f"whole numbers or truth values.*{MAP}; accepted"),
+        (lambda weights: weights.update({MAP: torch.ones(3, 4)}), rf"another shape: {MAP} \(3, 4\) for \(24, 64\)"),
+        (lambda weights: weights.update(extra=torch.ones(3)), "tensors this model does not have: extra; accepted"),
+    ],
+)
+def test_weights_of_something_else_are_refused(
+    student: RabtrieverModel,
+    tmp_path: Path,
+    change: Callable[[dict[str, Tensor]], object],
+    message: str,
+    load: Callable[..., object],
+) -> None:
+    student.save_pretrained(tmp_path)
+    _rewrite(tmp_path, change)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+def test_a_shard_that_is_not_there_is_named(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    reranker.save_pretrained(tmp_path, max_shard_size="40KB")
+    shard = max(tmp_path.glob("model-*.safetensors"))
+    shard.unlink()
+    with pytest.raises(ValueError, match=f"{shard.name}, which its index of weights names, is missing; accepted"):
+        GenerativeRerankerModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 200, -1])
+def test_a_file_of_weights_that_was_cut_is_named(student: RabtrieverModel, tmp_path: Path, kept: int) -> None:
+    student.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=r"model.safetensors is no whole safetensors file.*accepted"):
+        RabtrieverModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])  # with a tied head, which is no tensor of its own, and without
+def test_a_plain_language_model_has_to_be_whole_too(
+    make_reranker: Callable[..., GenerativeRerankerModel], tmp_path: Path, family: str
+) -> None:
+    reranker = make_reranker(family)
+    answers = {name: getattr(reranker.config, name) for name in ("true_token_id", "false_token_id")}
+    config = GenerativeRerankerConfig(text_config=reranker.config.text_config, **answers)
+    reranker.backbone.save_pretrained(tmp_path)
+    loaded = GenerativeRerankerModel.from_pretrained(tmp_path, config=config)
+    torch.testing.assert_close(loaded.answer_rows, reranker.answer_rows)
+    _rewrite(tmp_path, lambda weights: weights.update(mask=torch.ones(2, dtype=torch.bool)))
+    GenerativeRerankerModel.from_pretrained(tmp_path, config=config)  # old checkpoints hold buffers
+    _rewrite(tmp_path, lambda weights: weights.update({f"model.{UP[9:]}": torch.ones(48, 32, dtype=torch.int8)}))
+    with pytest.raises(ValueError, match=rf"whole numbers .*model\.{UP[9:]}; accepted"):
+        GenerativeRerankerModel.from_pretrained(tmp_path, config=config)
+    _rewrite(tmp_path, lambda weights: weights.pop(f"model.{UP[9:]}"))
+    with pytest.raises(ValueError, match=f"lacks weights of this model: backbone.model.{UP[9:]}; accepted"):
+        GenerativeRerankerModel.from_pretrained(tmp_path, config=config)
+
+
+def test_what_was_asked_about_loading_is_told(student: RabtrieverModel, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path)
+    loaded, info = RabtrieverModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    torch.testing.assert_close(loaded.encode_document(DOCUMENTS), student.encode_document(DOCUMENTS))
+    with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):
+        RabtrieverModel.from_pretrained(tmp_path, variant="fp16")
