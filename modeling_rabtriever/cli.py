@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from . import GenerativeRerankerModel, RabtrieverModel
 from .cli_arguments import parser
+from .files import read_record
 from .loading import load_model
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -185,15 +186,16 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
-    from .retrieval import VectorStore, encoder_fingerprint
-    from .retrieval.corpus_vectors import MANIFEST
+    from .identity import encoder_fingerprint
 
     path = Path(arguments.path)
-    if VectorStore.exists(path):
+    if (path / "documents.lance").is_dir():
+        from .retrieval import VectorStore
+
         store = VectorStore(path)
         _write({"kind": "store", "documents": len(store), "embedding_dim": store.embedding_dim, "model": store.model})
-    elif (path / MANIFEST).is_file():
-        _write({"kind": "vectors", **json.loads((path / MANIFEST).read_text())})
+    elif (path / "encoding.json").is_file():
+        _write({"kind": "vectors", **read_record(path / "encoding.json")})
     else:
         model = _model(arguments.path, arguments)
         found = {

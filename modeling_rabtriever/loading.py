@@ -68,10 +68,9 @@ def checked_device(device: str | torch.device) -> torch.device:
     Raises:
         ValueError: this machine has no such device.
     """
-    found = ["cpu"]
-    if torch.accelerator.is_available():
-        found += [str(torch.device(torch.accelerator.current_accelerator() or "cpu", index))
-                  for index in range(torch.accelerator.device_count())]  # fmt: skip
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = 0 if accelerator is None else torch.accelerator.device_count()
+    found = ["cpu", *(f"{accelerator.type}:{index}" for index in range(count) if accelerator is not None)]
     with refusing(f"device is {str(device)!r}", f"a device of this machine: {', '.join(found)}"):
         place = torch.device(str(device))
         if place.type == "meta":

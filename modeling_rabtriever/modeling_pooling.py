@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 
+def in_full_precision(tensor: Tensor) -> torch.autocast:
+    """Products inside this context are computed in their tensors' own type, whatever autocast is on around it.
+
+    Vectors and scores are fp32: rounded products tie the best candidates.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def pool_states(states: Tensor, attention_mask: Tensor, poolings: Sequence[str]) -> Tensor:
     """The tokens of each text as one vector: `(batch, length, d)`, `(batch, length)` -> `(batch, d * poolings)` fp32.
 

@@ -1,5 +1,6 @@
 """The predictor: from states of a query and of a document, read apart, to the teacher's state of the pair."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,8 +8,26 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_rabtriever import RabtrieverConfig
+from .modeling_pooling import in_full_precision
 
 SHARED_SCALE = 5.0  # of the shared numbers at the start: words in common matter from the first step on
+
+
+class FullPrecisionModule(nn.Module):
+    """Stays in fp32 when the model around it is cast (`half`, `to(bfloat16)`, `double`): the backbone alone changes."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def cast(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            if changed.dtype == torch.float32 or not changed.is_floating_point():
+                return changed
+            return tensor.to(changed.device, torch.float32)
+
+        return super()._apply(cast, recurse)
+
+
+class FullPrecisionLinear(FullPrecisionModule, nn.Linear):
+    """A linear layer that stays in fp32."""
 
 
 class SharedMap(nn.Module):
@@ -34,7 +53,7 @@ class SharedMap(nn.Module):
         return self.map(words) + self.document_offset
 
 
-class RabtrieverPredictor(nn.Module):
+class RabtrieverPredictor(FullPrecisionModule):
     """`h_hat = B(f(x_Q) * A x_D) + shift(x_Q)`, with `f` a 2-layer ReLU MLP (one per head).
 
     `predictor_type="paper"` is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity and there is no shift. With
@@ -70,31 +89,37 @@ class RabtrieverPredictor(nn.Module):
 
         `(n, query_feature_size)` -> `(n, k)`.
         """
-        states, words = self._split(query_features)
-        if isinstance(self.output_map, nn.Linear):
-            answer_direction = answer_direction @ self.output_map.weight
-        parts = [answer_direction * self.query_factors(states)]
-        if self.shared is not None:
-            parts.append(self.shared.encode_query(words))
-        if self.prior is not None:
-            parts.append(torch.ones_like(parts[0][:, :1]))
-        return torch.cat(parts, dim=-1)
+        with in_full_precision(query_features):
+            states, words = self._split(query_features)
+            if isinstance(self.output_map, nn.Linear):
+                answer_direction = answer_direction @ self.output_map.weight
+            parts = [answer_direction * self.query_factors(states)]
+            if self.shared is not None:
+                parts.append(self.shared.encode_query(words))
+            if self.prior is not None:
+                parts.append(torch.ones_like(parts[0][:, :1]))
+            return torch.cat(parts, dim=-1)
 
     def encode_document(self, document_features: Tensor) -> Tensor:
         """`v`: `A x_D`, then the shared numbers, then the prior: `(..., document_feature_size)` -> `(..., k)`."""
-        states, words = self._split(document_features)
-        parts = [self.document_map(states)]
-        if self.shared is not None:
-            parts.append(self.shared.encode_document(words))
-        if self.prior is not None:
-            parts.append(self.prior(states))
-        return torch.cat(parts, dim=-1)
+        with in_full_precision(document_features):
+            states, words = self._split(document_features)
+            parts = [self.document_map(states)]
+            if self.shared is not None:
+                parts.append(self.shared.encode_document(words))
+            if self.prior is not None:
+                parts.append(self.prior(states))
+            return torch.cat(parts, dim=-1)
 
     def forward(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
         """`h_hat`: `(n, query_feature_size)` and `(n, document_feature_size)` -> `(n, d)`.
 
         With `(n, c, document_feature_size)`, `c` documents for each query: `(n, c, d)`.
         """
+        with in_full_precision(query_features):
+            return self._predicted(query_features, document_features, answer_direction)
+
+    def _predicted(self, query_features: Tensor, document_features: Tensor, answer_direction: Tensor) -> Tensor:
         if document_features.dim() == 3:
             query_features = query_features.unsqueeze(1)
         query, query_words = self._split(query_features)
@@ -116,11 +141,13 @@ class RabtrieverPredictor(nn.Module):
 
     def whiten_query(self, pooled: Tensor) -> Tensor:
         """Pooled query states -> the features this predictor reads; the same unless it is being trained."""
-        return pooled if self.query_whitening is None else self.query_whitening(pooled)
+        with in_full_precision(pooled):
+            return pooled if self.query_whitening is None else self.query_whitening(pooled)
 
     def whiten_document(self, pooled: Tensor) -> Tensor:
         """Pooled document states -> the features this predictor reads; the same unless it is being trained."""
-        return pooled if self.document_whitening is None else self.document_whitening(pooled)
+        with in_full_precision(pooled):
+            return pooled if self.document_whitening is None else self.document_whitening(pooled)
 
     def fit_whitening(self, pooled_queries: Tensor, pooled_documents: Tensor, damping: float) -> None:
         """Puts a frozen decorrelating map before the predictor, so that gradient descent sees features of one scale.

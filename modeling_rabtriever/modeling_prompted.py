@@ -12,6 +12,7 @@ from transformers.utils.hub import ModelCard, cached_file  # type: ignore[attr-d
 
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .modeling_checks import check_loaded, check_source
+from .modeling_pooling import in_full_precision
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
 # Padded tokens per forward pass, where the caller does not say. On CPUs activations should stay in the cache: 2048
@@ -107,7 +108,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     def log_odds(self, hidden_state: Tensor) -> Tensor:
         """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
-        return hidden_state.float() @ self.answer_direction
+        with in_full_precision(hidden_state):
+            return hidden_state.float() @ self.answer_direction
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:

@@ -20,8 +20,8 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
-from .modeling_pooling import before, behind, last_token, pool_states
-from .modeling_predictor import RabtrieverPredictor, init_predictor_layer
+from .modeling_pooling import before, behind, in_full_precision, last_token, pool_states
+from .modeling_predictor import FullPrecisionLinear, RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import RabtrieverProcessor, Texts
 
@@ -51,14 +51,16 @@ class RabtrieverModel(PromptedPreTrainedModel):
     """
 
     config_class = RabtrieverConfig
-    # Half-precision projections tie the best candidates; the backbone may still run in bf16.
-    _keep_in_fp32_modules_strict = ["predictor", "answer_head"]  # noqa: RUF012 (transformers reads a list)
+    # Half-precision projections tie the best candidates; the backbone may still run in bf16. transformers reads lists:
+    # the strict one when it loads, the other one when it quantises.
+    _keep_in_fp32_modules_strict = ["predictor", "answer_head"]  # noqa: RUF012
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict
 
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config)
         self.predictor = RabtrieverPredictor(config)
-        self.answer_head = nn.Linear(config.hidden_size, 2, bias=False)  # rows w_T, w_F of the teacher's head
+        self.answer_head = FullPrecisionLinear(config.hidden_size, 2, bias=False)  # rows w_T, w_F of the teacher's head
         self.post_init()
         self._freeze()
 
@@ -272,7 +274,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
                 f"query_embeds {tuple(query_embeds.shape)} and document_embeds {tuple(document_embeds.shape)} do not "
                 "fit; accepted: (n, k) and (m, k)"
             )
-        return query_embeds.float() @ document_embeds.float().T
+        with in_full_precision(query_embeds):
+            return query_embeds.float() @ document_embeds.float().T
 
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
-from modeling_rabtriever.modeling_pooling import pool_states
+from modeling_rabtriever.modeling_pooling import in_full_precision, pool_states
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 
 _NAME = "joint_predictor"
@@ -65,7 +65,7 @@ def joint_scores(
     pairs, groups = len(in_document), len(queries_mask)
     predictor = getattr(reranker.backbone, _NAME)
     poolings = predictor.config.feature_poolings
-    with torch.autocast(states.device.type, enabled=False):  # a predictor is fp32 everywhere
+    with in_full_precision(states):
         documents = predictor.encode_document(pool_states(states[:pairs], in_document.long(), poolings))
         queries = predictor.encode_query(
             pool_states(states[pairs:], queries_mask, poolings), reranker.answer_direction.detach()

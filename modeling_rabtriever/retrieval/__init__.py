@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .corpus_vectors import CorpusVectors, Shard, encoder_fingerprint
+    from ..identity import encoder_fingerprint
+    from .corpus_vectors import CorpusVectors, Shard
     from .documents import Document, DocumentReader
     from .encoding import encode_corpus
     from .exact import ExactIndex
@@ -26,7 +27,7 @@ _PLACES = {
     "Shard": "corpus_vectors",
     "VectorStore": "store",
     "encode_corpus": "encoding",
-    "encoder_fingerprint": "corpus_vectors",
+    "encoder_fingerprint": ".identity",
 }
 
 __all__ = [

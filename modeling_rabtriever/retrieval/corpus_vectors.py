@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..files import check_record, read_record, replace_file
-from ..modeling_rabtriever import RabtrieverModel
 from .documents import Document
 from .vector_types import narrow, widen
 
@@ -153,20 +152,6 @@ def documents_digest(documents: Sequence[Document]) -> str:
     digest = hashlib.sha256()
     for document in documents:
         digest.update(json.dumps([document.id, document.text, document.metadata], default=str).encode())
-    return digest.hexdigest()[:16]
-
-
-def encoder_fingerprint(model: RabtrieverModel) -> str:
-    """The identity of a student: its predictor, answer rows, prompt and anchors, whatever its backbone's dtype."""
-    digest = hashlib.sha256()
-    weights = {**model.predictor.state_dict(), "answers": model.answer_rows}
-    for name, tensor in sorted(weights.items()):
-        digest.update(name.encode() + tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    prompt = {name: value for name, value in model.processor.to_dict().items() if name != "auto_map"}
-    backbone = {name: model.config.text_config.to_dict().get(name) for name in ("model_type", "num_hidden_layers")}
-    config = model.config
-    reading = [prompt, backbone, config.feature_layers, *config.query_anchors, *config.document_anchors]
-    digest.update(json.dumps(reading, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from transformers.utils import logging
 
 from ..files import read_record, write_json
+from ..identity import encoder_fingerprint
 from ..modeling_rabtriever import RabtrieverModel
-from .corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint, holds, shard_path, shard_paths, write_shard
+from .corpus_vectors import MANIFEST, CorpusVectors, holds, shard_path, shard_paths, write_shard
 from .documents import Document, DocumentReader
 from .vector_types import VECTOR_TYPES
 

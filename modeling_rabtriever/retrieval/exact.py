@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..modeling_pooling import in_full_precision
+
 # Scores of a block, 4 MB, stay in the cache between the product and the look for new best ones.
 BLOCK_SCORES = 1 << 20
 SMALLEST_BLOCK = 4096
@@ -70,10 +72,11 @@ class ExactIndex:
             rows = allowed.to(self.vectors.device).nonzero()[:, 0]
         queries = queries.to(self.vectors.device, torch.float32)
         rounded = self.vectors.dtype != torch.float32
-        scores, found = self._scan(queries, top_k + (SPARE if rounded else 0), rows)
-        if rounded:
-            candidates = self.vectors[found].float()  # (n, top, k)
-            scores = torch.einsum("nk,nck->nc", queries, candidates)
+        with in_full_precision(queries):
+            scores, found = self._scan(queries, top_k + (SPARE if rounded else 0), rows)
+            if rounded:
+                candidates = self.vectors[found].float()  # (n, top, k)
+                scores = torch.einsum("nk,nck->nc", queries, candidates)
         order = found.argsort(1)  # equal scores by rising row, whatever block they came from
         scores, found = scores.gather(1, order), found.gather(1, order)
         scores, order = scores.sort(dim=1, descending=True, stable=True)

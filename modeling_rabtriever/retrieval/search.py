@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
+from ..identity import encoder_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
-from .corpus_vectors import encoder_fingerprint
 from .store import Hit, VectorStore
 
 

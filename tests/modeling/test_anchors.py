@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.identity import encoder_fingerprint
 from modeling_rabtriever.modeling_pooling import before, behind
-from modeling_rabtriever.retrieval.corpus_vectors import encoder_fingerprint
 from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
 
 MakeReranker = Callable[..., GenerativeRerankerModel]
