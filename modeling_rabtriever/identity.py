@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .modeling_prefix_cache import model_fingerprint
+from .modeling_prefix_cache import floating_weights, model_fingerprint
 from .modeling_rabtriever import RabtrieverModel
 from .processing_rabtriever import RabtrieverProcessor
 
@@ -83,7 +83,7 @@ def _sketch(backbone: PreTrainedModel) -> str:
     state = model_fingerprint(backbone)  # of samples, in no time: has anything changed since?
     known = _sketches.get(backbone)
     if known is None or known[0] != state:
-        weights = [(name, tensor) for name, tensor in sorted(backbone.state_dict().items()) if tensor.numel()]
+        weights = [(name, tensor) for name, tensor in floating_weights(backbone) if tensor.numel()]
         total = torch.stack([_projections(name, tensor) for name, tensor in weights]).sum(0).float()
         known = _sketches[backbone] = (state, f"{len(weights):04x}{_bytes(total).hex()}")
     return known[1]

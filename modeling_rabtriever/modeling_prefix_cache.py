@@ -159,14 +159,22 @@ def take_prefixes(cache: Any, input_ids: Tensor, attention_mask: Tensor, model: 
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:
-    """A digest of some numbers of every weight matrix: cheap even for billions of weights, different after training."""
+    """A digest of some numbers of every weight matrix: cheap even for billions of weights, different after training.
+
+    Of a quantised model's the matrices that are not: engines lay the others out anew when they first run.
+    """
     digest = hashlib.sha256()
-    for name, weights in sorted(model.state_dict().items()):
+    for name, weights in floating_weights(model):
         flat = weights.detach().reshape(-1)
         sample = flat[:: max(len(flat) // _SAMPLES, 1)].cpu().contiguous()
         digest.update(f"{name} {tuple(weights.shape)} {weights.dtype}".encode())
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def floating_weights(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
+    """Name and weights of all that is no whole number, in the order of the names."""
+    return sorted((name, weights) for name, weights in model.named_parameters() if weights.is_floating_point())
 
 
 def in_blocks(sequences: Sequence[list[int]], tokens: int = PREFIX_TOKENS) -> Iterator[list[list[int]]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from transformers import BitsAndBytesConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.identity import encoder_fingerprint, same_encoder
@@ -126,3 +127,25 @@ def test_a_rotated_vocabulary_changes_the_identity(student: RabtrieverModel, tmp
 def test_other_fingerprints_are_other_encoders(student: RabtrieverModel, other: str) -> None:
     assert not same_encoder(encoder_fingerprint(student), other)
     assert same_encoder(other, other)
+
+
+@pytest.mark.parametrize(("setting", "tolerance"), [("load_in_8bit", 0.15), ("load_in_4bit", 0.7)])
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_quantised_models_score_in_fp32(
+    make_reranker: Callable[..., GenerativeRerankerModel], tmp_path: Path, setting: str, tolerance: float
+) -> None:
+    teacher = make_reranker(hidden_size=64, intermediate_size=128)
+    student = RabtrieverModel.from_teacher(teacher, embedding_dim=24, num_heads=3)
+    for name, model in (("teacher", teacher), ("student", student)):
+        model.save_pretrained(tmp_path / name)
+    quantised = {"quantization_config": BitsAndBytesConfig(**{setting: True})}
+    loaded = RabtrieverModel.from_pretrained(tmp_path / "student", **quantised)
+    assert loaded.is_quantized and not loaded.backbone.layers[0].mlp.up_proj.weight.is_floating_point()
+    assert {weight.dtype for weight in loaded.predictor.parameters()} == {torch.float32}
+    before = encoder_fingerprint(loaded)
+    _agrees(_scores(loaded), _scores(student), tolerance)
+    assert encoder_fingerprint(loaded) == before
+    reranker = GenerativeRerankerModel.from_pretrained(tmp_path / "teacher", **quantised)
+    found = reranker.score(QUERIES, DOCUMENTS)
+    assert found.dtype == torch.float32
+    _agrees(found, teacher.score(QUERIES, DOCUMENTS), tolerance)
