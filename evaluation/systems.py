@@ -94,7 +94,7 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
     @functools.cache
     def documents() -> Sequence[str] | DocumentPrefixes:
         tokens = sum(map(len, reranker.processor.document_ids(corpus)))
-        return reranker.prefill(corpus) if tokens <= KEPT_TOKENS else corpus
+        return reranker.prefill(corpus) if reranker.reuses_prefixes and tokens <= KEPT_TOKENS else corpus
 
     def score(queries: Sequence[str]) -> Tensor:
         return reranker.score(queries, documents()).cpu()

@@ -52,6 +52,22 @@ class GenerativeRerankerConfig(PreTrainedConfig):
         """The backbone's window in tokens; `None` if its configuration states none."""
         return getattr(self.text_config, "max_position_embeddings", None)
 
+    @property
+    def attention_window(self) -> int | None:
+        """Tokens that every layer attends to: `None` for all of them, 0 if a layer keeps something else than tokens."""
+        config: Any = self.text_config
+        kinds = set(getattr(config, "layer_types", None) or ())
+        windows = []
+        if "sliding_attention" in kinds or (not kinds and getattr(config, "use_sliding_window", True)):
+            windows.append(getattr(config, "sliding_window", None))
+        if "chunked_attention" in kinds:
+            windows.append(getattr(config, "attention_chunk_size", None))
+        if "local" in str(getattr(config, "attention_types", "")):  # GPT-Neo
+            windows.append(getattr(config, "window_size", None))
+        if kinds - {"full_attention", "sliding_attention", "chunked_attention"}:
+            windows.append(0)
+        return min((int(window) for window in windows if window is not None), default=None)
+
     def _check_answers(self) -> None:
         ids = {"true_token_id": self.true_token_id, "false_token_id": self.false_token_id}
         if all(value is None for value in ids.values()):  # transformers builds an empty instance when it saves a diff

@@ -11,8 +11,8 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import GenerativeRerankerConfig
 from .modeling_pooling import last_token
-from .modeling_prefix_cache import DocumentPrefixes, in_blocks, model_fingerprint, take_prefixes
-from .modeling_prompted import PromptedPreTrainedModel
+from .modeling_prefix_cache import DocumentPrefixes
+from .modeling_reading import PairReadingModel
 from .processing_rabtriever import TokenIds
 
 # Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner
@@ -35,7 +35,7 @@ class GenerativeRerankerOutput(ModelOutput):
     hidden_state: Tensor | None = None
 
 
-class GenerativeRerankerModel(PromptedPreTrainedModel):
+class GenerativeRerankerModel(PairReadingModel):
     """Scores (query, document) pairs with one pass of a causal language model each.
 
     The score is the log-odds of the two answers. (Eq. 9 of arXiv 2604.23336, `log P(T) / (log P(T) + log P(F))`, ranks
@@ -103,21 +103,6 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
         return GenerativeRerankerOutput(loss=loss, logits=logits, hidden_state=hidden_state)
 
-    def encode_prompts(
-        self, prompts: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True
-    ) -> Tensor:
-        """States `h_{Q|D}` of full prompts.
-
-        Args:
-            prompts: prefix ids + suffix ids, both from the processor.
-            token_budget: padded tokens per forward pass; `None` fits the device.
-            progress: whether a long call shows a bar.
-
-        Returns:
-            `(len(prompts), d)` in the backbone's dtype, on the model's device, in the order given.
-        """
-        return self._map_prompts(lambda ids, mask: self(ids, mask).hidden_state, prompts, token_budget, progress)
-
     def prefill(self, documents: Sequence[str], token_budget: int | None = None) -> DocumentPrefixes:
         """Reads documents once, for `score` against any number of queries.
 
@@ -132,72 +117,15 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             The documents' attention state, in the order given, on the model's device.
 
         Raises:
-            ValueError: a text is blank, or the backbone does not keep keys and values of every token.
+            ValueError: a text is blank, or the backbone does not attend to all tokens in all layers.
         """
         return self.read_prefixes(self.processor.document_ids(documents), token_budget)
-
-    def read_prefixes(
-        self, sequences: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True
-    ) -> DocumentPrefixes:
-        """As `prefill`, from prefix ids of the processor."""
-        fingerprint = model_fingerprint(self)
-        parts: list[DocumentPrefixes] = []
-        read = 0
-
-        def fill(rows: list[int]) -> Tensor:
-            nonlocal read
-            batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
-            out = self._run(self.backbone.base_model, **batch, use_cache=True)
-            parts.append(take_prefixes(out.past_key_values, **batch, model=fingerprint))
-            read += len(rows)
-            return torch.arange(read - len(rows), read)
-
-        places = self._map_rows(fill, [len(ids) for ids in sequences], token_budget, progress)
-        return DocumentPrefixes.concatenate(parts).select(places)
-
-    def encode_suffixes(
-        self,
-        prefixes: DocumentPrefixes,
-        rows: Sequence[int],
-        suffixes: Sequence[TokenIds],
-        token_budget: int | None = None,
-        progress: bool = True,
-    ) -> Tensor:
-        """States `h_{Q|D}` of prompts whose prefixes have been read before.
-
-        Args:
-            prefixes: from `prefill` of this very model.
-            rows: per prompt, the document's row in `prefixes`.
-            suffixes: per prompt, suffix ids from the processor.
-            token_budget: padded tokens, those of the prefixes included, per forward pass; `None` fits the device.
-            progress: whether a long call shows a bar.
-
-        Returns:
-            `(len(rows), d)` in the backbone's dtype, equal to `encode_prompts` of the joined prompts but for rounding.
-
-        Raises:
-            ValueError: the prefixes are another model's, or a row is out of range.
-        """
-        if prefixes.model != model_fingerprint(self):
-            raise ValueError("these prefixes were made by another model; accepted: those of this model's own prefill()")
-        if len(rows) != len(suffixes) or not all(0 <= row < len(prefixes) for row in rows):
-            raise ValueError(f"rows must name one of {len(prefixes)} documents for each of {len(suffixes)} suffixes")
-        documents = torch.tensor(rows)
-
-        def encode(batch_rows: list[int]) -> Tensor:
-            batch = self.processor.pad([suffixes[row] for row in batch_rows]).to(self.device)
-            prefix = prefixes.batch(documents[batch_rows], self.device)
-            states = self._run(self.backbone.base_model, **batch, prefix=prefix).last_hidden_state
-            return states[:, -1].clone()  # a view would keep the states of all positions in memory
-
-        lengths = [prefixes.longest + len(ids) for ids in suffixes]
-        return self._map_rows(encode, lengths, token_budget, progress)
 
     @torch.no_grad()
     def score(
         self, queries: Sequence[str], documents: Sequence[str] | DocumentPrefixes, token_budget: int | None = None
     ) -> Tensor:
-        """Log-odds of every query against every document; each document is read once.
+        """Log-odds of every query against every document; each document is read once where the backbone allows it.
 
         Texts are read block by block, so memory is bounded whatever their number.
 
@@ -213,16 +141,34 @@ class GenerativeRerankerModel(PromptedPreTrainedModel):
             ValueError: a blank text, prefixes of another model, or a model without a processor.
         """
         suffixes = self.processor.query_ids(queries)
-        if isinstance(documents, DocumentPrefixes):
-            return self._score_prefixes(suffixes, documents, token_budget)
-        blocks = in_blocks(self.processor.document_ids(documents))
-        read = (self.read_prefixes(block, token_budget, progress=False) for block in blocks)
-        return torch.cat([self._score_prefixes(suffixes, prefixes, token_budget) for prefixes in read], dim=1)
+        read = documents if isinstance(documents, DocumentPrefixes) else self.processor.document_ids(documents)
+        pairs = [(query, document) for document in range(len(read)) for query in range(len(suffixes))]
+        return self.map_pairs(self.log_odds, read, suffixes, pairs, token_budget).view(len(read), len(suffixes)).T
 
-    def _score_prefixes(self, suffixes: list[TokenIds], prefixes: DocumentPrefixes, token_budget: int | None) -> Tensor:
-        rows = [row for row in range(len(prefixes)) for _ in suffixes]
-        states = self.encode_suffixes(prefixes, rows, suffixes * len(prefixes), token_budget)
-        return self.log_odds(states).view(len(prefixes), len(suffixes)).T
+    @torch.no_grad()
+    def score_pairs(
+        self,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        pairs: Sequence[tuple[int, int]],
+        token_budget: int | None = None,
+    ) -> Tensor:
+        """Log-odds of some queries against some documents: as `predict`, each document read once for all its queries.
+
+        Args:
+            queries: texts.
+            documents: texts.
+            pairs: rows of both, query first.
+            token_budget: padded tokens per forward pass; `None` fits the device.
+
+        Returns:
+            `(len(pairs),)` fp32, on the model's device, in the order given.
+
+        Raises:
+            ValueError: a blank text, no pair, a row out of range, or a model without a processor.
+        """
+        prefixes, suffixes = self.processor.document_ids(documents), self.processor.query_ids(queries)
+        return self.map_pairs(self.log_odds, prefixes, suffixes, pairs, token_budget)
 
     def predict(self, pairs: Sequence[tuple[str, str]], token_budget: int | None = None) -> Tensor:
         """Log-odds of (query, document) pairs.

@@ -177,12 +177,12 @@ def floating_weights(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
     return sorted((name, weights) for name, weights in model.named_parameters() if weights.is_floating_point())
 
 
-def in_blocks(sequences: Sequence[list[int]], tokens: int = PREFIX_TOKENS) -> Iterator[list[list[int]]]:
-    """Consecutive sequences, in lists of at most `tokens` tokens (one sequence at least)."""
+def in_blocks(sequences: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Consecutive sequences, in lists of at most `PREFIX_TOKENS` tokens (one sequence at least)."""
     block: list[list[int]] = []
     held = 0
     for ids in sequences:
-        if block and held + len(ids) > tokens:
+        if block and held + len(ids) > PREFIX_TOKENS:
             yield block
             block, held = [], 0
         block.append(ids)

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors
-from modeling_rabtriever.modeling_prefix_cache import PREFIX_TOKENS, in_blocks
 
 SHARD_PAIRS = 2048
 
@@ -161,21 +160,9 @@ class TeacherStates(TeacherScores):
         return states
 
     def _states_and_log_odds(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
-        states = self._encode(queries, documents)
+        pairs = list(zip(queries.tolist(), documents.tolist(), strict=True))
+        states = self.teacher.map_pairs(lambda read: read, self._prefixes, self._suffixes, pairs, progress=False)
         return {"logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
-
-    def _encode(self, queries: Tensor, documents: Tensor) -> Tensor:
-        asked, rows = documents.unique_consecutive(return_inverse=True)
-        states: list[Tensor] = []
-        first = 0
-        for block in in_blocks([self._prefixes[document] for document in asked.tolist()], PREFIX_TOKENS):
-            pairs = ((rows >= first) & (rows < first + len(block))).nonzero()[:, 0]
-            prefixes = self.teacher.read_prefixes(block, progress=False)
-            suffixes = [self._suffixes[query] for query in queries[pairs].tolist()]
-            local = (rows[pairs] - first).tolist()
-            states.append(self.teacher.encode_suffixes(prefixes, local, suffixes, progress=False))
-            first += len(block)
-        return torch.cat(states)
 
 
 def cached_features(

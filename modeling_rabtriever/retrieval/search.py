@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from ..identity import encoder_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
@@ -68,13 +66,8 @@ class Searcher:
         texts = {text: row for row, text in enumerate(dict.fromkeys(hit.text for hits in found for hit in hits))}
         if not texts:
             return found
-        prefixes = reranker.prefill(list(texts))  # a document several queries found is read once
-        suffixes = reranker.processor.query_ids(queries)
+        # A document that several queries found is read once.
         pairs = [(query, texts[hit.text]) for query, hits in enumerate(found) for hit in hits]
-        with torch.no_grad():
-            states = reranker.encode_suffixes(
-                prefixes, [row for _, row in pairs], [suffixes[query] for query, _ in pairs]
-            )
-            scores = iter(reranker.log_odds(states).tolist())
+        scores = iter(reranker.score_pairs(queries, list(texts), pairs).tolist())
         judged = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
         return [sorted(hits, key=lambda hit: -hit.score)[:top_k] for hits in judged]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel
+from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, modeling_prefix_cache
 from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
 from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
 
@@ -52,22 +52,59 @@ def test_absolute_positions(make_reranker):
     torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
 
 
-def test_sliding_window_shorter_than_the_document_is_refused(make_reranker, monkeypatch):
-    monkeypatch.setitem(FAMILIES, "mistral", {"num_key_value_heads": 2})
-    wide = make_reranker("mistral", sliding_window=64)
+NARROW = {
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 3},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 3, "tie_word_embeddings": True}
+    | {"layer_types": ["sliding_attention", "full_attention"]},
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 3}
+    | {"bos_token_id": None, "eos_token_id": None},
+}
+
+
+@pytest.mark.parametrize("family", NARROW)
+def test_backbones_that_forget_read_whole_prompts(make_reranker, monkeypatch, family):
+    monkeypatch.setitem(FAMILIES, family, NARROW[family])
+    narrow = make_reranker(family)
+    expected = full_scores(narrow, QUERIES, DOCUMENTS)
+    singly = [narrow.predict([(query, document)]) for query in QUERIES for document in DOCUMENTS]
+    torch.testing.assert_close(torch.stack(singly).view(len(QUERIES), -1), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(narrow.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="attends to 3 tokens, fewer than the longest prompt, .*accepted for prefill"):
+        narrow.prefill(DOCUMENTS)
+
+
+@pytest.mark.parametrize("family", NARROW)
+def test_a_window_that_holds_every_prompt_forgets_nothing(make_reranker, monkeypatch, family):
+    window = "window_size" if family == "gpt_neo" else "sliding_window"
+    monkeypatch.setitem(FAMILIES, family, {**NARROW[family], window: 64})
+    wide = make_reranker(family)
+    assert wide.reuses_prefixes and wide.processor.max_pair_length <= 64
     expected = full_scores(wide, QUERIES, DOCUMENTS)
-    torch.testing.assert_close(wide.score(QUERIES, DOCUMENTS), expected, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="full attention"):
-        make_reranker("mistral", sliding_window=3).score(QUERIES, DOCUMENTS)
+    torch.testing.assert_close(wide.score(QUERIES, wide.prefill(DOCUMENTS)), expected, atol=1e-5, rtol=0)
 
 
-def test_encode_suffixes_takes_any_pairs(reranker):
-    prefixes = reranker.prefill(DOCUMENTS)
-    suffixes = reranker.processor.query_ids(QUERIES)
-    rows, queries = [3, 0, 3, 1, 2], [0, 2, 1, 1, 0]
-    found = reranker.encode_suffixes(prefixes, rows, [suffixes[query] for query in queries], token_budget=70)
-    prompts = [reranker.processor.document_ids(DOCUMENTS)[r] + suffixes[q] for r, q in zip(rows, queries, strict=True)]
-    torch.testing.assert_close(found, reranker.encode_prompts(prompts), atol=1e-5, rtol=0)
+def test_any_pairs_in_any_order(reranker, monkeypatch):
+    prefixes, suffixes = reranker.processor.document_ids(DOCUMENTS), reranker.processor.query_ids(QUERIES)
+    pairs = [(0, 3), (2, 0), (1, 3), (1, 1), (0, 2), (2, 3)]
+    expected = reranker.encode_prompts([prefixes[d] + suffixes[q] for q, d in pairs])
+    for tokens in (1, 12, 1000):
+        monkeypatch.setattr(modeling_prefix_cache, "PREFIX_TOKENS", tokens)
+        found = reranker.map_pairs(lambda states: states, prefixes, suffixes, pairs, token_budget=70)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    found = reranker.score_pairs(QUERIES, DOCUMENTS, pairs)
+    torch.testing.assert_close(found, reranker.log_odds(expected), atol=1e-5, rtol=0)
+
+
+def test_few_documents_are_held_at_once(reranker, monkeypatch):
+    monkeypatch.setattr(modeling_prefix_cache, "PREFIX_TOKENS", 12)
+    held = []
+    read = reranker.read_prefixes
+    monkeypatch.setattr(
+        reranker, "read_prefixes", lambda ids, *a, **k: held.append(sum(map(len, ids))) or read(ids, *a, **k)
+    )
+    reranker.score_pairs(QUERIES, DOCUMENTS, [(0, 0), (1, 1), (2, 2), (0, 3)])
+    longest = max(map(len, reranker.processor.document_ids(DOCUMENTS)))
+    assert len(held) > 1 and max(held) <= max(12, longest)
 
 
 def test_memory_is_that_of_the_results(reranker, monkeypatch):
@@ -110,11 +147,9 @@ def test_other_models_prefixes_are_refused(make_reranker):
 
 def test_bad_input(reranker):
     prefixes = reranker.prefill(DOCUMENTS)
-    suffixes = reranker.processor.query_ids(QUERIES)
-    with pytest.raises(ValueError, match="one of 4 documents"):
-        reranker.encode_suffixes(prefixes, [4, 0, 0], suffixes)
-    with pytest.raises(ValueError, match="for each of 3 suffixes"):
-        reranker.encode_suffixes(prefixes, [0], suffixes)
+    for pairs in ([(0, 4)], [(3, 0)], [(0, -1)], []):
+        with pytest.raises(ValueError, match="pairs; accepted: one or more, each a row of 3 queries and one of 4 doc"):
+            reranker.score_pairs(QUERIES, DOCUMENTS, pairs)
     for documents in ([], [" "]):
         with pytest.raises(ValueError, match="documents"):
             reranker.prefill(documents)

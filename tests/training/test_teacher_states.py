@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor, modeling_prefix_cache
 from tests.conftest import DOCUMENTS, QUERIES
 from training import teacher_states
 from training.teacher_states import TeacherStates, cached_features
@@ -33,7 +33,7 @@ def test_states_are_the_teachers(states: TeacherStates, reranker: GenerativeRera
 
 def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyPatch) -> None:
     states.ask(*PAIRS.T)
-    monkeypatch.setattr(states.teacher, "encode_suffixes", lambda *_, **__: pytest.fail("the teacher was asked again"))
+    monkeypatch.setattr(states.teacher, "map_pairs", lambda *_, **__: pytest.fail("the teacher was asked again"))
     assert states.ask(*PAIRS.flip(0).T) == 0
     assert states.ask(*torch.cat([PAIRS, PAIRS]).T) == 0
     assert len(states) == 5
@@ -52,19 +52,19 @@ def test_an_interrupted_run_keeps_its_finished_shards(
 ) -> None:
     monkeypatch.setattr(teacher_states, "SHARD_PAIRS", 2)
     states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    encode, calls = reranker.encode_suffixes, []
+    encode, calls = reranker.map_pairs, []
 
-    def killed_in_the_second_shard(prefixes: Any, rows: Any, suffixes: Any, **options: Any) -> torch.Tensor:
-        calls.append(len(rows))
+    def killed_in_the_second_shard(reduce: Any, prefixes: Any, suffixes: Any, pairs: Any, **options: Any) -> Any:
+        calls.append(len(pairs))
         if sum(calls) > 2:
             raise KeyboardInterrupt
-        return encode(prefixes, rows, suffixes, **options)
+        return encode(reduce, prefixes, suffixes, pairs, **options)
 
-    monkeypatch.setattr(reranker, "encode_suffixes", killed_in_the_second_shard)
+    monkeypatch.setattr(reranker, "map_pairs", killed_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
         states.ask(*PAIRS.T)
     (tmp_path / ".pairs-000001.safetensors.123.tmp").write_bytes(b"half a shard")  # what a killed process leaves
-    monkeypatch.setattr(reranker, "encode_suffixes", encode)
+    monkeypatch.setattr(reranker, "map_pairs", encode)
     resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     assert len(resumed) == 2
     assert resumed.ask(*PAIRS.T) == 3
@@ -76,7 +76,7 @@ def test_an_interrupted_run_keeps_its_finished_shards(
 def test_blocks_of_documents_change_nothing(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teacher_states, "PREFIX_TOKENS", 12)
+    monkeypatch.setattr(modeling_prefix_cache, "PREFIX_TOKENS", 12)
     queries, documents = torch.cartesian_prod(torch.arange(len(QUERIES)), torch.arange(len(DOCUMENTS))).T
     states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     assert states.ask(queries, documents) == len(QUERIES) * len(DOCUMENTS)
