@@ -3,12 +3,19 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .errors import refusing
+
+CHECKSUM = "crc32"  # in the metadata of safetensors files
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,9 +53,36 @@ def check_record(path: Path, record: dict[str, Any], **fields: type) -> None:
         raise ValueError(f"{path} is no record of ours; accepted: an object with {wanted}")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes a safetensors file atomically."""
-    replace_file(path, lambda temporary: save_file({k: t.cpu().contiguous() for k, t in tensors.items()}, temporary))
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file atomically, with a checksum of all that is in it."""
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept = {**(metadata or {}), CHECKSUM: _checksum(held, metadata or {})}
+    replace_file(path, lambda temporary: save_file(held, temporary, kept))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata that `write_tensors` wrote, on the CPU; large ones stay mapped to the file.
+
+    Raises:
+        ValueError: the file is missing, or a bit of it is another one than was written.
+    """
+    with refusing(f"{path} is broken", "the file as it was written; delete it to have it made again"):
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        written = metadata.pop(CHECKSUM, "none")
+        if (found := _checksum(tensors, metadata)) != written:
+            raise RuntimeError(f"its checksum is {found}, {written} was written")
+    return tensors, metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    value = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), value)
+        if tensor.numel():
+            value = zlib.crc32(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()), value)
+    return f"{value:08x}"
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.base_trainer import _BaseTrainer
 
 from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.files import write_tensors
+from modeling_rabtriever.files import read_tensors, write_tensors
 from modeling_rabtriever.modeling_rabtriever import RabtrieverOutput
 from training.candidates import (
     best_of,
@@ -237,7 +236,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
 
     def restore(self, rounds: int) -> None:
         """Reads the candidates of the first `rounds` rounds of an interrupted run."""
-        drawn = [load_file(self._candidates_path(round_))["documents"] for round_ in range(rounds)]
+        drawn = [read_tensors(self._candidates_path(round_))[0]["documents"] for round_ in range(rounds)]
         self.candidates = torch.cat(drawn, dim=1)
 
     @torch.no_grad()

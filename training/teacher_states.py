@@ -11,13 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.files import write_json, write_tensors
+from modeling_rabtriever.files import read_tensors, write_json, write_tensors
 
 SHARD_PAIRS = 2048
 
@@ -107,7 +105,7 @@ class TeacherScores:
         return self._slots[places]
 
     def _open(self, path: Path) -> None:
-        shard = load_file(path)  # states stay memory-mapped until rows are read
+        shard, _ = read_tensors(path)  # states stay memory-mapped until rows are read
         slots = torch.arange(len(shard["keys"])) + self._starts[-1]
         keys, slots = torch.cat([self._keys, shard["keys"]]), torch.cat([self._slots, slots])
         order = keys.argsort()
@@ -186,8 +184,7 @@ def cached_features(
     path = folder / f"features-{name}-{identity}.safetensors"
     if not path.exists():
         write_tensors(path, {"features": compute(texts)})
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor("features")
+    return read_tensors(path)[0]["features"]
 
 
 def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:

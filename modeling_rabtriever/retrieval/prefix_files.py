@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.utils import logging
 
-from ..files import read_record, write_json, write_tensors
+from ..files import read_record, read_tensors, write_json, write_tensors
+from ..identity import reading_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
 
@@ -29,10 +29,11 @@ class PrefixFiles:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        record = read_record(self.folder / "prefixes.json", model=str, documents=int, done=bool)
+        record = read_record(self.folder / "prefixes.json", model=str, prompt=str, documents=int, done=bool)
         if not record.get("done"):
             raise ValueError(f"{folder} holds no finished prefixes; accepted: a folder that PrefixFiles.write finished")
         self._model: str = record["model"]
+        self._prompt: str = record["prompt"]
         self._count: int = record["documents"]
 
     def __len__(self) -> int:
@@ -42,7 +43,7 @@ class PrefixFiles:
     def __iter__(self) -> Iterator[DocumentPrefixes]:
         """The shards, in the order of the documents, on the CPU."""
         for path in sorted(self.folder.glob("shard-*.safetensors")):
-            yield DocumentPrefixes.from_tensors(load_file(path), self._model)
+            yield DocumentPrefixes.from_tensors(read_tensors(path)[0], self._model)
 
     def score(
         self, reranker: GenerativeRerankerModel, queries: Sequence[str], token_budget: int | None = None
@@ -50,8 +51,10 @@ class PrefixFiles:
         """Log-odds of every query against every document: `(n, m)` fp32.
 
         Raises:
-            ValueError: a query is blank, or the prefixes were made by another model.
+            ValueError: a query is blank, a shard is broken, or the prefixes were made by another model or prompt.
         """
+        if reading_fingerprint(reranker.processor) != self._prompt:
+            raise ValueError(f"{self.folder} holds prefixes of another prompt; accepted: those of this model's own")
         return torch.cat([reranker.score(queries, shard, token_budget) for shard in self], dim=1)
 
     @classmethod
@@ -82,8 +85,14 @@ class PrefixFiles:
             )
         path = Path(folder) / "prefixes.json"
         digest = hashlib.sha256("\0".join(map(json.dumps, documents)).encode()).hexdigest()[:16]
-        record = {"model": model_fingerprint(reranker), "documents": len(documents), "texts": digest}
-        record |= {"documents_per_shard": documents_per_shard, "done": False}
+        record = {
+            "model": model_fingerprint(reranker),
+            "prompt": reading_fingerprint(reranker.processor),
+            "documents": len(documents),
+            "texts": digest,
+            "documents_per_shard": documents_per_shard,
+            "done": False,
+        }
         if path.exists():
             found = read_record(path)
             if {**found, "done": False} != record:

@@ -46,6 +46,15 @@ def test_others_are_refused(reranker, make_reranker, tmp_path):
         PrefixFiles(tmp_path / "nothing")
 
 
+def test_another_prompt_is_refused(reranker, tmp_path):
+    files = PrefixFiles.write(tmp_path, reranker, DOCUMENTS)
+    reranker.processor = reranker.processor.replace(document_template="A: {document}\n")
+    with pytest.raises(ValueError, match="holds prefixes of another prompt; accepted"):
+        files.score(reranker, QUERIES)
+    with pytest.raises(ValueError, match="Choose another folder"):
+        PrefixFiles.write(tmp_path, reranker, DOCUMENTS)
+
+
 def test_nothing_to_write_is_refused(reranker, tmp_path):
     for documents, per_shard in (([], 4), (DOCUMENTS, 0)):
         with pytest.raises(ValueError, match="accepted: at least one of each"):
