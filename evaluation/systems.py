@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel
 from transformers.utils.hub import cached_file
 
 from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.errors import refusing
+from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.modeling_prefix_cache import DocumentPrefixes
 from training.machine import fastest_device
 from training.tasks.beir import RetrievalTask
@@ -159,19 +160,17 @@ def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_re
 
 
 def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool) -> System:
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if _is_sentence_transformer(path):
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
-        encoder = SentenceTransformer(path, model_kwargs={"dtype": dtype, **NO_PICKLE}, **options)
+        with refusing(f"{path} cannot be loaded", "a bi-encoder of sentence-transformers with safetensors weights"):
+            weights = {"dtype": dtype, **NO_PICKLE}
+            encoder = SentenceTransformer(path, model_kwargs=weights, trust_remote_code=trust_remote_code)
         return sentence_encoder_system(encoder, corpus, _name(path))
-    model = AutoModel.from_pretrained(path, dtype=dtype, **options).eval().to(fastest_device())
-    kind = type(model).__name__  # by name: code from a repository brings classes of its own
-    if kind == RabtrieverModel.__name__:
+    model = load_model(path, dtype, fastest_device(), trust_remote_code=trust_remote_code)
+    if isinstance(model, RabtrieverModel):
         return rabtriever_system(model, corpus)
-    if kind == GenerativeRerankerModel.__name__:
-        return reranker_system(model, corpus)
-    raise ValueError(f"{path} is a {kind}; accepted: RabtrieverModel, GenerativeRerankerModel, SentenceTransformer")
+    return reranker_system(model, corpus)
 
 
 def public_encoder(name: str, corpus: Sequence[str]) -> System | None:

@@ -112,7 +112,9 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             query=example.queries[0],
             documents=task.corpus[:2],
             prompt=json.loads((folder / "processor_config.json").read_text()),
-            config=AutoConfig.from_pretrained(folder),  # with the defaults of what older folders do not state
+            config=AutoConfig.from_pretrained(
+                folder, trust_remote_code=False
+            ),  # with the defaults of what older folders do not state
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
             costs=[_cost(report, system) for report in reports],
             **shared,

@@ -39,6 +39,8 @@ class GenerativeRerankerConfig(PreTrainedConfig):
     false_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if self.text_config is None and self.true_token_id is not None:  # else a 7B model of default sizes is built
+            raise ValueError("text_config is None; accepted: the configuration of a causal language model")
         super().__post_init__(**kwargs)
         self._check_answers()
 

@@ -53,7 +53,10 @@ def load_model(
         stored = check_source(path, hub)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub)
         if config.model_type not in _CLASSES:
-            raise ValueError(f"{path} is a {config.model_type} model; accepted: a teacher or a student")
+            raise ValueError(
+                f"{path} is a {config.model_type} model; accepted: a teacher (generative_reranker) or a student "
+                "(rabtriever)"
+            )
         check_sizes(path, config, stored)
         model: Any = AutoModel.from_pretrained(
             path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **hub

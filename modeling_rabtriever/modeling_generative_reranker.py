@@ -204,6 +204,11 @@ def _check_linear_head(backbone: Any) -> None:
     head = backbone.get_output_embeddings()
     if not isinstance(head, nn.Linear) or head.bias is not None:
         raise ValueError(f"the backbone's head is {head}; accepted: a linear head without bias")
+    if head.in_features != backbone.config.get_text_config().hidden_size:
+        raise ValueError(
+            f"the backbone's head reads {head.in_features} numbers, its hidden size is "
+            f"{backbone.config.get_text_config().hidden_size}; accepted: a head that reads the final state"
+        )
     for name in _LOGIT_CHANGES:
         value = getattr(backbone.config.get_text_config(), name, None)
         if value not in (None, 1, 1.0):

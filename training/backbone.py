@@ -1,5 +1,6 @@
 """The backbone a teacher starts from: a pretrained causal language model, or a fresh one built from a configuration."""
 
+import copy
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,17 @@ import torch
 from tokenizers import pre_tokenizers, trainers
 from transformers import AutoConfig, AutoTokenizer, Qwen2Tokenizer, set_seed
 
-from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
+from modeling_rabtriever import (
+    GenerativeRerankerConfig,
+    GenerativeRerankerModel,
+    RabtrieverConfig,
+    RabtrieverModel,
+    RabtrieverProcessor,
+)
 from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
 from training.tasks.named import named_tasks
 
 DTYPES = ["float32", "bfloat16", "float16"]
-SAVED_DTYPES = ["auto", *DTYPES]  # of a model that was saved: auto takes the type it has
 
 
 @dataclass
@@ -124,9 +130,61 @@ def build_reranker(
             source, config=config, dtype=getattr(torch, backbone.dtype), **hub
         )
     reranker.processor = processor
+    check_backbone(reranker)
     if backbone.attn_implementation is not None:
         reranker.set_attn_implementation(backbone.attn_implementation)
     return reranker
+
+
+def padded(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that has a padding token, as trainers want one; padding is masked, so any token serves."""
+    own = copy.deepcopy(tokenizer)
+    if own.pad_token_id is None:
+        own.pad_token = own.eos_token or own.bos_token or own.unk_token or own.convert_ids_to_tokens(0)
+    return own
+
+
+def check_student(config: GenerativeRerankerConfig) -> None:
+    """Whether a student can be made of a teacher's backbone; takes no memory.
+
+    Raises:
+        ValueError: the backbone without its head is another model than the student's.
+    """
+    answers = {"true_token_id": config.true_token_id, "false_token_id": config.false_token_id}
+    with torch.device("meta"):
+        teacher = GenerativeRerankerModel(config).backbone.base_model
+        student = RabtrieverModel(RabtrieverConfig(text_config=config.text_config, **answers)).backbone
+    own, wanted = teacher.state_dict().keys(), student.state_dict().keys()
+    if own != wanted:
+        raise ValueError(
+            f"the backbone {config.text_config.model_type} without its head has other weights ({min(own ^ wanted)}) "
+            "than AutoModel's; accepted: a causal language model whose body AutoModel loads alone"
+        )
+
+
+@torch.no_grad()
+def check_backbone(reranker: GenerativeRerankerModel) -> None:
+    """Whether a backbone reads a prompt alike alone, among longer ones, and behind a document that was read before.
+
+    Raises:
+        ValueError: it does not, so that scores would depend on the batch; or no student can be made of it.
+    """
+    check_student(reranker.config)
+    limit = reranker.processor.max_document_length
+    queries, documents = ["a", "which one of them, and why?"], ["b", "one two three. " * (limit // 3 + 1)]
+    pairs = [(query, document) for document in documents for query in queries]
+    alone = torch.cat([reranker.predict([pair]) for pair in pairs])
+    spread = 1e-3 if reranker.dtype == torch.float32 else 0.1
+    allowed = spread * max(float(alone.abs().max()), 1.0)
+    for scores, how in (
+        (reranker.predict(pairs, token_budget=1 << 20), "in one batch with longer prompts"),
+        (reranker.score(queries, documents).T.flatten(), "behind a document that was read before"),
+    ):
+        if not (furthest := float((scores - alone).abs().max())) <= allowed:
+            raise ValueError(
+                f"the backbone {reranker.config.text_config.model_type} scores a prompt otherwise {how}, by "
+                f"{furthest:.3g}; accepted: causal language models whose padding is masked (at most {allowed:.1g})"
+            )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> Qwen2Tokenizer:

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from transformers import AutoModel, set_seed
+from transformers import set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json
+from modeling_rabtriever.loading import DTYPES, load_model
 from training.anchors import check_count, drawn_anchors
-from training.backbone import SAVED_DTYPES, BackboneArguments, PromptArguments, SourceArguments, build_reranker
+from training.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.other_teachers import cross_encoder, scores_from_jsonl
@@ -69,7 +70,7 @@ class StudentArguments:
         metadata={
             "help": "Type of the teacher's weights while it is asked, and of the student's backbone; auto: as saved. "
             "bfloat16 asks several times faster where the machine computes in it.",
-            "choices": SAVED_DTYPES,
+            "choices": list(DTYPES),
         },
     )
     predictor_type: str = field(
@@ -156,9 +157,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         print(f"student: done before, in {stage.model}")
         return stage.model
     if source.model_name_or_path is None:
-        reranker = AutoModel.from_pretrained(
-            reranker_path, trust_remote_code=student.trust_remote_code, dtype=student.dtype
-        )
+        reranker = load_model(reranker_path, student.dtype, trust_remote_code=student.trust_remote_code)
     else:
         backbone = BackboneArguments(**vars(source), dtype="float32" if student.dtype == "auto" else student.dtype)
         texts = [*task.corpus, *train.queries]

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverProcessor
-from training.backbone import BackboneArguments, PromptArguments
+from training.backbone import BackboneArguments, PromptArguments, check_student
 from training.pairs import NegativeArguments, negative_count
 from training.tasks.named import load_task
 
@@ -36,12 +36,14 @@ def plan(
             the prompt does not fit the window.
     """
     notes: list[str] = []
-    text_config = _text_config(backbone, notes)
-    tokens, answers = _prompt(backbone, prompt, text_config, notes)
+    hub = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
+    text_config = _text_config(backbone, hub, notes)
+    tokens, answers = _prompt(backbone, prompt, text_config, hub, notes)
+    answer_ids = {"true_token_id": answers[0], "false_token_id": answers[1]}
+    reranker_config = GenerativeRerankerConfig(text_config=text_config, **answer_ids)
+    check_student(reranker_config)
     with torch.device("meta"):
-        model = GenerativeRerankerModel(
-            GenerativeRerankerConfig(text_config=text_config, true_token_id=answers[0], false_token_id=answers[1])
-        )
+        model = GenerativeRerankerModel(reranker_config)
         parameters = model.num_parameters()
         if lora.use_peft:
             from peft import get_peft_model
@@ -101,12 +103,12 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])])
 
 
-def _text_config(backbone: BackboneArguments, notes: list[str]) -> Any:
+def _text_config(backbone: BackboneArguments, hub: dict[str, Any], notes: list[str]) -> Any:
     source = str(backbone.model_name_or_path)
     if source.endswith(".json"):
         return AutoConfig.for_model(**json.loads(Path(source).read_text()))
     try:
-        return AutoConfig.from_pretrained(source, revision=backbone.model_revision)
+        return AutoConfig.from_pretrained(source, **hub)
     except OSError:
         copy = BACKBONES / f"{source.rpartition('/')[2].lower()}.json"
         if not copy.is_file():
@@ -120,14 +122,14 @@ def _text_config(backbone: BackboneArguments, notes: list[str]) -> Any:
 
 
 def _prompt(
-    backbone: BackboneArguments, prompt: PromptArguments, text_config: Any, notes: list[str]
+    backbone: BackboneArguments, prompt: PromptArguments, text_config: Any, hub: dict[str, Any], notes: list[str]
 ) -> tuple[int, tuple[int, int]]:
     """Tokens of the longest pair, and ids of the answers."""
     if prompt.true_answer == prompt.false_answer:
         raise ValueError(f"true_answer and false_answer are both {prompt.true_answer!r}; they must differ")
     window = text_config.max_position_embeddings
     try:
-        tokenizer = AutoTokenizer.from_pretrained(backbone.model_name_or_path, revision=backbone.model_revision)
+        tokenizer = AutoTokenizer.from_pretrained(backbone.model_name_or_path, **hub)
         processor = RabtrieverProcessor(tokenizer, **vars(prompt))
         longest, answers = processor.max_pair_length, (processor.true_token_id, processor.false_token_id)
     except OSError:

@@ -34,7 +34,7 @@ from evaluation.systems import System, baselines, load_system, name_and_path, pu
 from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors, write_text
-from training.backbone import SAVED_DTYPES
+from modeling_rabtriever.loading import DTYPES
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
 from training.tasks.beir import RetrievalTask, Split
@@ -83,7 +83,7 @@ class EvaluationArguments:
         default="auto",
         metadata={
             "help": "Type of the models' weights; auto: as saved.",
-            "choices": SAVED_DTYPES,
+            "choices": list(DTYPES),
         },
     )
     trust_remote_code: bool = field(

@@ -18,7 +18,7 @@ from trl import SFTTrainer
 
 from modeling_rabtriever import RabtrieverProcessor
 from modeling_rabtriever.files import write_json
-from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.backbone import BackboneArguments, PromptArguments, build_reranker, padded
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         args=config,
         train_dataset=prompt_dataset(task, task.split(run.train_split), reranker.processor),
         eval_dataset=prompt_dataset(task, task.split(run.dev_split), reranker.processor),
-        processing_class=reranker.processor.tokenizer,
+        processing_class=padded(reranker.processor.tokenizer),
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
     reranker.backbone.save_pretrained(stage.model)

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
-from transformers import AutoModel
 
 import modeling_rabtriever
 from model_cards.layout import CARDS, EVALUATION
 from model_cards.licenses import FROM_SCRATCH, KEYS
+from modeling_rabtriever.loading import load_model
 from training import release_scores
 
 PACKAGE = Path(modeling_rabtriever.__file__).parent
@@ -159,7 +159,7 @@ def check_loading(folder: Path) -> None:
     if not found["module"].startswith("transformers_modules."):
         raise ValueError(f"{folder} was loaded by {found['module']}, not by its own files; save the model again")
     alone = torch.tensor(found["scores"])
-    packaged = release_scores.fixed_scores(AutoModel.from_pretrained(folder, local_files_only=True))
+    packaged = release_scores.fixed_scores(load_model(folder))
     if not (alone.isfinite().all() and packaged.isfinite().all()):
         raise ValueError(f"{folder} gives scores that are not finite; accepted: a trained model")
     furthest = float((alone - packaged).abs().max())

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from trl import SFTConfig, SFTTrainer
 
 from modeling_rabtriever import GenerativeRerankerModel
+from training.backbone import padded
 from training.document_states import attach_joint_predictor, document_lm_loss, joint_parameters, joint_scores
 from training.losses import check_finite, listwise_cross_entropy
 from training.machine import fit_to_machine
@@ -112,7 +113,7 @@ class RerankerTrainer(SFTTrainer):
         self.reranker = reranker
         if args.joint_weight:
             attach_joint_predictor(reranker, kwargs.get("peft_config"))
-        tokenizer = reranker.processor.tokenizer
+        tokenizer = padded(reranker.processor.tokenizer)
         super().__init__(
             model=reranker.backbone,
             args=args,

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import AutoModel
 from trl import DPOConfig, DPOTrainer
 
+from modeling_rabtriever.loading import load_model
+from training.backbone import padded
 from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
 from training.recipe import parse_stage
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if stage.done:
         print(f"teacher (DPO): done before, in {stage.model}")
         return stage.model
-    reranker = AutoModel.from_pretrained(path, trust_remote_code=config.trust_remote_code)
+    reranker = load_model(path, trust_remote_code=config.trust_remote_code)
     train, dev = task.split(run.train_split), task.split(run.dev_split)
     groups_per_step = (
         config.train_batch_size * config.gradient_accumulation_steps / (1 + negative_count(task, train, negatives))
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         args=config,
         train_dataset=preference_dataset(groups, train, task.corpus, reranker.processor),
         eval_dataset=preference_dataset(watched, dev, task.corpus, reranker.processor),
-        processing_class=reranker.processor.tokenizer,
+        processing_class=padded(reranker.processor.tokenizer),
         peft_config=lora.peft_config(),
     )
     train_and_save(reranker, trainer, stage, lora)
