@@ -19,12 +19,11 @@ from .files import read_record
 from .loading import load_model
 
 BAD_INPUT, INTERRUPTED = 2, 130
-# Packages that are not there in a plain installation -> the extra that brings them.
-EXTRAS = {
-    "pyarrow": "retrieval", "lancedb": "retrieval", "faiss": "retrieval", "filelock": "retrieval",
-    "ray": "ray", "sentence_transformers": "export", "onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx",
-    "gradio": "demo", "bm25s": "demo", "datasets": "train",
-}  # fmt: skip
+# Packages that a plain installation does not bring.
+OPTIONAL = (
+    "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "lancedb", "onnx", "onnxruntime", "onnxscript",
+    "pyarrow", "ray", "sentence_transformers",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,12 +40,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except ModuleNotFoundError as error:
-        extra = EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
+        package = (error.name or "").partition(".")[0]
+        if package not in OPTIONAL:
             raise
         _say(
-            f"{arguments.run.__name__} needs {error.name}, which is not installed; accepted: "
-            f"pip install 'modeling-rabtriever[{extra}]'"
+            f"{arguments.run.__name__} needs {package}, which is not installed; accepted: "
+            f"pip install 'modeling-rabtriever[{_extra(arguments, package)}]'"
         )
         return BAD_INPUT
     except (ValueError, OSError) as error:
@@ -206,6 +205,18 @@ def info(arguments: argparse.Namespace) -> None:
         if isinstance(model, RabtrieverModel):
             found |= {"embedding_dim": model.config.embedding_dim, "model": encoder_fingerprint(model)}
         _write(found)
+
+
+def _extra(arguments: argparse.Namespace, package: str) -> str:
+    """The extra that brings all a command needs."""
+    if package == "datasets":  # of corpora on the Hub
+        return "train"
+    command = arguments.run.__name__
+    if command == "export":
+        return "onnx" if arguments.format == "onnx" else "export"
+    if command == "encode":
+        return "ray" if arguments.engine == "ray" else "retrieval"
+    return "demo" if command == "demo" else "retrieval"
 
 
 def _model(path: str, arguments: argparse.Namespace) -> Any:

@@ -137,7 +137,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
         processor = None
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
-            processor = RabtrieverProcessor.from_pretrained(path, config=model.config, **hub_options)
+            trusted = {"trust_remote_code": False, **hub_options}  # never asked for on the terminal
+            processor = RabtrieverProcessor.from_pretrained(path, config=model.config, **trusted)
         check_loaded(path, model, info, stored, complete=processor is not None)
         if processor is not None:
             model.processor = processor

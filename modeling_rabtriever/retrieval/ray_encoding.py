@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
 
+from ..loading import load_model
 from .corpus_vectors import CorpusVectors, shard_path
 from .documents import DocumentReader
 from .encoding import encode_shard, finish, start
@@ -21,11 +21,7 @@ class _Encoder:
     def __init__(
         self, model: str, options: dict[str, Any], folder: str, vector_type: str, token_budget: int | None
     ) -> None:
-        import modeling_rabtriever  # noqa: F401  (registers the classes with transformers)
-
-        self.model = AutoModel.from_pretrained(model, **options).eval()
-        if torch.cuda.is_available():
-            self.model.to("cuda")
+        self.model = load_model(model, device="cuda" if torch.cuda.is_available() else "cpu", **options)
         self.folder, self.vector_type, self.token_budget = Path(folder), vector_type, token_budget
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +56,7 @@ def encode_corpus_with_ray(
         documents_per_shard: as for `encode_corpus`; what an actor takes at once.
         token_budget: as for `encode_corpus`.
         address: of a running cluster; `None` starts a local one.
-        options: of `from_pretrained` (`dtype`, `revision`, `trust_remote_code`, ...).
+        options: of `load_model` (`dtype`, `revision`, `trust_remote_code`).
 
     Raises:
         ValueError: as `encode_corpus`; or `workers` is below 1, or the source is no file.
@@ -69,7 +65,7 @@ def encode_corpus_with_ray(
 
     if workers < 1:
         raise ValueError(f"workers is {workers}; accepted: 1 or more")
-    student = AutoModel.from_pretrained(model, **options)
+    student = load_model(model, **options)
     folder = Path(folder).absolute()
     record = start(folder, student, vector_type, documents_per_shard)
     del student

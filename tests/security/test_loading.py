@@ -1,6 +1,9 @@
 """What is never loaded: pickles, and files outside the folder."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +107,49 @@ def test_an_index_of_weights_cannot_point_outside(reranker: GenerativeRerankerMo
     index.write_text(index.read_text().replace(shard.name, f"../{shard.name}"))
     with pytest.raises(ValueError, match=r"its index of weights names '\.\./model-.*accepted: safetensors files"):
         AutoModel.from_pretrained(tmp_path / "model")
+
+
+CODE = """
+from pathlib import Path
+from transformers import PreTrainedConfig, PreTrainedTokenizerFast
+Path(__file__).with_name("ran").touch()
+class Config(PreTrainedConfig):
+    model_type = "unheard_of"
+class Tokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def _says_yes(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HOME": str(folder.parent / "home"), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "modeling_rabtriever.cli", *command],
+        input="y\n" * 100, env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["info", "rank", "encode", "ray"])
+@pytest.mark.parametrize("where", ["config", "tokenizer"])
+def test_the_command_line_never_asks_to_run_code(folder: Path, where: str, command: str) -> None:
+    (folder / "evil.py").write_text(CODE)
+    if where == "config":
+        _changed(folder / "config.json", model_type="unheard_of", auto_map={"AutoConfig": "evil.Config"})
+    else:
+        automatic = {"AutoTokenizer": [None, "evil.Tokenizer"]}
+        _changed(folder / "tokenizer_config.json", tokenizer_class="Tokenizer", auto_map=automatic)
+    (folder.parent / "corpus.jsonl").write_text('{"id": "a", "text": "b"}\n')
+    encode = ["encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors"]
+    commands = {
+        "info": ["info", "student"],
+        "rank": ["rank", "--model", "student", "--query", "a", "--documents", "corpus.jsonl"],
+        "encode": encode,
+        "ray": [*encode, "--engine", "ray"],
+    }
+    done = _says_yes(folder, *commands[command])
+    assert not (folder / "ran").exists()
+    assert not list((folder.parent / "home").rglob("ran"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "student cannot be loaded" in done.stderr and "accepted" in done.stderr
 
 
 def test_vectors_of_a_folder_are_its_own(tmp_path: Path) -> None:
