@@ -11,26 +11,9 @@ from modeling_rabtriever import RabtrieverModel
 
 # What the extras bring; a plain installation has torch, transformers, safetensors, huggingface-hub and what they need.
 EXTRAS = [
-    "accelerate",
-    "bm25s",
-    "datasets",
-    "evaluate",
-    "faiss",
-    "gradio",
-    "lancedb",
-    "matplotlib",
-    "mteb",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "peft",
-    "pyarrow",
-    "ray",
-    "scipy",
-    "sentence_transformers",
-    "sklearn",
-    "trl",
-]
+    "accelerate", "bm25s", "datasets", "evaluate", "faiss", "gradio", "lancedb", "matplotlib", "mteb", "onnx",
+    "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
+]  # fmt: skip
 PLAIN = f"""
 import sys
 for name in {EXTRAS!r}:
