@@ -81,19 +81,20 @@ def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> Rabtri
         argv: the command line.
     """
     run, student, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
-    task = load_beir(run.data)
-    train, inputs = distill.training_queries(task, run.train_split, student.unjudged_queries, config.output_dir)
+    task = load_beir(run.data, run.skip_bad)
+    judged, dev = run.splits(task)
+    unjudged = (student.unjudged_queries, config.output_dir, run.skip_bad)
+    train, inputs = distill.training_queries(task, run.train_split, *unjudged)
     inputs["teacher"] = model_digest(student.teacher)
     states = distill.states_folder(student.states, inputs)
     set_seed(config.seed)
-    judged = task.split(run.train_split)
     anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
     return RabtrieverDistillationTrainer(
         model=ConcatModel.from_teacher(reranker, **anchors, **student.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),
         documents=task.corpus,
         train_dataset=distill.judged_queries(train),
-        eval_dataset=distill.judged_queries(task.split(run.dev_split)),
+        eval_dataset=None if dev is None else distill.judged_queries(dev),
         args=config,
     )
 

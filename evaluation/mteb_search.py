@@ -19,6 +19,7 @@ from mteb.models.model_meta import ModelMeta
 
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import ExactIndex
+from modeling_rabtriever.retrieval.documents import document_text
 
 
 class RabtrieverSearch:
@@ -50,7 +51,7 @@ class RabtrieverSearch:
 
     def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
         """Encodes the documents, title before text."""
-        rows = {str(row["id"]): f"{row.get('title') or ''} {row['text']}".strip() for row in corpus}
+        rows = {str(row["id"]): document_text(row.get("title"), row["text"]) for row in corpus}
         # An empty document is no text for the model, and some benchmarks have some: it can't be found.
         self._texts = {id_: text for id_, text in rows.items() if text}
         self._ids = list(self._texts)

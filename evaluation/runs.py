@@ -5,7 +5,7 @@ A line is `query-id Q0 document-id rank score name`, ranks from 1, scores fallin
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from evaluation.metrics import Run
 from modeling_rabtriever.files import write_text
+from modeling_rabtriever.retrieval.json_lines import decode_line, numbered_lines
 
 
 def write_run(
@@ -62,9 +63,7 @@ def read_run(path: str | Path, query_ids: Sequence[str], corpus_ids: Sequence[st
     """
     place = {id_: row for row, id_ in enumerate(corpus_ids)}
     found: dict[str, dict[int, float]] = {id_: {} for id_ in query_ids}
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
-        where = f"{path} line {number}"
-        query, document, rank, score = _fields(where, line)
+    for where, query, document, rank, score in _lines(Path(path)):
         if query not in found:
             raise ValueError(f"{where} ranks for query {query!r}; accepted: the judged queries of the split")
         if document not in place:
@@ -99,16 +98,25 @@ def write_query_values(
     write_text(Path(path), "".join(lines))
 
 
-def _fields(where: str, line: str) -> tuple[str, str, int, float]:
-    parts = line.split()
-    try:
-        query, _, document, rank, score, _ = parts
-        number, value = int(rank), float(score)
-    except ValueError:
-        raise ValueError(f"{where} is {line!r}; accepted: query-id Q0 document-id rank score name") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{where} has the score {score}; accepted: finite numbers")
-    return query, document, number, value
+def _lines(path: Path) -> Iterator[tuple[str, str, str, int, float]]:
+    """Place, query, document, rank and score of each line that is not blank."""
+    with path.open("rb") as file:
+        for number, _, line in numbered_lines(file):
+            where = f"{path} line {number}"
+            try:
+                text = decode_line(line)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            try:
+                query, _, document, rank, score, _ = text.split()
+                fields = query, document, int(rank), float(score)
+            except ValueError:
+                raise ValueError(
+                    f"{where} is {text[:200]!r}; accepted: query-id Q0 document-id rank score name"
+                ) from None
+            if not math.isfinite(fields[3]):
+                raise ValueError(f"{where} has the score {score}; accepted: finite numbers")
+            yield where, *fields
 
 
 def run_names(files: Sequence[str]) -> Mapping[str, Path]:

@@ -71,7 +71,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     if not reports:
         raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that training.evaluate has finished")
     records = {stage: _record(run / stage) for stage in CARDS}
-    task = load_task(records["teacher"]["data"])
+    task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
     start, base_model = _start(run, records["teacher"])
     metadata: dict[str, Any] = {
         "base_model": about.base_model or base_model,

@@ -35,7 +35,7 @@ from training.stages import StageFolder, earlier_model, file_digest, model_diges
 from training.tasks.beir import RetrievalTask, Split, with_unjudged
 from training.tasks.named import check_leakage, load_task
 from training.teacher_states import TeacherScores, TeacherStates
-from training.train_reranker import RunArguments
+from training.train_reranker import RunArguments, watch_nothing
 
 
 @dataclass
@@ -142,8 +142,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run, student, source, prompt, config = parse_stage("distill", ARGUMENTS, argv)
     _check(student, source, prompt)
     output = Path(config.output_dir)
-    task = load_task(run.data)
-    train, inputs = training_queries(task, run.train_split, student.unjudged_queries, config.output_dir)
+    task = load_task(run.data, run.skip_bad)
+    judged, dev = run.splits(task)
+    train, inputs = training_queries(task, run.train_split, student.unjudged_queries, config.output_dir, run.skip_bad)
     if source.model_name_or_path is None:
         remedy = "run training.train_reranker first, or pass --teacher"
         reranker_path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)
@@ -164,19 +165,20 @@ def main(argv: Sequence[str] | None = None) -> Path:
         prompt = prompt.for_task(run.data)
         reranker = build_reranker(backbone, prompt, texts, config.seed, student.trust_remote_code)
     set_seed(config.seed)
-    judged = task.split(run.train_split)
     anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
     reranker = reranker.to(config.device).eval()
     model = RabtrieverModel.from_teacher(reranker, **anchors, **student.predictor())
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)
     teacher, pools = _teacher(student, reranker, task, train, folder, config)
+    if dev is None:
+        watch_nothing(task, config)
     trainer = RabtrieverDistillationTrainer(
         model=model,
         teacher=teacher,
         documents=task.corpus,
         train_dataset=judged_queries(train),
-        eval_dataset=judged_queries(task.split(run.dev_split)),
+        eval_dataset=None if dev is None else judged_queries(dev),
         args=config,
         pools=pools,
     )
@@ -189,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def training_queries(
-    task: RetrievalTask, split: str, unjudged: str | None, output_dir: str
+    task: RetrievalTask, split: str, unjudged: str | None, output_dir: str, skip_bad: bool = False
 ) -> tuple[Split, dict[str, str]]:
     """The queries a student is distilled on, and the digests of what they come from.
 
@@ -198,6 +200,7 @@ def training_queries(
         split: the judged ones.
         unjudged: a file of more, or none; `{output_dir}` in its name stands for the run's.
         output_dir: of the run.
+        skip_bad: whether bad lines of the file are left out.
 
     Raises:
         ValueError: the task has no such split, the file is malformed (`with_unjudged`), or it holds queries of another
@@ -206,7 +209,7 @@ def training_queries(
     train, inputs = task.split(split), {"task": task.fingerprint()}
     if unjudged is not None:
         path = unjudged.replace("{output_dir}", output_dir)
-        train = with_unjudged(train, path)
+        train = with_unjudged(train, path, skip_bad)
         check_leakage(replace(task, splits={**task.splits, split: train}))
         inputs["unjudged_queries"] = file_digest(path)
     return train, inputs

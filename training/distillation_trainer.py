@@ -54,7 +54,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             leaves the listwise term and MarginMSE.
         documents: the corpus.
         train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query nobody judged).
-        eval_dataset: the same columns; ranked over the whole corpus at every evaluation.
+        eval_dataset: the same columns; ranked over the whole corpus at every evaluation. `None` allows none.
         args: the settings.
         pools: per training query the corpus rows the teacher can be asked about; `None` means all.
         kwargs: those of `transformers.Trainer`.
@@ -78,7 +78,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
         teacher: TeacherScores,
         documents: list[str],
         train_dataset: Dataset,
-        eval_dataset: Dataset,
+        eval_dataset: Dataset | None,
         args: RabtrieverDistillationConfig,
         pools: list[list[int]] | None = None,
         **kwargs: Any,
@@ -104,30 +104,25 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
                 f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
                 "infonce_weight and margin_mse_weight"
             )
-        self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
-        features = (
-            ("documents", model.document_features, documents),
-            ("train-queries", model.query_features, queries),
-            ("eval-queries", model.query_features, list(eval_dataset["query"])),
-        )
-        documents_, queries_, eval_queries = (
-            cached_features(teacher.folder, name, model, compute, texts) for name, compute, texts in features
-        )
+        documents_ = cached_features(teacher.folder, "documents", model, model.document_features, documents)
+        queries_ = cached_features(teacher.folder, "train-queries", model, model.query_features, queries)
         if args.whitening_damping is not None:
             model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
         # Everything before the predictor is frozen, so it is computed once; it stays in the CPU's memory.
         self._documents = mapped_on(model.device, model.predictor.whiten_document, documents_, back=True)
-        self._queries, self._eval_queries = (
-            mapped_on(model.device, model.predictor.whiten_query, features, back=True)
-            for features in (queries_, eval_queries)
-        )
+        self._queries = mapped_on(model.device, model.predictor.whiten_query, queries_, back=True)
+        if eval_dataset is not None:
+            self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
+            asked = list(eval_dataset["query"])
+            watched = cached_features(teacher.folder, "eval-queries", model, model.query_features, asked)
+            self._eval_queries = mapped_on(model.device, model.predictor.whiten_query, watched, back=True)
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(
             model=model,
             args=args,
             train_dataset=Dataset.from_dict({"row": range(len(queries))}),
-            eval_dataset=Dataset.from_dict({"row": range(len(self._eval_relevant))}),
+            eval_dataset=None if eval_dataset is None else Dataset.from_dict({"row": range(len(eval_dataset))}),
             data_collator=lambda rows: {"rows": torch.tensor([row["row"] for row in rows])},
             **kwargs,
         )

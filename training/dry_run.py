@@ -148,7 +148,7 @@ def _prompt(
 def _pairs_per_epoch(run: Any, negatives: NegativeArguments) -> int | None:
     if not Path(run.data).is_dir():
         return None
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
     split = task.split(run.train_split)
     return split.judgements * (1 + negative_count(task, split, negatives))
 

@@ -91,6 +91,10 @@ class EvaluationArguments:
     )
 
     def __post_init__(self) -> None:
+        if not self.splits:
+            raise ValueError("splits is []; accepted: at least one")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"max_queries is {self.max_queries}; accepted: 1 or more, or null for all")
         if self.run_files and len(self.splits) > 1:
             raise ValueError(f"run_files given and splits are {self.splits}; accepted: one split, the files' own")
         if self.candidates is not None and self.candidates < 1:
@@ -104,12 +108,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder with the reports."""
     run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
     output = Path(arguments.output_dir)
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
+    chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]
     paths = arguments.model
     if paths is None:
         wanted = () if arguments.run_files else ("teacher", "student")
         paths = [earlier_model(None, arguments.output_dir, name, "train it first, or pass --model") for name in wanted]
     files = run_names(arguments.run_files)
+    given = {system: read_run(path, chosen[0].query_ids, task.corpus_ids) for system, path in files.items()}
     inputs = {path: model_digest(name_and_path(path)[1]) for path in paths} | {
         name: file_digest(path) for name, path in files.items()
     }
@@ -122,11 +128,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
         encoder = public_encoder(arguments.sentence_encoder, task.corpus)
         systems += [encoder] if encoder is not None else []
     systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
-    reports = []
-    for name in arguments.splits:
-        split = fixed_sample(task.split(name), arguments.max_queries)
-        given = {system: read_run(path, split.query_ids, task.corpus_ids) for system, path in files.items()}
-        reports.append(evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates))
+    reports = [
+        evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates)
+        for split in chosen
+    ]
     text = "\n\n".join(map(report_text, reports))
     text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
     write_text(stage.folder / "report.md", text)

@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
             f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, "
             "or count 0"
         )
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
+    queries = task.split(run.train_split).queries
     inputs = {"task": task.fingerprint()}
     if settings.count:
         inputs["model"] = model_digest(backbone.model_name_or_path)
@@ -87,7 +88,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if stage.done:
         print(f"queries: done before, in {path}")
         return path
-    queries = task.split(run.train_split).queries
     known = {query for split in task.splits.values() for query in split.queries}
     if settings.swapped and settings.count:  # too few names are found out before a language model has written for hours
         swapped(queries, task.corpus, settings.swapped, known, config.seed)

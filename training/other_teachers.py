@@ -4,16 +4,21 @@ They have no hidden states to distil, so the listwise term (or MarginMSE) stands
 """
 
 import hashlib
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from modeling_rabtriever.retrieval.documents import BadDocumentError, id_text
+from modeling_rabtriever.retrieval.json_lines import numbered_lines, parse_line
 from training.stages import model_digest
 from training.tasks.beir import RetrievalTask, Split
+
+MAX_SCORE = torch.finfo(torch.float32).max
+SCORE_LINE = "accepted: an object with query-id, corpus-id and a number as score"
 
 
 @dataclass(frozen=True)
@@ -89,17 +94,14 @@ def scores_from_jsonl(path: str | Path, task: RetrievalTask, split: Split) -> Pa
     digest = hashlib.sha256()
     if not Path(path).is_file():
         raise ValueError(f"{path} is no file; accepted: JSON lines with query-id, corpus-id and score")
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            digest.update(line)
-            query_id, corpus_id, score = _read_line(path, number, line)
-            if corpus_id not in corpus_rows:
-                raise ValueError(f"{path} line {number} names document {corpus_id!r}, which the corpus lacks")
-            if query_id in query_rows:
-                found = scores[query_rows[query_id]]
-                if corpus_rows[corpus_id] in found:
-                    raise ValueError(f"{path} line {number} scores {query_id!r}, {corpus_id!r} a second time")
-                found[corpus_rows[corpus_id]] = score
+    for number, query_id, corpus_id, score in _read_lines(Path(path), digest):
+        if corpus_id not in corpus_rows:
+            raise ValueError(f"{path} line {number} names document {corpus_id!r}, which the corpus lacks")
+        if query_id in query_rows:
+            found = scores[query_rows[query_id]]
+            if corpus_rows[corpus_id] in found:
+                raise ValueError(f"{path} line {number} scores {query_id!r}, {corpus_id!r} a second time")
+            found[corpus_rows[corpus_id]] = score
 
     def score(queries: Tensor, documents: Tensor) -> Tensor:
         return torch.tensor([scores[q][d] for q, d in zip(queries.tolist(), documents.tolist(), strict=True)])
@@ -107,14 +109,28 @@ def scores_from_jsonl(path: str | Path, task: RetrievalTask, split: Split) -> Pa
     return PairScorer(score, f"scores {digest.hexdigest()[:16]}", [list(found) for found in scores])
 
 
-def _read_line(path: str | Path, number: int, line: bytes) -> tuple[str, str, float]:
-    try:
-        row = json.loads(line)
-        query_id, corpus_id, score = str(row["query-id"]), str(row["corpus-id"]), float(row["score"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} line {number} is {line[:80]!r}; accepted: an object with query-id, corpus-id and a number as score"
-        ) from error
-    if not abs(score) < float("inf"):
-        raise ValueError(f"{path} line {number} has the score {score}; accepted: a finite number")
-    return query_id, corpus_id, score
+def _read_lines(path: Path, digest: Any) -> Iterator[tuple[int, str, str, float]]:
+    """Number, query, document and score of each line that is not blank; `digest` gets all bytes of the file."""
+    with path.open("rb") as file:
+        for number, _, line in numbered_lines(_digested(file, digest)):
+            try:
+                row = parse_line(line)
+            except ValueError as error:
+                raise ValueError(f"{path} line {number}: {error}") from None
+            if not isinstance(row, dict) or type(row.get("score")) not in (int, float):
+                raise ValueError(f"{path} line {number} is {line[:80]!r}; {SCORE_LINE}")
+            if not abs(row["score"]) <= MAX_SCORE:
+                raise ValueError(
+                    f"{path} line {number} has the score {str(row['score'])[:20]}; accepted: a number fp32 holds"
+                )
+            try:
+                query_id, corpus_id = id_text(row.get("query-id")), id_text(row.get("corpus-id"))
+            except BadDocumentError:
+                raise ValueError(f"{path} line {number} is {line[:80]!r}; {SCORE_LINE}") from None
+            yield number, query_id, corpus_id, float(row["score"])
+
+
+def _digested(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for line in lines:
+        digest.update(line)
+        yield line

@@ -8,11 +8,14 @@ A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reran
 generate_queries, distill, evaluate). pretrain and generate_queries run only if the recipe has a section for them.
 """
 
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from training import distill, evaluate, generate_queries, pretrain, train_reranker
 from training.recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
+from training.tasks.named import load_task
 
 _STAGES = {
     "pretrain": pretrain,
@@ -40,13 +43,34 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     stages = [stage for stage in STAGES if stage not in OPTIONAL or sections[stage]]
     recipes = [item for config in configs for item in ("--config", config)]
     commands = {stage: [*recipes, *own] for stage, own in by_stage(flags, stages).items()}
-    for stage in stages:  # a broken recipe fails before the first stage, not before the last
-        parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
+    # A broken recipe or a missing split fails before the first stage, not before the last.
+    settings = {stage: parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage]) for stage in stages}
+    stages = stages[: stages.index(last) + 1]
+    check_splits({stage: settings[stage] for stage in stages})
     for stage in stages:
         print(f"== {stage}", flush=True)
         _STAGES[stage].main(commands[stage])
-        if stage == last:
-            return
+
+
+def check_splits(settings: Mapping[str, tuple[Any, ...]]) -> None:
+    """Looks for every split the stages will ask for.
+
+    Args:
+        settings: stage -> what `parse_stage` returned for it.
+
+    Raises:
+        ValueError: a task cannot be read, or lacks one of them.
+    """
+    load = functools.cache(load_task)
+    for stage, (run, arguments, *_) in settings.items():
+        task = load(run.data, run.skip_bad)
+        if stage == "evaluate":
+            for name in arguments.splits:
+                task.split(name)
+        elif stage == "generate_queries":
+            task.split(run.train_split)
+        else:
+            run.splits(task)
 
 
 def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:

@@ -24,7 +24,7 @@ from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
 from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
-from training.train_reranker import RunArguments, tokenizer_texts
+from training.train_reranker import RunArguments, tokenizer_texts, watch_nothing
 
 ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained backbone."""
     run, backbone, prompt, config = parse_stage("pretrain", ARGUMENTS, argv)
     prompt = prompt.for_task(run.data)
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
+    train, dev = run.splits(task)
     inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
     stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)
     if stage.done:
@@ -60,11 +61,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     texts = tokenizer_texts(task, run, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
     config.output_dir = str(stage.checkpoints)
+    if dev is None:
+        watch_nothing(task, config)
     trainer = PretrainingTrainer(
         model=reranker.backbone,
         args=config,
-        train_dataset=prompt_dataset(task, task.split(run.train_split), reranker.processor),
-        eval_dataset=prompt_dataset(task, task.split(run.dev_split), reranker.processor),
+        train_dataset=prompt_dataset(task, train, reranker.processor),
+        eval_dataset=None if dev is None else prompt_dataset(task, dev, reranker.processor),
         processing_class=padded(reranker.processor.tokenizer),
     )
     trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
+from transformers import IntervalStrategy, Trainer, TrainingArguments
 from trl import ModelConfig, get_peft_config
 
 from modeling_rabtriever import GenerativeRerankerModel
@@ -27,8 +27,10 @@ from training.pairs import NegativeArguments, draw_groups, negative_count, pair_
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.stages import StageFolder, earlier_model, model_digest
-from training.tasks.beir import RetrievalTask
+from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
+
+DEV = "dev"  # the split that is watched where none is named
 
 
 @dataclass
@@ -43,10 +45,31 @@ class RunArguments:
         }
     )
     train_split: str = field(default="train", metadata={"help": "Split the models are trained on."})
-    dev_split: str = field(default="dev", metadata={"help": "Split watched while training."})
+    dev_split: str | None = field(
+        default=None,
+        metadata={"help": "Split watched while training; default: dev, and none if the task has no such split."},
+    )
+    skip_bad: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave out lines that are no document or query, and judgements that name an absent document or "
+            "query, and say how many, instead of stopping."
+        },
+    )
     overwrite: bool = field(
         default=False, metadata={"help": "Replace a finished or started stage whose settings were others."}
     )
+
+    def splits(self, task: RetrievalTask) -> tuple[Split, Split | None]:
+        """The split to train on and the one to watch, if there is one.
+
+        Raises:
+            ValueError: the task lacks the first, or a second that was asked for by name.
+        """
+        train = task.split(self.train_split)
+        if self.dev_split is None:
+            return train, task.splits.get(DEV)
+        return train, task.split(self.dev_split)
 
 
 @dataclass
@@ -111,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if dry.dry_run:
         print(report(plan(backbone, prompt, negatives, lora, config, run)))
         return Path(config.output_dir) / "teacher" / "model"
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
+    run.splits(task)
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
         (run, backbone, prompt, watch, negatives, lora, config),
@@ -155,23 +179,42 @@ def make_trainer(
     peft_config: Any = None,
 ) -> RerankerTrainer:
     """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
-    train, dev = task.split(run.train_split), task.split(run.dev_split)
+    train, dev = run.splits(task)
     group_size = 1 + negative_count(task, train, negatives)
     groups_per_step = max(config.train_batch_size * config.gradient_accumulation_steps // group_size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
     groups = take_groups(draw_groups(task, train, negatives, config.seed), config.max_steps * groups_per_step)
-    watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
-    processor = reranker.processor
+    processor, watched = reranker.processor, None
+    if dev is None:
+        watch_nothing(task, config)
+    else:
+        drawn = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
+        watched = pair_dataset(drawn, dev, task.corpus, processor)
     return RerankerTrainer(
         group_size=group_size,
         reranker=reranker,
         args=config,
         train_dataset=pair_dataset(groups, train, task.corpus, processor),
-        eval_dataset=pair_dataset(watched, dev, task.corpus, processor),
+        eval_dataset=watched,
         peft_config=peft_config,
     )
+
+
+def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:
+    """Trains without evaluations, for a task without a dev split, and says so.
+
+    Raises:
+        ValueError: a setting needs them.
+    """
+    if config.load_best_model_at_end:
+        raise ValueError(
+            f"load_best_model_at_end is true, and {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
+            + ", ".join(task.splits)
+        )
+    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): nothing is watched while training")
+    config.eval_strategy, config.eval_on_start = IntervalStrategy.NO, False
 
 
 def tokenizer_texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:

@@ -25,7 +25,7 @@ from training.pairs import NegativeArguments, draw_groups, negative_count, prefe
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.named import load_task
-from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save
+from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save, watch_nothing
 
 
 @dataclass
@@ -77,7 +77,8 @@ ARGUMENTS = (RunArguments, PriorArguments, TeacherArguments, NegativeArguments, 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     run, prior, watch, negatives, lora, config = parse_stage("train_reranker_dpo", ARGUMENTS, argv)
-    task = load_task(run.data)
+    task = load_task(run.data, run.skip_bad)
+    train, dev = run.splits(task)
     path = earlier_model(
         prior.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
     )
@@ -88,20 +89,24 @@ def main(argv: Sequence[str] | None = None) -> Path:
         print(f"teacher (DPO): done before, in {stage.model}")
         return stage.model
     reranker = load_model(path, trust_remote_code=config.trust_remote_code)
-    train, dev = task.split(run.train_split), task.split(run.dev_split)
     groups_per_step = (
         config.train_batch_size * config.gradient_accumulation_steps / (1 + negative_count(task, train, negatives))
     )
     # The reference reads every pair of the data before the first step: no more than the run will use.
     count = math.ceil(config.max_steps * groups_per_step) if config.max_steps > 0 else train.judgements
     groups = take_groups(draw_groups(task, train, negatives, config.seed), min(count, train.judgements))
-    watched = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
+    rows, watched = preference_dataset(groups, train, task.corpus, reranker.processor), None
+    if dev is None:
+        watch_nothing(task, config)
+    else:
+        drawn = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
+        watched = preference_dataset(drawn, dev, task.corpus, reranker.processor)
     config.output_dir = str(stage.checkpoints)
     trainer = RerankerDPOTrainer(
         model=reranker.backbone,
         args=config,
-        train_dataset=preference_dataset(groups, train, task.corpus, reranker.processor),
-        eval_dataset=preference_dataset(watched, dev, task.corpus, reranker.processor),
+        train_dataset=rows,
+        eval_dataset=watched,
         processing_class=padded(reranker.processor.tokenizer),
         peft_config=lora.peft_config(),
     )

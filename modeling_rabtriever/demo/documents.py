@@ -1,11 +1,11 @@
 """Documents of the page: the corpus it starts with, and what a visitor pastes or uploads, within limits."""
 
-import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from ..retrieval.documents import BadDocumentError, Document, DocumentReader, to_document
+from ..retrieval.documents import Document, DocumentReader, to_document
+from ..retrieval.json_lines import decode_line, numbered_lines, parse_line
 
 CORPUS_DOCUMENTS = 5_000  # of the corpus the page starts with; vectors and BM25 of all are in memory
 OWN_DOCUMENTS = 500  # of a visitor: each session keeps its own
@@ -38,7 +38,7 @@ def pasted_texts(text: str) -> list[str]:
     Raises:
         ValueError: there is no such line, or the text or a line is too long.
     """
-    return _within_limits("the pasted text", len(text.encode()), text.splitlines())
+    return _within_limits("the pasted text", len(text.encode()), text.split("\n"))
 
 
 def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
@@ -57,12 +57,9 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
         raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
     size = path.stat().st_size
     _check_size(name, size)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name} is no UTF-8 text (byte {error.start}); accepted: UTF-8") from error
-    if path.suffix.lower() == ".jsonl":
-        lines = [_json_text(name, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    read = _json_text if path.suffix.lower() == ".jsonl" else _plain_text
+    with path.open("rb") as file:
+        lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
     return _within_limits(name, size, lines)
 
 
@@ -81,14 +78,19 @@ def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
     return texts
 
 
-def _json_text(name: str, number: int, line: str) -> str:
+def _plain_text(name: str, number: int, line: bytes) -> str:
     try:
-        row = json.loads(line)
-        return to_document({"id": str(number), **row} if isinstance(row, dict) else row).text
-    except BadDocumentError as error:
+        return decode_line(line)
+    except ValueError as error:
         raise ValueError(f"{name} line {number}: {error}") from error
-    except (ValueError, RecursionError) as error:  # the latter: brackets in brackets in brackets
-        raise ValueError(f"{name} line {number}: broken JSON ({error}); accepted: one object per line") from error
+
+
+def _json_text(name: str, number: int, line: bytes) -> str:
+    try:
+        row = parse_line(line)
+        return to_document({**row, "id": str(number), "_id": None} if isinstance(row, dict) else row).text
+    except ValueError as error:
+        raise ValueError(f"{name} line {number}: {error}") from error
 
 
 def _within_limits(name: str, size: int, lines: Sequence[str]) -> list[str]:

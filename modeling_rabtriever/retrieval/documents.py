@@ -1,12 +1,18 @@
-"""Documents as they come in: JSON lines from a file or a pipe, Parquet, or a data set of the Hub."""
+"""Documents as they come in: JSON lines from a file or a pipe, Parquet, or a data set of the Hub.
 
-import json
+Everything that reads a corpus or queries reads them here: encoding and searching, training, evaluation, the page.
+"""
+
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from .json_lines import numbered_lines, parse_line
+
+FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
 _ID_FIELDS = ("id", "_id")
 _TEXT_FIELDS = ("title", "text")
 
@@ -37,19 +43,21 @@ class DocumentReader:
     one document, and a number for each id.
 
     Args:
-        source: a `.jsonl` or `.parquet` file, `-` for JSON lines on standard input, or `hub:<data set>[:<split>]`,
-            which the extra "train" reads (`datasets`).
+        source: a `.jsonl` or `.parquet` file, `-` for JSON lines on standard input, or `hub:<data set>[:<part>]`,
+            which the extra "train" reads (`datasets`); the part is a split, default `train`, or a configuration, such
+            as `corpus`.
         skip_bad: whether lines that are no document are counted in `skipped` instead of raising.
         span: the part of a file to read, one of `spans()`.
 
     Raises:
         ValueError: the source is none of these or does not exist; while reading: a line is broken, lacks a field or
-            repeats an id, with its number.
+            repeats an id, with its number, or a Parquet file or data set cannot be read.
     """
 
     def __init__(self, source: str | Path, skip_bad: bool = False, span: tuple[int, int] | None = None) -> None:
         self.source, self.skip_bad, self.span, self.skipped = str(source), skip_bad, span, 0
-        self._rows = self._reader()
+        if self._is_file():
+            _check_file(Path(self.source))
 
     def __iter__(self) -> Iterator[Document]:
         return (document for _, document in self._documents())
@@ -58,7 +66,7 @@ class DocumentReader:
         """Lines or rows of the source, without parsing them.
 
         Raises:
-            TypeError: the source is a pipe or a data set that is streamed.
+            TypeError: the source is a pipe or a data set of the Hub.
         """
         path = Path(self.source)
         if path.suffix == ".parquet":
@@ -66,7 +74,7 @@ class DocumentReader:
         if not self._is_file():
             raise TypeError(f"the length of {self.source} is not known before it is read")
         with path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+            return sum(1 for _ in numbered_lines(file))
 
     def spans(self, size: int) -> Iterator[tuple[int, int]]:
         """Parts of the file with `size` documents each, the last perhaps fewer, that others can read on their own.
@@ -99,90 +107,131 @@ class DocumentReader:
                     raise BadDocumentError(f"the id {document.id!r} occurs twice; accepted: unique ids")
             except BadDocumentError as error:
                 if not self.skip_bad:
-                    raise ValueError(f"{self.source} {place}: {error}") from error
+                    raise ValueError(f"{self.source} {place}: {error}") from None
                 self.skipped += 1
                 continue
             seen.add(hash(document.id))
             yield end, document
 
-    def _reader(self) -> Callable[[], Iterable[tuple[int, str, Any]]]:
-        path = Path(self.source)
+    def _rows(self) -> Iterator[tuple[int, str, Any]]:
         if self.source == "-":
-            return lambda: _json_lines(sys.stdin.buffer, None)
-        if self.source.startswith("hub:"):
-            return lambda: _hub_rows(self.source)
-        if not path.is_file():
-            raise ValueError(
-                f"{self.source} is no file; accepted: .jsonl, .parquet, - (standard input), hub:<data set>"
-            )
-        if path.suffix == ".parquet":
-            return lambda: _parquet_rows(path, self.span)
-        if path.suffix in (".jsonl", ".json", ".ndjson"):
-            return lambda: _file_lines(path, self.span)
-        raise ValueError(
-            f"{self.source} ends in {path.suffix!r}; accepted: .jsonl, .ndjson, .json (one per line), .parquet"
-        )
+            return _json_rows(sys.stdin.buffer)
+        if self._is_file():
+            return file_rows(Path(self.source), self.span)
+        return _hub_rows(self.source)
+
+
+def document_text(title: str | None, text: str | None) -> str:
+    """What a model reads of a document: the title, if there is one, a blank, and the text."""
+    return f"{(title or '').strip()} {(text or '').strip()}".strip()
 
 
 def to_document(row: Any) -> Document:
     """A document from an object with `id` (or `_id`), `text`, perhaps `title`, and metadata.
 
     Raises:
-        BadDocumentError: a field is missing or blank, or `row` is what a broken line became.
+        BadDocumentError: a field is missing, blank or of another type, or `row` is what a broken line became.
     """
     if isinstance(row, BadDocumentError):
         raise row
     if not isinstance(row, dict):
         raise BadDocumentError(f"{str(row)[:60]!r} is no object; accepted: an object with id and text")
-    names = [name for name in _ID_FIELDS if row.get(name) is not None]
-    if not names or not str(row[names[0]]).strip():
-        raise BadDocumentError("the id is missing or blank; accepted: a field id or _id")
-    parts = [row.get(name) or "" for name in _TEXT_FIELDS]
-    if not all(isinstance(part, str) for part in parts):
+    id_ = _document_id(row)
+    title, body = (row.get(name) for name in _TEXT_FIELDS)
+    if not isinstance(title, str | None) or not isinstance(body, str | None):
         raise BadDocumentError("title or text is no text; accepted: strings")
-    text = " ".join(part.strip() for part in parts).strip()
+    text = document_text(title, body)
     if not text:
-        raise BadDocumentError(
-            f"the document {row[names[0]]!r} has no text; accepted: a title or a text that is not blank"
-        )
+        raise BadDocumentError(f"the document {id_!r} has no text; accepted: a title or a text that is not blank")
     rest = {name: value for name, value in row.items() if name not in (*_ID_FIELDS, *_TEXT_FIELDS)}
-    nested = rest.pop("metadata", None)
-    if isinstance(nested, dict):  # BEIR keeps other fields there
-        rest = {**nested, **rest}
-    return Document(str(row[names[0]]), text, {name: value for name, value in rest.items() if value is not None})
+    if isinstance(rest.get("metadata"), dict):  # BEIR keeps other fields there
+        rest = {**rest.pop("metadata"), **rest}
+    return Document(id_, text, {name: value for name, value in rest.items() if value is not None})
 
 
-def _json_lines(file: BinaryIO, stop: int | None) -> Iterator[tuple[int, str, Any]]:
-    position = 0 if stop is None else file.tell()
-    for number, line in enumerate(file, start=1):
-        position += len(line)
-        if line.strip():
-            try:
-                yield position, f"line {number}", json.loads(line)
-            except ValueError as error:  # also bytes that are no UTF-8
-                yield position, f"line {number}", BadDocumentError(f"broken JSON ({error})")
-        if stop is not None and position >= stop:
-            return
+def id_text(value: Any) -> str:
+    """An id as text: a string as it is, a number as JSON writes it.
+
+    Raises:
+        BadDocumentError: it is something else.
+    """
+    if type(value) in (int, float):
+        return str(value)
+    if not isinstance(value, str):
+        raise BadDocumentError(f"the id is {str(value)[:60]}; accepted: a string or a number")
+    return value
 
 
-def _file_lines(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[int, str, Any]]:
+def file_rows(path: Path, span: tuple[int, int] | None = None) -> Iterator[tuple[int, str, Any]]:
+    """The rows of a `.jsonl` or `.parquet` file.
+
+    Args:
+        path: the file.
+        span: the part to read, in bytes or rows.
+
+    Yields:
+        The position behind the row, as spans count; its place, for messages; the row, or a `BadDocumentError` where it
+        cannot be read.
+
+    Raises:
+        ValueError: it is no such file, or a Parquet file is broken.
+    """
+    _check_file(path)
+    if path.suffix == ".parquet":
+        yield from _parquet_rows(path, span)
+        return
+    begin, stop = span or (0, None)
     with path.open("rb") as file:
-        if span is not None:
-            file.seek(span[0])
-        yield from _json_lines(file, None if span is None else span[1])
+        file.seek(begin)
+        yield from _json_rows(file, begin, stop)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; accepted: .jsonl, .parquet, - (standard input), hub:<data set>")
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"{path} ends in {path.suffix!r}; accepted: .jsonl, .ndjson, .json (one per line), .parquet; none of them "
+            "compressed"
+        )
+
+
+def _document_id(row: dict[str, Any]) -> str:
+    found = {name: id_text(row[name]) for name in _ID_FIELDS if row.get(name) is not None}
+    ids = set(found.values())
+    if len(ids) > 1:
+        raise BadDocumentError(f"id is {found['id']!r} and _id is {found['_id']!r}; accepted: one id")
+    if not ids or not (id_ := ids.pop()).strip():
+        raise BadDocumentError("the id is missing or blank; accepted: a field id or _id")
+    return id_
+
+
+def _json_rows(file: Iterable[bytes], begin: int = 0, stop: int | None = None) -> Iterator[tuple[int, str, Any]]:
+    behind = begin
+    for number, end, line in numbered_lines(file, begin):
+        if stop is not None and behind >= stop:
+            return
+        place = f"line {number}" if begin == 0 else f"line {number} of those from byte {begin} on"
+        try:
+            yield end, place, parse_line(line)
+        except ValueError as error:
+            yield end, place, BadDocumentError(str(error))
+        behind = end
 
 
 def _parquet(path: Path) -> Any:
-    from pyarrow import ArrowInvalid
+    from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path)
-    except ArrowInvalid as error:
+        return ParquetFile(path, page_checksum_verification=True)
+    except (ArrowException, OSError) as error:
         raise ValueError(f"{path} is no Parquet file ({error})") from error
 
 
 def _parquet_rows(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[int, str, Any]]:
+    from pyarrow import ArrowException
+
     file = _parquet(path)
     begin, end = span or (0, file.metadata.num_rows)
     first = 0
@@ -190,17 +239,56 @@ def _parquet_rows(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[in
         rows = file.metadata.row_group(group).num_rows
         if first + rows > begin and first < end:
             number = first
-            for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
-                for row in batch.to_pylist():
-                    number += 1
-                    if begin < number <= end:
-                        yield number, f"row {number}", row
+            try:
+                for batch in file.iter_batches(batch_size=1024, row_groups=[group]):
+                    for row in _batch_rows(batch):
+                        number += 1
+                        if begin < number <= end:
+                            yield number, f"row {number}", row
+            except (ArrowException, OSError) as error:
+                raise ValueError(f"{path} is broken behind row {number} ({error}); accepted: a whole file") from error
         first += rows
 
 
-def _hub_rows(source: str) -> Iterator[tuple[int, str, Any]]:
-    from datasets import load_dataset  # of the extra "train"
+def _batch_rows(batch: Any) -> Iterable[Any]:
+    try:
+        return map(_checked_row, batch.to_pylist())
+    except (ValueError, OverflowError):  # a text that is no UTF-8, or a date Python does not know: find its row
+        return (_single_row(batch.slice(place, 1)) for place in range(batch.num_rows))
 
-    _, name, *split = source.split(":")
-    rows = load_dataset(name, split=split[0] if split else "train", streaming=True)
-    return ((number, f"row {number}", dict(row)) for number, row in enumerate(rows, start=1))
+
+def _single_row(batch: Any) -> Any:
+    try:
+        return _checked_row(batch.to_pylist()[0])
+    except (ValueError, OverflowError) as error:
+        return BadDocumentError(f"a value cannot be read ({error})")
+
+
+def _checked_row(row: dict[str, Any]) -> Any:
+    try:
+        return _without_nan(row)
+    except BadDocumentError as error:
+        return error
+
+
+def _without_nan(value: Any) -> Any:
+    """The value with None for NaN, which is how tables write a missing number."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        if math.isnan(value):
+            return None
+        raise BadDocumentError(f"a number is {value}; accepted: finite numbers")
+    return value
+
+
+def _hub_rows(source: str) -> Iterator[tuple[int, str, Any]]:
+    from .hub_files import HubDataSet
+
+    name, _, part = source.removeprefix("hub:").partition(":")
+    data_set = HubDataSet(name)
+    for path in data_set.part(part or "train"):
+        for end, place, row in file_rows(path):
+            yield end, f"{path.relative_to(data_set.folder).as_posix()} {place}", row

@@ -120,7 +120,7 @@ def test_what_a_visitor_brings(tmp_path: Path) -> None:
     [
         ("own.pdf", b"x", "own.pdf ends in '.pdf'; accepted: .jsonl, .txt"),
         ("own.txt", b" \n", "own.txt holds no document"),
-        ("own.txt", b"a\xff", "own.txt is no UTF-8 text"),
+        ("own.txt", b"a\xff", "own.txt line 1: no UTF-8 .byte 1 of the line.; accepted: UTF-8"),
         ("own.txt", b"a\n" * 131_073, "own.txt has 262,146 bytes; accepted: at most 262,144"),
         ("own.txt", b"fine\n" + b"a" * 2001, "document 2 has 2,001 characters; accepted: at most 2,000"),
         ("own.jsonl", b'{"text": "a"}\n{"text":', "own.jsonl line 2: broken JSON"),

@@ -57,6 +57,26 @@ def test_a_broken_run_is_reported_not_averaged(path: Path, old: str, new: str, m
         read_run(path, QUERIES, DOCUMENTS)
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"q0 Q0 \xff 1 1.5 x\n", r"line 1: no UTF-8 \(byte 6 of the line\); accepted: UTF-8"),
+        (b"q0 Q0 b " + b"1" * 5000 + b" 1.5 x\n", r"line 1 is 'q0 Q0 b 111.*; accepted: query-id Q0"),
+        (b"q0 Q0 b 1 1e999 x\n", r"line 1 has the score 1e999; accepted: finite"),
+        (b"q0 Q0 b 1 " + b"9" * 5000 + b" x\n", r"line 1 has the score 999"),
+    ],
+)
+def test_lines_no_ranking_has_are_refused(path: Path, line: bytes, message: str) -> None:
+    path.write_bytes(line)
+    with pytest.raises(ValueError, match=message):
+        read_run(path, QUERIES, DOCUMENTS)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_no_lines_of_a_run(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n\n")
+    assert read_run(path, QUERIES, DOCUMENTS) == [[1, 0, 2], [1, 0]]
+
+
 def test_missing_queries_and_files_are_named(path: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks 1 of 3 queries, 'q2' first"):
         read_run(path, [*QUERIES, "q2"], DOCUMENTS)

@@ -1,4 +1,5 @@
-"""A small Hub over real HTTP: what huggingface_hub and transformers ask it while models are pushed and loaded.
+"""A small Hub over real HTTP: what huggingface_hub and transformers ask it while models are pushed and loaded, and
+data sets read.
 
 Large files live under another host name (`localhost`), as on the Hub, where a download is redirected to a store that
 gets no token. Requests can be made to fail, and downloads to end early.
@@ -146,7 +147,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
                 token = self.headers.get("Authorization")
                 if token not in (None, f"Bearer {TOKEN}") or (token is None and self.command == "POST"):
                     raise RefusedError(401, "", "Invalid credentials in Authorization header")
-                if found := re.fullmatch(rf"/{NAME}/resolve/([^/]+)/(.+)", path):
+                if found := re.fullmatch(rf"/(?:datasets/)?{NAME}/resolve/([^/]+)/(.+)", path):
                     repository = hub.repository(found[1], token is not None)
                     return self.download(repository, repository.resolve(found[2]), found[3], fault)
                 self.answer(200, json.dumps(self.api(path, query, body, token is not None)).encode())
@@ -167,7 +168,7 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
             if method == "POST" and (found := re.fullmatch(rf"/{NAME}\.git/info/lfs/objects/batch", path)):
                 hub.repository(found[1])
                 return hub.batch(json.loads(body))
-            found = re.fullmatch(rf"/api/models/{NAME}(?:/([a-z]+)(?:/(.+))?)?", path)
+            found = re.fullmatch(rf"/api/(?:models|datasets)/{NAME}(?:/([a-z]+)(?:/(.+))?)?", path)
             if found is None:
                 raise RefusedError(404, "", f"nothing at {path}")
             repository, what, rest = hub.repository(found[1], signed_in), found[2], found[3] or "main"

@@ -119,11 +119,22 @@ def test_unusable_teachers_are_refused(task: RetrievalTask, flags: list[str], tm
         ({**good, "corpus-id": "d99"}, "line 1 names document 'd99', which the corpus lacks"),
         ({**good, "score": "high"}, "line 1 is .*; accepted: an object with query-id"),
         ({"query-id": "a"}, "line 1 is .*; accepted: an object with query-id"),
-        ({**good, "score": float("inf")}, "line 1 has the score inf; accepted: a finite number"),
+        ({**good, "score": "1.0"}, "line 1 is .*; accepted: an object with query-id"),
+        ({**good, "score": True}, "line 1 is .*; accepted: an object with query-id"),
+        ({**good, "query-id": None}, "line 1 is .*; accepted: an object with query-id"),
+        ({**good, "corpus-id": ["d0"]}, "line 1 is .*; accepted: an object with query-id"),
+        ({**good, "score": 10**400}, "line 1 has the score 1000.*; accepted: a number fp32 holds"),
+        ({**good, "score": -1e39}, "line 1 has the score -1e.39; accepted: a number fp32 holds"),
+        ({**good, "score": float("nan")}, "line 1: broken JSON .NaN is no JSON.; accepted"),
+        ({**good, "query-id": "\ud800"}, "line 1: broken text .half of a surrogate pair"),
+        (b"\xff", "line 1: no UTF-8 .byte 0 of the line."),
+        (b"[" * 100_000, "line 1: broken JSON .objects or lists nested too deep.; accepted: at most 64 levels"),
     ):
-        path.write_text(json.dumps(row) + "\n")
+        path.write_bytes(row if isinstance(row, bytes) else (json.dumps(row) + "\n").encode())
         with pytest.raises(ValueError, match=message):
             scores_from_jsonl(path, task, split)
+    path.write_text('\ufeff\n{"query-id": "train-find-0", "corpus-id": "d0", "score": 1}\r\n\n')
+    assert scores_from_jsonl(path, task, split).pools[0] == [0]
     path.write_text(2 * (json.dumps(good) + "\n"))
     with pytest.raises(ValueError, match="line 2 scores 'train-find-0', 'd0' a second time"):
         scores_from_jsonl(path, task, split)

@@ -1,14 +1,22 @@
-"""Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub."""
+"""Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub.
+
+What is broken is refused by file and line. With `skip_bad`, lines that are no document or query and judgements of
+documents or queries that are not there are left out and counted: public sets have some.
+"""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from datasets import Features, Value, concatenate_datasets, get_dataset_config_names, load_dataset
+from modeling_rabtriever.retrieval.documents import DocumentReader
+from modeling_rabtriever.retrieval.hub_files import HubDataSet
+from training.tasks.qrels import QRELS_FORMATS, TEXT, Judgement, read_qrels, read_rows
 
-_QRELS = Features({"query-id": Value("string"), "corpus-id": Value("string"), "score": Value("int64")})
+Judgements = Callable[[], Iterator[Judgement]]
+BAD_DOCUMENTS, BAD_QUERIES = "bad lines of the corpus", "bad lines of the queries"
+ABSENT, WITHOUT = "judgements of absent documents or queries", "queries without a relevant document left"
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,21 @@ class Split:
 
 @dataclass(frozen=True)
 class RetrievalTask:
-    """A corpus and its judged splits. Documents are addressed by their row in `corpus`."""
+    """A corpus and its judged splits. Documents are addressed by their row in `corpus`.
+
+    Args:
+        name: of the task.
+        corpus_ids: one id per document.
+        corpus: one text per document.
+        splits: name -> split.
+        left_out: what was not read because it was bad, in words -> how many.
+    """
 
     name: str
     corpus_ids: list[str]
     corpus: list[str]
     splits: dict[str, Split]
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def split(self, name: str) -> Split:
         """One split by name.
@@ -76,58 +93,62 @@ class RetrievalTask:
         return digest.hexdigest()[:16]
 
 
-def load_beir(folder: str | Path) -> RetrievalTask:
+def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
     """Reads a task from a folder in BEIR layout. A document's text is its title, if any, and its text.
 
+    Args:
+        folder: holds `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` (`read_qrels`).
+        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out and counted.
+
     Raises:
-        ValueError: the folder, a file or a field is missing; an id occurs twice; a document or judged query is blank;
-            a judgement names an unknown id.
+        ValueError: the folder or a file is missing, a line is no document or query, an id occurs twice, a judgement is
+            malformed, names an absent id or contradicts another one, or a split has no relevant document.
     """
     folder = Path(folder)
-    qrels_files = sorted((folder / "qrels").glob("*.tsv"))
+    qrels_files = sorted((folder / "qrels").glob(f"*{TEXT}"))
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl"):
         if not path.is_file():
-            raise ValueError(f"{path} is missing; accepted: a folder with corpus.jsonl, queries.jsonl, qrels/*.tsv")
+            compressed = f" ({path.name}.gz must be unpacked)" if path.with_name(f"{path.name}.gz").exists() else ""
+            raise ValueError(
+                f"{path} is missing{compressed}; accepted: a folder with corpus.jsonl, queries.jsonl, qrels/*.tsv"
+            )
     if not qrels_files:
         raise ValueError(f"{folder / 'qrels'} holds no .tsv file; accepted: one per split, such as qrels/test.tsv")
-
-    corpus, queries = (_texts(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
-    judgements = {path.stem: (str(path), _judgements(path)) for path in qrels_files}
-    return _task(folder.name, corpus, queries, judgements)
+    qrels = {path.stem: (str(path), partial(read_qrels, path)) for path in qrels_files}
+    return _task(folder.name, str(folder / "corpus.jsonl"), str(folder / "queries.jsonl"), qrels, skip_bad)
 
 
-def load_hub(data_set: str) -> RetrievalTask:
+def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
     """Reads a task from the Hub in BEIR layout, as `mteb/scifact` has it.
 
     Args:
         data_set: id of a data set with the configurations `corpus`, `queries`, and for the judgements `default` or
-            `qrels`, whose splits are the task's.
+            `qrels`, whose splits are the task's. Or a folder laid out as one.
+        skip_bad: as for `load_beir`.
 
     Raises:
-        ValueError: it has other configurations, or as `load_beir`.
+        ValueError: it cannot be read or has other configurations, or as `load_beir`.
     """
-    names = get_dataset_config_names(data_set)
-    qrels = next((name for name in ("qrels", "default") if name in names), None)
-    if qrels is None or not {"corpus", "queries"} <= set(names):
+    files = HubDataSet(data_set)
+    judged = next((name for name in ("qrels", "default") if name in files.configurations), None)
+    if judged is None or not {"corpus", "queries"} <= set(files.configurations):
         raise ValueError(
-            f"{data_set} has the configurations {', '.join(names)}; accepted: corpus, queries, and default or qrels"
+            f"{data_set} has the configurations {', '.join(files.configurations)}; accepted: corpus, queries, and "
+            "default or qrels"
         )
-    corpus, queries = (
-        _checked_texts(f"{data_set} {name}", concatenate_datasets(list(load_dataset(data_set, name).values())))
-        for name in ("corpus", "queries")
-    )
-    judgements = {
-        name: (f"{data_set} {name}", rows.cast(_QRELS)) for name, rows in load_dataset(data_set, qrels).items()
-    }
-    return _task(data_set.rpartition("/")[2], corpus, queries, judgements)
+    found = files.files(judged, formats=QRELS_FORMATS).items()
+    qrels = {name: (f"{data_set} {name}", partial(read_rows, paths, files.folder)) for name, paths in found}
+    name = data_set.rpartition("/")[2]
+    return _task(name, f"hub:{data_set}:corpus", f"hub:{data_set}:queries", qrels, skip_bad)
 
 
-def with_unjudged(split: Split, path: str | Path) -> Split:
+def with_unjudged(split: Split, path: str | Path, skip_bad: bool = False) -> Split:
     """The split with more queries, which nobody judged: their `relevant` is empty.
 
     Args:
         split: the judged queries.
         path: JSON lines with `_id` and `text`.
+        skip_bad: whether lines that are no query are left out; how many is printed.
 
     Raises:
         ValueError: the file or a field is missing, a text is blank, an id occurs twice or is one of the split's.
@@ -135,55 +156,78 @@ def with_unjudged(split: Split, path: str | Path) -> Split:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is missing; accepted: JSON lines with _id and text")
-    more = _texts(path)
+    reader = DocumentReader(path, skip_bad)
+    more = {query.id: query.text for query in reader}
     if twice := more.keys() & set(split.query_ids):
         raise ValueError(f"{path} has the id {min(twice)}, a query of the split {split.name}; accepted: ids of its own")
+    if reader.skipped:
+        print(f"{path}: left out bad lines ({reader.skipped})")
     return Split(
         split.name, [*split.query_ids, *more], [*split.queries, *more.values()], [*split.relevant, *({} for _ in more)]
     )
 
 
 def _task(
-    name: str, corpus: dict[str, str], queries: dict[str, str], judgements: dict[str, tuple[str, Iterable[Any]]]
+    name: str, corpus: str, queries: str, qrels: Mapping[str, tuple[str, Judgements]], skip_bad: bool
 ) -> RetrievalTask:
-    rows = {corpus_id: row for row, corpus_id in enumerate(corpus)}
-    splits = {split: _split(split, source, found, queries, rows) for split, (source, found) in judgements.items()}
-    return RetrievalTask(name, list(corpus), list(corpus.values()), splits)
+    documents, asked = DocumentReader(corpus, skip_bad), DocumentReader(queries, skip_bad)
+    corpus_ids, corpus_texts = [], []
+    for document in documents:
+        corpus_ids.append(document.id)
+        corpus_texts.append(document.text)
+    texts = {query.id: query.text for query in asked}
+    left_out = {BAD_DOCUMENTS: documents.skipped, BAD_QUERIES: asked.skipped, ABSENT: 0, WITHOUT: 0}
+    rows = {corpus_id: row for row, corpus_id in enumerate(corpus_ids)}
+    splits = {
+        split: _split(split, source, judgements, texts, rows, left_out if skip_bad else None)
+        for split, (source, judgements) in qrels.items()
+    }
+    found = {what: count for what, count in left_out.items() if count}
+    return RetrievalTask(name, corpus_ids, corpus_texts, splits, found)
 
 
-def _texts(path: Path) -> dict[str, str]:
-    return _checked_texts(str(path), load_dataset("json", data_files=str(path), split="train"))
-
-
-def _judgements(path: Path) -> Iterable[Any]:
-    judgements: Any = load_dataset("csv", data_files=str(path), sep="\t", split="train", features=_QRELS)
-    return judgements
-
-
-def _checked_texts(source: str, rows: Iterable[Any]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for number, row in enumerate(rows, start=1):
-        if row.get("_id") is None or row.get("text") is None:
-            raise ValueError(f'{source} line {number} is {row!r}; accepted: an object with "_id" and "text"')
-        text = f"{row.get('title') or ''} {row['text']}".strip()
-        if not text:
-            raise ValueError(f"{source} line {number} ({row['_id']}) has no text; accepted: a title or a text")
-        if str(row["_id"]) in texts:
-            raise ValueError(f"{source} line {number}: the id {row['_id']} occurs twice; accepted: unique ids")
-        texts[str(row["_id"])] = text
-    return texts
-
-
-def _split(name: str, source: str, judgements: Iterable[Any], queries: dict[str, str], rows: dict[str, int]) -> Split:
-    judged: dict[str, dict[int, int]] = {}
-    for number, judgement in enumerate(judgements, start=2):  # line 1 is the header
-        query_id, corpus_id, grade = judgement["query-id"], judgement["corpus-id"], judgement["score"]
-        if query_id not in queries:
-            raise ValueError(f"{source} line {number} names query {query_id!r}, which queries.jsonl lacks")
-        if corpus_id not in rows:
-            raise ValueError(f"{source} line {number} names document {corpus_id!r}, which corpus.jsonl lacks")
-        if grade > 0:
-            judged.setdefault(query_id, {})[rows[corpus_id]] = grade
-    if not judged:
+def _split(
+    name: str,
+    source: str,
+    judgements: Judgements,
+    queries: Mapping[str, str],
+    rows: Mapping[str, int],
+    left_out: dict[str, int] | None,
+) -> Split:
+    """One split; counts what it leaves out in `left_out`, or refuses it if that is `None`."""
+    grades: dict[str, dict[int, int]] = {}
+    asked: dict[str, None] = {}  # with a relevant document, in the order of the first
+    lost = set()
+    for judged in judgements():
+        row = rows.get(judged.corpus_id)
+        if row is None or judged.query_id not in queries:
+            if left_out is None:
+                raise ValueError(_absent(judged, judged.query_id in queries))
+            left_out[ABSENT] += 1
+            lost |= {judged.query_id} if judged.grade > 0 and judged.query_id in queries else set()
+            continue
+        if grades.setdefault(judged.query_id, {}).setdefault(row, judged.grade) != judged.grade:
+            pair = (judged.query_id, judged.corpus_id)
+            first = next(other for other in judgements() if (other.query_id, other.corpus_id) == pair)
+            raise ValueError(
+                f"{judged.place} gives query {pair[0]!r} and document {pair[1]!r} the score {judged.grade}, "
+                f"{first.place} {first.grade}; accepted: one score per pair"
+            )
+        if judged.grade > 0:
+            asked[judged.query_id] = None
+    if not asked:
         raise ValueError(f"{source} judges no document relevant; accepted: at least one score above 0")
-    return Split(name, list(judged), [queries[query_id] for query_id in judged], list(judged.values()))
+    if left_out is not None:
+        left_out[WITHOUT] += len(lost - asked.keys())
+    relevant = [{row: grade for row, grade in grades[query_id].items() if grade > 0} for query_id in asked]
+    return Split(name, list(asked), [queries[query_id] for query_id in asked], relevant)
+
+
+def _absent(judged: Judgement, query_known: bool) -> str:
+    named, place = f"query {judged.query_id!r}", "queries"
+    if query_known:
+        named, place = f"document {judged.corpus_id!r}", "corpus"
+    return (
+        f"{judged.place} names {named}, which is not in the {place}; accepted: ids that are there, or --skip_bad true, "
+        "which leaves such judgements out and counts them"
+    )

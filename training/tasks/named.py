@@ -40,28 +40,31 @@ def named_tasks() -> dict[str, NamedTask]:
     return {name: NamedTask(**about) for name, about in yaml.safe_load(NAMED.read_text()).items()}
 
 
-def load_task(source: str | Path) -> RetrievalTask:
-    """A task, checked for leakage.
+def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
+    """A task, checked for leakage; what was left out of it is printed.
 
     Args:
         source: a folder in BEIR layout, `hub:<data set>` in BEIR layout on the Hub, or a name of `named.yaml`.
+        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out.
 
     Raises:
         ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`, `check_tags`).
     """
     known = named_tasks()
     if Path(source).is_dir():
-        task = load_beir(source)
+        task = load_beir(source, skip_bad)
     elif str(source).startswith("hub:"):
-        task = load_hub(str(source).removeprefix("hub:"))
+        task = load_hub(str(source).removeprefix("hub:"), skip_bad)
     elif str(source) in known:
-        task = _prepared(_named_source(str(source), known[str(source)]), known[str(source)])
+        task = _prepared(_named_source(str(source), known[str(source)], skip_bad), known[str(source)])
     else:
         raise ValueError(
             f"{source} is no task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
         )
     check_leakage(task)
     check_tags(task)
+    if task.left_out:
+        print(f"{task.name}: left out " + ", ".join(f"{what} ({count})" for what, count in task.left_out.items()))
     return task
 
 
@@ -118,12 +121,12 @@ def _tags(query: str) -> set[str]:
     return {tag.strip().lower() for tag in TAG.findall(query)}
 
 
-def _named_source(name: str, about: NamedTask) -> RetrievalTask:
+def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
     folder = Path(os.environ.get(DATA_FOLDER, "data")) / name
     if folder.is_dir():
-        return load_beir(folder)
+        return load_beir(folder, skip_bad)
     if about.hub is not None:
-        return replace(load_hub(about.hub), name=name)
+        return replace(load_hub(about.hub, skip_bad), name=name)
     raise ValueError(
         f"{about.title} is not on the Hub in BEIR layout, and {folder} is no folder; accepted: put it there in BEIR "
         f"layout, or name the folder above it in {DATA_FOLDER}"

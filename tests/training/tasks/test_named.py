@@ -23,6 +23,23 @@ def test_a_folder_and_a_name_below_the_data_folder(beir_folder: Path, monkeypatc
     assert load_task("saycan").corpus == load_beir(beir_folder).corpus
 
 
+def test_what_is_left_out_is_said_in_one_line(
+    beir_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (beir_folder / "corpus.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    with (beir_folder / "qrels" / "dev.tsv").open("a") as file:
+        file.write("dev-give-0\tgone\t1\n")
+    rename(beir_folder, "saycan")
+    monkeypatch.setenv("RABTRIEVER_DATA", str(beir_folder.parent / "data"))
+    for source, name in ((beir_folder, "animals"), ("saycan", "saycan")):
+        with pytest.raises(ValueError, match="corpus.jsonl line 13: broken JSON"):
+            load_task(source)
+        assert len(load_task(source, skip_bad=True).corpus) == 12
+        line = f"{name}: left out bad lines of the corpus (1), judgements of absent documents or queries (1)\n"
+        assert capsys.readouterr().out == line
+
+
 def test_unknown_and_missing_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"nothing is no task; accepted: a folder in BEIR layout, hub:.*esconv"):
         load_task("nothing")
@@ -112,6 +129,36 @@ def test_a_data_set_of_the_hub(beir_folder: Path, tmp_path: Path, qrels: str) ->
     local = load_beir(beir_folder)
     assert task.name == "animals" and task.corpus == local.corpus and task.splits.keys() == {"train", "test"}
     assert task.split("test") == local.split("test")
+
+
+def test_a_data_set_of_the_hub_in_json_lines_is_read_as_it_stands(tmp_path: Path) -> None:
+    """Ids and texts that a table's reader takes for missing values and dates; a judgement of an absent document."""
+    folder = tmp_path / "dates"
+    files = {"corpus": [{"_id": "null", "text": "2020-01-01"}], "queries": [{"_id": "NA", "text": "None"}]}
+    files["default"] = [{"query-id": "NA", "corpus-id": document, "score": 1.0} for document in ("null", "gone")]
+    readme = ["---", "configs:"]
+    for name, rows in files.items():
+        readme += [f"- config_name: {name}", "  data_files:", "  - split: test", f"    path: {name}.jsonl"]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "README.md").write_text("\n".join([*readme, "---", ""]))
+    with pytest.raises(ValueError, match="default.jsonl line 2 names document 'gone', which is not in the corpus"):
+        load_hub(str(folder))
+    task = load_hub(str(folder), skip_bad=True)
+    assert (task.corpus_ids, task.corpus) == (["null"], ["2020-01-01"])
+    split = task.split("test")
+    assert (split.query_ids, split.queries, split.relevant) == (["NA"], ["None"], [{0: 1}])
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nNA\tnull\t1\n")
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("default.jsonl", "qrels.tsv"))
+    assert load_hub(str(folder)).splits == task.splits
+    (folder / "README.md").write_text(card)
+    (folder / "default.jsonl").write_text('{"query-id": "NA", "corpus-id": "null", "score": 0.5}\n')
+    with pytest.raises(ValueError, match="default.jsonl line 1 has the score '0.5'; accepted: whole numbers"):
+        load_hub(str(folder))
+    (folder / "default.jsonl").write_text('{"query-id": "NA", "corpus-id": "null"}\n')
+    with pytest.raises(ValueError, match="default.jsonl line 1 is .*; accepted: an object with query-id, corpus-id, s"):
+        load_hub(str(folder))
 
 
 def test_other_layouts_are_refused(beir_folder: Path, tmp_path: Path) -> None:
