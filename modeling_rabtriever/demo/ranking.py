@@ -11,7 +11,7 @@ from ..bm25 import BM25
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prompted import ranking
 from ..modeling_rabtriever import RabtrieverModel
-from .documents import CHARACTERS
+from .documents import check_text
 
 TOP_K = 8
 TERMS = 5  # products of an explanation that are shown one by one
@@ -222,13 +222,12 @@ def checked_query(query: str) -> str:
     """The query without blanks at its edges.
 
     Raises:
-        ValueError: it is blank or too long.
+        ValueError: it is blank, too long, or holds half a character.
     """
     query = query.strip()
     if not query:
         raise ValueError("the query is blank; accepted: a text")
-    if len(query) > CHARACTERS:
-        raise ValueError(f"the query has {len(query):,} characters; accepted: at most {CHARACTERS:,}")
+    check_text("the query", query)
     return query
 
 
