@@ -6,10 +6,11 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from pathlib import Path
 
+import gradio as gr
 import uvicorn
 from fastapi import FastAPI
-from gradio import mount_gradio_app
 
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
@@ -51,28 +52,9 @@ def serve(
     with closing(listen(host, port)) as listening, upload_folder() as uploads:
         address, taken = listening.getsockname()[:2]
         page = build_page(student, documents, teacher, examples)
-        app = FastAPI(lifespan=lambda _: swept(uploads), openapi_url=None)
-        try:
-            mount_gradio_app(
-                app,
-                page,
-                path="/",
-                theme=theme(),
-                css=rendering.STYLE,
-                max_file_size=OWN_BYTES,
-                show_error=False,
-                ssr_mode=False,
-                enable_monitoring=False,
-                run_history=False,
-                mcp_server=False,
-                footer_links=[],
-                root_path=os.environ.get(ROOT_PATH),
-            )
-        except OSError as error:  # the temporary folder of all pages of this machine is another user's
-            raise no_folder(error) from error
         server = _Server(
             uvicorn.Config(
-                Guard(app, (host, address), uploads),
+                Guard(_app(page, uploads), (host, address), uploads),
                 http="h11",  # bounds headers
                 ws="none",
                 log_level="warning",
@@ -86,6 +68,28 @@ def serve(
         print(f"rabtriever: open http://{shown}:{taken}/ (Ctrl+C ends it)", file=sys.stderr, flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
+
+
+def _app(page: gr.Blocks, uploads: Path) -> FastAPI:
+    app = FastAPI(lifespan=lambda _: swept(uploads), openapi_url=None)
+    try:
+        return gr.mount_gradio_app(
+            app,
+            page,
+            path="/",
+            theme=theme(),
+            css=rendering.STYLE,
+            max_file_size=OWN_BYTES,
+            show_error=False,
+            ssr_mode=False,
+            enable_monitoring=False,
+            run_history=False,
+            mcp_server=False,
+            footer_links=[],
+            root_path=os.environ.get(ROOT_PATH),
+        )
+    except OSError as error:  # the temporary folder of all pages of this machine is another user's
+        raise no_folder(error) from error
 
 
 class _Server(uvicorn.Server):
