@@ -5,12 +5,15 @@ Each is fitted once and called with queries; it returns scores `(n, m)` fp32 of 
 
 from collections.abc import Mapping, Sequence
 
-import bm25s
 import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+
+from modeling_rabtriever.bm25 import BM25
+
+__all__ = ["BM25", "LabelPrior", "TfidfLogisticRegression"]
 
 Relevant = Sequence[Mapping[int, int]]
 
@@ -25,21 +28,6 @@ class LabelPrior:
     def __call__(self, queries: Sequence[str]) -> Tensor:
         """Counts `(n, m)`."""
         return self._counts.expand(len(queries), -1)
-
-
-class BM25:
-    """Okapi BM25 over lower-cased words, with the library's defaults (no stemming, English stop words removed)."""
-
-    def __init__(self, corpus: Sequence[str]) -> None:
-        self._corpus_size = len(corpus)
-        self._index = bm25s.BM25()
-        self._index.index(bm25s.tokenize(list(corpus), show_progress=False), show_progress=False)
-
-    def __call__(self, queries: Sequence[str]) -> Tensor:
-        """Scores `(n, m)`; 0 where no word is shared."""
-        words = bm25s.tokenize(list(queries), return_ids=False, show_progress=False)
-        nothing = np.zeros(self._corpus_size, dtype=np.float32)
-        return torch.tensor(np.stack([self._index.get_scores(query) if query else nothing for query in words]))
 
 
 class TfidfLogisticRegression:

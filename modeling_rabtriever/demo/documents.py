@@ -1,5 +1,6 @@
 """Documents of the page: the corpus it starts with, and what a visitor pastes or uploads, within limits."""
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ OWN_DOCUMENTS = 500  # of a visitor: each session keeps its own
 OWN_BYTES = 256 * 1024  # pasted or uploaded at once
 CHARACTERS = 2_000  # of one document, and of a query
 UPLOADS = (".jsonl", ".txt")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which is no text
 
 
 def read_corpus(source: str | Path) -> list[Document]:
@@ -36,9 +38,9 @@ def pasted_texts(text: str) -> list[str]:
     """One document per line that is not blank.
 
     Raises:
-        ValueError: there is no such line, or the text or a line is too long.
+        ValueError: there is no such line, the text or a line is too long, or a line holds half a character.
     """
-    return _within_limits("the pasted text", len(text.encode()), text.split("\n"))
+    return _within_limits("the pasted text", len(text.encode(errors="surrogatepass")), text.split("\n"))
 
 
 def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
@@ -49,17 +51,21 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
         name: what messages call it, where the path is the server's own business; default: the last part of the path.
 
     Raises:
-        ValueError: another ending, too many bytes, no UTF-8, or a line that is no document, with its number.
+        ValueError: another ending, too many bytes, no UTF-8, or a line that is no document, with its number; or the
+            file is gone.
     """
     path = Path(path)
     name = name or path.name
     if path.suffix.lower() not in UPLOADS:
         raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
-    size = path.stat().st_size
-    _check_size(name, size)
     read = _json_text if path.suffix.lower() == ".jsonl" else _plain_text
-    with path.open("rb") as file:
-        lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
+    try:
+        size = path.stat().st_size
+        _check_size(name, size)
+        with path.open("rb") as file:
+            lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
+    except OSError as error:  # others have uploaded much meanwhile
+        raise ValueError(f"{name} is not there any more; accepted: upload it again") from error
     return _within_limits(name, size, lines)
 
 
@@ -99,11 +105,20 @@ def _within_limits(name: str, size: int, lines: Sequence[str]) -> list[str]:
     if not texts:
         raise ValueError(f"{name} holds no document; accepted: one per line")
     for number, text in enumerate(texts, start=1):
-        if len(text) > CHARACTERS:
-            raise ValueError(
-                f"{name}: document {number} has {len(text):,} characters; accepted: at most {CHARACTERS:,}"
-            )
+        check_text(f"{name}: document {number}", text)
     return texts
+
+
+def check_text(name: str, text: str) -> None:
+    """Raises a ValueError if a document or query of the page is too long or holds half a character."""
+    if len(text) > CHARACTERS:
+        raise ValueError(f"{name} has {len(text):,} characters; accepted: at most {CHARACTERS:,}")
+    half = _SURROGATE.search(text)
+    if half is not None:
+        raise ValueError(
+            f"{name} holds half a character ({half[0]!r}, character {half.start() + 1}); accepted: text without lone "
+            "surrogates"
+        )
 
 
 def _check_size(name: str, size: int) -> None:

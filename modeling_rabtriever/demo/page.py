@@ -1,6 +1,6 @@
 """The page itself: Gradio components and what happens between them. Ranking and HTML are made elsewhere."""
 
-import sys
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from ..retrieval.documents import Document
 from . import rendering
 from .documents import CHARACTERS, OWN_BYTES, OWN_DOCUMENTS, UPLOADS, joined, pasted_texts, uploaded_texts
 from .ranking import Collection, Ranker, checked_query
+from .uploads import SESSION_SECONDS
 
 SESSIONS = 100  # whose documents are kept; the least recent one makes room
-SESSION_SECONDS = 3600  # after the last change a session's documents are dropped, and uploads nobody read
 WAITING = 32  # visitors in the queue
 EXAMPLES = 8
 # One event at a time runs a model: times on the page are not those of a fight for the cores.
@@ -28,55 +28,6 @@ INTRODUCTION = """\
 Which document answers the query, when a line of reasoning connects the two rather than shared words?
 The same documents, ranked side by side. [How it works](https://arxiv.org/abs/2604.23336)
 """
-
-
-def serve(
-    student: RabtrieverModel,
-    documents: Sequence[Document],
-    teacher: GenerativeRerankerModel | None = None,
-    examples: Sequence[str] = (),
-    host: str | None = None,
-    port: int | None = None,
-) -> None:
-    """Runs the page until it is interrupted.
-
-    Args:
-        student: what is tried.
-        documents: the corpus the page starts with.
-        teacher: ranks beside the student.
-        examples: queries to click.
-        host: address to listen at; `None` is Gradio's choice: this machine alone, unless `GRADIO_SERVER_NAME` is set.
-        port: `None` is the first free one from 7860 on, or `GRADIO_SERVER_PORT`.
-
-    Raises:
-        ValueError: as `build_page`.
-        OSError: the port is taken, or the address is not this machine's.
-    """
-    page = build_page(student, documents, teacher, examples)
-    try:
-        _, url, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            theme=_theme(),
-            css=rendering.STYLE,
-            max_file_size=OWN_BYTES,
-            state_session_capacity=SESSIONS,
-            share=False,
-            ssr_mode=False,
-            enable_monitoring=False,
-            run_history=False,
-            mcp_server=False,
-            footer_links=[],
-            quiet=True,
-            prevent_thread_lock=True,
-        )
-    except OSError as error:  # Gradio speaks of its own arguments
-        place = f"{host or 'this machine'}, port {port or 'from 7860 on'}"
-        raise OSError(
-            f"the page cannot listen at {place}; accepted: an address and a free port of this machine"
-        ) from error
-    print(f"rabtriever: open {url} (Ctrl+C ends it)", file=sys.stderr, flush=True)
-    page.block_thread()
 
 
 def build_page(
@@ -93,9 +44,7 @@ def build_page(
     examples = checked_examples(examples)
     actions = _Actions(Ranker(student, teacher), [document.text for document in documents])
 
-    with gr.Blocks(
-        title="Rabtriever", analytics_enabled=False, delete_cache=(SESSION_SECONDS, SESSION_SECONDS)
-    ) as page:
+    with gr.Blocks(title="Rabtriever", analytics_enabled=False) as page:
         own = gr.State(None, time_to_live=SESSION_SECONDS)
         gr.Markdown(INTRODUCTION)
         with gr.Row():
@@ -168,13 +117,15 @@ def build_page(
         ):
             edited.success(**asked)
     page.queue(max_size=WAITING)
+    page.state_session_capacity = SESSIONS
     return page
 
 
-def _theme() -> gr.themes.Base:
-    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SANS, font_mono=MONO)
+def theme() -> gr.themes.Base:
+    """Colours and fonts."""
+    base = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SANS, font_mono=MONO)
     # The theme's own greys and its white on light teal are too faint to read.
-    return theme.set(
+    return base.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_600",
@@ -249,7 +200,7 @@ class _Actions:
         if own is None or not chosen:
             return self._refused(ValueError("nothing is chosen; accepted: one of your documents or more"))
         gone = set(chosen)
-        left = [text for text in own.texts if text not in gone]
+        left = [text for text in own.texts if _key(text) not in gone]
         said = f"{len(own) - len(left)} removed, {len(left)} left."
         return self._changed(self.ranker.collection(left, own) if left else None, said)
 
@@ -264,9 +215,14 @@ class _Actions:
         return self._changed(self.ranker.collection(texts, own), f"{added} added{twice}; {len(texts)} in all.")
 
     def _changed(self, own: Collection | None, said: str) -> tuple[Any, ...]:
-        texts = [] if own is None else list(own.texts)
+        texts = [] if own is None else [(text, _key(text)) for text in own.texts]
         where = gr.update(choices=self.choices(own), value="given" if own is None else "own")
         return own, where, gr.update(choices=texts, value=[]), rendering.message(said)
 
     def _refused(self, error: ValueError) -> tuple[Any, ...]:
         return gr.skip(), gr.skip(), gr.skip(), rendering.message(str(error), is_error=True)
+
+
+def _key(text: str) -> str:
+    """What a browser sends for a document that is chosen: a request stays small, however many are."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,16 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import bm25s
 import torch
 from torch import Tensor
 
+from ..bm25 import BM25
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prompted import ranking
 from ..modeling_rabtriever import RabtrieverModel
-from .documents import CHARACTERS
+from .documents import check_text
 
 TOP_K = 8
 TERMS = 5  # products of an explanation that are shown one by one
@@ -96,12 +95,12 @@ class Collection:
     Args:
         texts: the documents.
         vectors: `(m, k)` fp32, the student's.
-        words: BM25's index; `None` if no document holds a word that counts.
+        words: BM25 over the same documents.
     """
 
     texts: tuple[str, ...]
     vectors: Tensor
-    words: Any
+    words: BM25
 
     def __len__(self) -> int:
         """Number of documents."""
@@ -139,7 +138,7 @@ class Ranker:
         new = [text for text in dict.fromkeys(texts) if text not in vectors]
         if new or not texts:
             vectors |= zip(new, self.student.encode_document(new).cpu(), strict=True)
-        return Collection(tuple(texts), torch.stack([vectors[text] for text in texts]), _word_index(texts))
+        return Collection(tuple(texts), torch.stack([vectors[text] for text in texts]), BM25(texts))
 
     def rank_bm25(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
         """Documents that share a word with the query, by Okapi BM25 (the library's defaults).
@@ -149,11 +148,7 @@ class Ranker:
         """
         query = checked_query(query)
         begin = time.perf_counter()
-        (words,) = bm25s.tokenize([query], return_ids=False, show_progress=False)
-        scores = torch.zeros(len(collection))
-        if collection.words is not None and words:
-            scores = torch.tensor(collection.words.get_scores(words))
-        found = ranking(scores, collection.texts, None)
+        found = ranking(collection.words([query])[0], collection.texts, None)
         taken = _milliseconds_since(begin)
         shared = [hit for hit in found[:top_k] if hit["score"] > 0]
         return RankedList(tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in shared), taken)
@@ -227,23 +222,13 @@ def checked_query(query: str) -> str:
     """The query without blanks at its edges.
 
     Raises:
-        ValueError: it is blank or too long.
+        ValueError: it is blank, too long, or holds half a character.
     """
     query = query.strip()
     if not query:
         raise ValueError("the query is blank; accepted: a text")
-    if len(query) > CHARACTERS:
-        raise ValueError(f"the query has {len(query):,} characters; accepted: at most {CHARACTERS:,}")
+    check_text("the query", query)
     return query
-
-
-def _word_index(texts: Sequence[str]) -> Any:
-    tokens = bm25s.tokenize(list(texts), return_ids=False, show_progress=False)
-    if not any(tokens):  # stop words and single letters alone; bm25s makes no index of that
-        return None
-    index = bm25s.BM25()
-    index.index(tokens, show_progress=False)
-    return index
 
 
 def _milliseconds_since(begin: float) -> float:

@@ -47,7 +47,7 @@ EXAMPLES = {examples}
 
 if __name__ == "__main__":
     serve(
-        AutoModel.from_pretrained({student}).eval(),
+        {student},
         read_corpus(HERE / "corpus.jsonl"),
         teacher={teacher},
         examples=EXAMPLES,
@@ -81,24 +81,25 @@ def write_space(
         The folder.
 
     Raises:
-        ValueError: the folder holds something already, or what `serve` refuses.
+        ValueError: the folder holds something already or cannot be written, or what `serve` refuses.
     """
     Ranker(student, teacher)  # what the page would refuse is refused before anything is written
     examples = checked_examples(examples)
 
     def write(place: Path) -> None:
-        sources = []
+        loads = []
         for name, model, hub_id in (("student", student, student_id), ("teacher", teacher, teacher_id)):
             if model is not None and hub_id is None:
                 model.save_pretrained(place / name)
             local = f'HERE / "{name}"'
-            sources.append(local if hub_id is None else f"{json.dumps(hub_id)}, revision={json.dumps(revision)}")
+            source = local if hub_id is None else f"{json.dumps(hub_id)}, revision={json.dumps(revision)}"
+            loads.append(f"AutoModel.from_pretrained({source}, trust_remote_code=False).eval()")
         listed = "".join(f"  - {hub_id}\n" for hub_id in (student_id, teacher_id) if hub_id is not None)
         texts = {
             "app.py": APP.format(
                 examples=json.dumps(examples, ensure_ascii=False, indent=4),
-                student=sources[0],
-                teacher=None if teacher is None else f"AutoModel.from_pretrained({sources[1]}).eval()",
+                student=loads[0],
+                teacher=None if teacher is None else loads[1],
             ),
             "requirements.txt": f"modeling-rabtriever[demo]=={__version__}\n",
             "README.md": README.format(
@@ -115,4 +116,7 @@ def write_space(
         for name, text in texts.items():
             (place / name).write_text(text, encoding="utf-8")
 
-    return write_folder(Path(folder), write)
+    try:
+        return write_folder(Path(folder), write)
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written ({error.strerror or error}); accepted: a new folder") from error

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,7 @@ sys.addaudithook(watch)
 @dataclass
 class RunningPage:
     url: str
+    process: int
     folder: Path
     addresses: Path
     uploads: Path
@@ -93,6 +94,20 @@ def running(
 ) -> Iterator[RunningPage]:
     watched = tmp_path_factory.mktemp("watched")
     (watched / "sitecustomize.py").write_text(WATCHER)
+    with page_process(["app.py"], space, watched) as (url, process):
+        uploads = watched / "uploads"
+        yield RunningPage(url, process.pid, space, watched / "addresses", uploads, *models)
+
+
+@contextmanager
+def page_process(program: list[str], folder: Path, watched: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """A page's process and address.
+
+    Args:
+        program: what Python runs.
+        folder: where.
+        watched: for uploads, the log, and what a `sitecustomize.py` there writes.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -101,10 +116,10 @@ def running(
     env |= {"ADDRESSES": str(watched / "addresses"), "GRADIO_TEMP_DIR": str(watched / "uploads")}
     url = f"http://127.0.0.1:{port}/"
     with (watched / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, *program], cwd=folder, env=env, stdout=log, stderr=log)
         try:
             _wait_for(url, process, watched / "log")
-            yield RunningPage(url, space, watched / "addresses", watched / "uploads", *models)
+            yield url, process
         finally:
             process.terminate()
             process.wait(30)

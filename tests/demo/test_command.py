@@ -1,5 +1,7 @@
 """`rabtriever demo` and the folder it writes for a Space."""
 
+import errno
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,10 @@ def test_a_space_has_what_it_needs(space: Path) -> None:
 def test_models_of_the_hub_are_named(student: RabtrieverModel, tmp_path: Path) -> None:
     write_space(tmp_path / "app", student, CORPUS, student_id="org/student", revision="v1")
     app = (tmp_path / "app/app.py").read_text()
-    assert 'AutoModel.from_pretrained("org/student", revision="v1")' in app and "teacher=None" in app
+    assert (
+        'AutoModel.from_pretrained("org/student", revision="v1", trust_remote_code=False)' in app
+        and "teacher=None" in app
+    )
     _, metadata, _ = (tmp_path / "app/README.md").read_text().split("---\n")
     assert yaml.safe_load(metadata)["models"] == ["org/student"]
     assert not (tmp_path / "app/student").exists()
@@ -68,7 +73,20 @@ def test_the_page_is_served_to_this_machine_alone(
         (["--space", "app", "--teacher", "student"], "the teacher is a RabtrieverModel; accepted"),
         (["--space", "app", *["--example", "x"] * 9], "9 examples are given; accepted: at most 8"),
         (["--space", "app", "--example", " "], "the query is blank"),
+        (["--space", "app", "--example", "x" * 2001], "the query has 2,001 characters; accepted: at most 2,000"),
+        (["--space", "app", "--example", "my \udcff"], r"the query holds half a character ('\udcff', character 4)"),
+        (["--space", "full"], "full is there already; accepted: a new folder"),
+        (["--space", "corpus.jsonl"], "corpus.jsonl is there already; accepted: a new folder"),
+        (["--space", "corpus.jsonl/app"], "corpus.jsonl/app cannot be written (Not a directory); accepted: a new"),
         (["--model", "teacher"], "is a teacher; accepted: a student"),
+        (["--corpus", "many.jsonl"], "many.jsonl holds more than 5,000 documents; accepted by the page"),
+        (["--corpus", "blank.jsonl"], "blank.jsonl line 1: the document 'a' has no text"),
+        (["--corpus", "empty.jsonl"], "empty.jsonl holds no documents"),
+        (["--example", " "], "the query is blank"),
+        (["--port", "99999"], "the port is 99999; accepted: 1 to 65535"),
+        (["--port", "-1"], "the port is -1; accepted: 1 to 65535"),
+        (["--host", "a..b"], "the host is 'a..b', which is not found; accepted: an address or a name of this machine"),
+        (["--host", "192.0.2.1"], "the page cannot listen at 192.0.2.1 ("),
     ],
 )
 def test_mistakes_end_with_a_message(
@@ -84,9 +102,36 @@ def test_mistakes_end_with_a_message(
     student.save_pretrained("student")
     reranker.save_pretrained("teacher")
     Path("corpus.jsonl").write_text('{"id": "a", "text": "a sponge"}\n')
+    Path("many.jsonl").write_text("".join(f'{{"id": {row}, "text": "a"}}\n' for row in range(5001)))
+    Path("blank.jsonl").write_text('{"id": "a", "text": " "}\n')
+    Path("empty.jsonl").write_text("\n")
+    Path("full").mkdir()
+    Path("full", "mine").touch()
+    before = sorted(Path().rglob("*"))
     assert cli.main(["demo", "--model", "student", "--corpus", "corpus.jsonl", *flags]) == cli.BAD_INPUT
     assert message in capsys.readouterr().err
-    assert not Path("app").exists()
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_a_folder_that_cannot_be_written(
+    student: RabtrieverModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkdir(self: Path, *arguments: Any, **settings: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(ValueError, match=r"app cannot be written \(Permission denied\); accepted: a new folder"):
+        write_space(tmp_path / "app", student, CORPUS)
+
+
+def test_a_taken_port(student: RabtrieverModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    student.save_pretrained(tmp_path / "student")
+    (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "a sponge"}\n')
+    flags = ["demo", "--model", str(tmp_path / "student"), "--corpus", str(tmp_path / "corpus.jsonl")]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert cli.main([*flags, "--port", str(port)]) == cli.BAD_INPUT
+    assert f"port {port} is taken at 127.0.0.1; accepted: a free port" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
