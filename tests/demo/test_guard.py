@@ -254,7 +254,7 @@ def test_half_characters_get_a_message(running: RunningPage) -> None:
     assert "the pasted text: document 2 holds half a character" in done[3]
     path = visitor.upload("own.jsonl", b'{"text": "\\udc00"}')
     done = visitor.send("upload", "upload", {"path": path, **FILE}, None)["output"]["data"]
-    assert "own.jsonl: document 1 holds half a character" in done[3]
+    assert "own.jsonl line 1: broken text (half of a surrogate pair" in done[3]
 
 
 def peak_memory(process: int, reset: bool = False) -> int:
