@@ -9,10 +9,13 @@ from .encoding import encode_corpus
 from .exact import ExactIndex
 from .prefix_files import PrefixFiles
 from .search import Searcher
-from .store import Hit, VectorStore
+from .snapshot import Hit
+from .store import Deleted, VectorStore
+from .unfinished import Unfinished, UnfinishedStoreWarning
 
 __all__ = [
     "CorpusVectors",
+    "Deleted",
     "Document",
     "DocumentReader",
     "ExactIndex",
@@ -20,6 +23,8 @@ __all__ = [
     "PrefixFiles",
     "Searcher",
     "Shard",
+    "Unfinished",
+    "UnfinishedStoreWarning",
     "VectorStore",
     "encode_corpus",
     "encoder_fingerprint",

@@ -8,7 +8,8 @@ import torch
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
 from .corpus_vectors import encoder_fingerprint
-from .store import Hit, VectorStore
+from .snapshot import Hit
+from .store import VectorStore
 
 
 class Searcher:
