@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,14 @@ from transformers.utils import logging
 
 from . import GenerativeRerankerModel, RabtrieverModel
 from .cli_arguments import parser
+from .files import read_record
 from .retrieval.corpus_vectors import MANIFEST, CorpusVectors, encoder_fingerprint
 from .retrieval.documents import DocumentReader
 from .retrieval.encoding import chunks, encode_corpus
+from .retrieval.id_files import read_ids
 from .retrieval.search import Searcher
 from .retrieval.store import VectorStore
+from .retrieval.unfinished import UnfinishedStoreWarning
 
 BAD_INPUT, INTERRUPTED = 2, 130
 
@@ -64,30 +68,30 @@ def index(arguments: argparse.Namespace) -> None:
     """Puts encoded documents into a store, or takes some out."""
     if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
+    ids = None if arguments.delete is None else read_ids(arguments.delete)
     if arguments.vectors is not None:
-        corpus = CorpusVectors(arguments.vectors)
-        store = (
-            VectorStore(arguments.store)
-            if VectorStore.exists(arguments.store)
-            else VectorStore.create(arguments.store, corpus.model, corpus.embedding_dim)
-        )
-        store.add_corpus(corpus)
+        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors))
     else:
-        store = VectorStore(arguments.store)
-    if arguments.delete is not None:
-        text = sys.stdin.read() if arguments.delete == "-" else Path(arguments.delete).read_text()
-        _say(f"{store.delete(line.strip() for line in text.splitlines() if line.strip())} documents deleted")
+        store = _open_store(arguments.store)
+    if ids is not None:
+        deleted = store.delete(ids)
+        _say(f"{deleted.documents} documents deleted")
+        if deleted.missing:
+            more = ", ..." if len(deleted.missing) > 5 else ""
+            _say(f"{len(deleted.missing)} ids not found: {', '.join(map(repr, deleted.missing[:5]))}{more}")
     store.compact()
     if arguments.approximate or store.has_index:
         store.build_index()
     _say(f"{len(store)} documents in {arguments.store}")
+    _warn_of_unfinished(store)
 
 
 def search(arguments: argparse.Namespace) -> None:
     """Answers queries from a store, one line each."""
     if (arguments.query is None) == (arguments.queries is None):
         raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
-    store = VectorStore(arguments.store, precision=arguments.precision)
+    store = _open_store(arguments.store, precision=arguments.precision)
+    _warn_of_unfinished(store)
     reranker = None
     if arguments.rerank is not None:
         reranker = _model(arguments.rerank, arguments)
@@ -164,10 +168,13 @@ def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
     path = Path(arguments.path)
     if VectorStore.exists(path):
-        store = VectorStore(path)
-        _write({"kind": "store", "documents": len(store), "embedding_dim": store.embedding_dim, "model": store.model})
+        store = _open_store(path)
+        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim}
+        unfinished = [asdict(corpus) for corpus in store.unfinished]
+        _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
     elif (path / MANIFEST).is_file():
-        _write({"kind": "vectors", **json.loads((path / MANIFEST).read_text())})
+        record = read_record(path / MANIFEST)
+        _write({"kind": "vectors", **{name: value for name, value in record.items() if name != "shards"}})
     else:
         model = _model(arguments.path, arguments)
         found = {
@@ -196,6 +203,17 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
     if not isinstance(model, RabtrieverModel):
         raise ValueError(f"--model {arguments.model} is a teacher; accepted: a student (RabtrieverModel)")
     return model
+
+
+def _open_store(path: str | Path, **options: Any) -> VectorStore:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfinishedStoreWarning)
+        return VectorStore(path, **options)
+
+
+def _warn_of_unfinished(store: VectorStore) -> None:
+    for corpus in store.unfinished:
+        _say(f"warning: {corpus.warning(store.folder)}")
 
 
 def _write(row: dict[str, Any]) -> None:
