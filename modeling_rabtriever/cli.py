@@ -72,7 +72,7 @@ def index(arguments: argparse.Namespace) -> None:
     if arguments.vectors is not None:
         store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors))
     else:
-        store = _open_store(arguments.store)
+        store = VectorStore(arguments.store)
     if ids is not None:
         deleted = store.delete(ids)
         _say(f"{deleted.documents} documents deleted")
@@ -90,7 +90,7 @@ def search(arguments: argparse.Namespace) -> None:
     """Answers queries from a store, one line each."""
     if (arguments.query is None) == (arguments.queries is None):
         raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
-    store = _open_store(arguments.store, precision=arguments.precision)
+    store = VectorStore(arguments.store, precision=arguments.precision)
     _warn_of_unfinished(store)
     reranker = None
     if arguments.rerank is not None:
@@ -168,7 +168,7 @@ def info(arguments: argparse.Namespace) -> None:
     """Says what a folder holds: a model, encoded documents or a store."""
     path = Path(arguments.path)
     if VectorStore.exists(path):
-        store = _open_store(path)
+        store = VectorStore(path)
         sizes = {"documents": len(store), "embedding_dim": store.embedding_dim}
         unfinished = [asdict(corpus) for corpus in store.unfinished]
         _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
@@ -205,13 +205,8 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
     return model
 
 
-def _open_store(path: str | Path, **options: Any) -> VectorStore:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnfinishedStoreWarning)
-        return VectorStore(path, **options)
-
-
 def _warn_of_unfinished(store: VectorStore) -> None:
+    warnings.simplefilter("ignore", UnfinishedStoreWarning)  # said here instead
     for corpus in store.unfinished:
         _say(f"warning: {corpus.warning(store.folder)}")
 

@@ -46,8 +46,6 @@ class Deleted(NamedTuple):
 class VectorStore:
     """Documents with vectors of one model, in a folder. Threads may share it, to search and to change it.
 
-    Warns with `UnfinishedStoreWarning` where a part of a corpus is missing.
-
     Args:
         folder: of the store.
         model: fingerprint of the student whose query vectors will be asked with (`encoder_fingerprint`); `None` skips
@@ -72,8 +70,6 @@ class VectorStore:
             )
         self._refreshing = threading.Lock()
         self.refresh()
-        for corpus in self.unfinished:
-            warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
 
     @staticmethod
     def exists(folder: str | Path) -> bool:
@@ -169,9 +165,7 @@ class VectorStore:
                     note_unfinished(folder, _part(corpus, 0))
                     StoreTable.create(folder, corpus.model, corpus.embedding_dim)
                     made = True
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnfinishedStoreWarning)
-            store = cls(folder)
+        store = cls(folder)
         if made:
             store._add(corpus)
         else:
@@ -233,7 +227,7 @@ class VectorStore:
         approximate: bool = False,
         probes: int = PROBES,
     ) -> list[list[Hit]]:
-        """The best documents of each query, best first.
+        """The best documents of each query, best first. `UnfinishedStoreWarning` says that documents are missing.
 
         Args:
             queries: `(n, k)` query vectors.
@@ -247,6 +241,8 @@ class VectorStore:
             ValueError: the condition cannot be read, a setting is out of range, there is no index of this version, or
                 the store is broken.
         """
+        for corpus in self.unfinished:
+            warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
         snapshot = self._snapshot  # another thread may refresh meanwhile
         if approximate:
             return snapshot.search_approximately(queries, top_k, where, probes)

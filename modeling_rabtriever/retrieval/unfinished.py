@@ -45,7 +45,10 @@ def read_unfinished(store: Path) -> list[Unfinished]:
         ValueError: the file that says so is broken.
     """
     path = store / UNFINISHED
-    found = read_record(path)
+    try:
+        found = read_record(path)
+    except FileNotFoundError:  # a writer is done with the last of them at this moment
+        return []
     for counts in found.values():
         if not isinstance(counts, dict):
             raise ValueError(f"{path} is no record of ours; accepted: the file as it was written, or none")

@@ -55,11 +55,12 @@ def test_a_stopped_index_is_noted_until_it_is_completed(
         VectorStore.of_corpus(tmp_path / "s", corpus)
     monkeypatch.undo()
     added = 4 * (number - 1)
+    store = VectorStore(tmp_path / "s")
     with pytest.warns(UnfinishedStoreWarning, match=rf"holds {added} of 10 documents of .*v: rabtriever index"):
-        store = VectorStore(tmp_path / "s")
+        assert len(store.search(torch.ones(1, 24), 100)[0]) == added
     assert store.unfinished == [Unfinished(str(tmp_path / "v"), added, 10)] and len(store) == added
     store.add_corpus(corpus)
-    assert len(VectorStore(tmp_path / "s")) == 10 and not store.unfinished
+    assert len(store.search(torch.ones(1, 24), 100)[0]) == 10 and not store.unfinished
     assert not (tmp_path / "s" / UNFINISHED).exists()
 
 
@@ -86,10 +87,10 @@ def test_another_corpus_does_not_complete_it(
     "content", ["[", "[]", '{"v": 1}', '{"v": {"added": 1}}', '{"v": {"added": "1", "documents": 2}}']
 )
 def test_a_broken_note_is_named(student: RabtrieverModel, tmp_path: Path, content: str) -> None:
-    VectorStore.create(tmp_path / "s", "model", 24)
+    store = VectorStore.create(tmp_path / "s", "model", 24)
     (tmp_path / "s" / UNFINISHED).write_text(content)
     with pytest.raises(ValueError, match="unfinished.json is no"):
-        VectorStore(tmp_path / "s")
+        store.search(torch.ones(1, 24))
 
 
 def test_threads_put_corpora_into_a_new_store(student: RabtrieverModel, tmp_path: Path) -> None:
