@@ -61,6 +61,8 @@ class CorpusVectors:
         self.vector_type: str = record["vector_type"]
         self._documents: int = record["documents"]
         self._digests = recorded_digests(path, record)
+        if self._documents < 1 or self.embedding_dim < 1:
+            raise ValueError(f"{path} is no record of ours; accepted: at least one document, of one number")
 
     def __len__(self) -> int:
         """Number of documents."""

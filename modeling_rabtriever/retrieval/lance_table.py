@@ -50,7 +50,7 @@ class StoreTable:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.lock = folder, write_lock(folder)
         if not self.exists(folder):
             raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
         schema = self.latest().schema
@@ -60,7 +60,7 @@ class StoreTable:
         try:
             record = json.loads(identity)
             check_record(folder, record, model=str, embedding_dim=int)
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(f"{folder} is broken (it does not name its model); index the corpus again") from error
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
@@ -73,30 +73,24 @@ class StoreTable:
         """Whether the folder holds a table; what a process killed while it made one left is none."""
         return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
-    @staticmethod
-    def lock(folder: Path) -> FileLock:
-        """The lock that writers take turns by, over all threads and processes of all machines that share the folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder.absolute() / _LOCK, is_singleton=True)
-
     @classmethod
-    def create(cls, folder: Path, model: str, embedding_dim: int) -> None:
-        """Makes an empty table, under the lock.
+    def make(cls, folder: Path, model: str, embedding_dim: int) -> None:
+        """Makes an empty table. Callers hold the lock.
 
         Raises:
             ValueError: the folder holds a store.
+            OSError: it cannot be written.
         """
-        with cls.lock(folder):
-            if cls.exists(folder):
-                raise ValueError(
-                    f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
-                )
-            for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # of a table somebody removed
-                left.unlink(missing_ok=True)
-            identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
-            with foreign_errors(f"no store can be made in {folder}"):
-                schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
-                lancedb.connect(folder).create_table(TABLE, schema=schema)
+        if cls.exists(folder):
+            raise ValueError(
+                f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
+            )
+        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # of a table somebody removed
+            left.unlink(missing_ok=True)
+        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
+        with foreign_errors(f"no store can be made in {folder}"):
+            schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
+            lancedb.connect(folder).create_table(TABLE, schema=schema)
 
     def latest(self) -> Any:
         """The table at its newest version, for this caller alone.
@@ -115,7 +109,7 @@ class StoreTable:
         Raises:
             ConflictError: foreign writers came in between each of ten times.
         """
-        with self.lock(self.folder):
+        with self.lock:
             for number in range(_TRIES):
                 changes = Changes(self.folder, self.latest())
                 try:
@@ -234,6 +228,11 @@ class Changes:
         renamed = [{"path": name, "rename": f"{_NARROW}{name}"}, {"path": f"{_WIDE}{name}", "rename": name}]
         self.commit(self.table.alter_columns, *renamed)
         self.commit(self.table.drop_columns, [f"{_NARROW}{name}"])
+
+
+def write_lock(folder: Path) -> FileLock:
+    """What writers take turns by, over all threads and processes of all machines that share the folder."""
+    return FileLock(folder.absolute() / _LOCK)
 
 
 def columns(embedding_dim: int) -> dict[str, pa.DataType]:

@@ -25,7 +25,7 @@ from torch import Tensor
 from .approximate import PROBES, has_index
 from .corpus_vectors import CorpusVectors, document_columns
 from .documents import Document
-from .lance_table import Changes, StoreTable
+from .lance_table import Changes, StoreTable, write_lock
 from .metadata_columns import MetadataFields, cleaned
 from .snapshot import Hit, Snapshot
 from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
@@ -84,7 +84,10 @@ class VectorStore:
             ValueError: the folder already holds a store.
             OSError: it cannot be written.
         """
-        StoreTable.create(Path(folder), model, embedding_dim)
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_lock(folder):
+            StoreTable.make(folder, model, embedding_dim)
         return cls(folder, model, **options)
 
     def __len__(self) -> int:
@@ -160,10 +163,11 @@ class VectorStore:
         folder, made = Path(folder), False
         if not cls.exists(folder):
             _check(corpus, None)
-            with StoreTable.lock(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with write_lock(folder):
                 if not cls.exists(folder):  # nobody else made it meanwhile
                     note_unfinished(folder, _part(corpus, 0))
-                    StoreTable.create(folder, corpus.model, corpus.embedding_dim)
+                    StoreTable.make(folder, corpus.model, corpus.embedding_dim)
                     made = True
         store = cls(folder)
         if made:
@@ -215,7 +219,7 @@ class VectorStore:
             ValueError: the store is empty.
             OSError: the index cannot be written.
         """
-        with StoreTable.lock(self.folder):
+        with self._table.lock:
             self.refresh()
             self._snapshot.build_index()
 
@@ -251,7 +255,7 @@ class VectorStore:
     def _add(self, corpus: CorpusVectors) -> None:
         added = 0
         for shard in corpus:
-            with StoreTable.lock(self.folder):
+            with self._table.lock:
                 if not added:
                     note_unfinished(self.folder, _part(corpus, 0))
                 self.upsert(shard.documents, shard.vectors)

@@ -1,5 +1,6 @@
 """Files that a failing disk or a stranger changed: what is read is right, or a message names the file."""
 
+import json
 import random
 import shutil
 from collections.abc import Callable
@@ -126,6 +127,18 @@ def test_any_parquet_file_is_read_or_refused(tmp_path: Path, content: bytes | di
     (document,) = shard.documents
     assert isinstance(document.id, str) and isinstance(document.text, str) and isinstance(document.metadata, dict)
     assert shard.vectors.shape == (1, 2) and np.isfinite(shard.vectors).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("documents", -1), ("documents", True), ("embedding_dim", 0), ("shards", "abc"), ("shards", [1]), ("model", None)],
+)
+def test_a_broken_manifest_is_refused(student: RabtrieverModel, tmp_path: Path, name: str, value: Any) -> None:
+    encode_corpus(student, DOCUMENTS, tmp_path / "v")
+    manifest = tmp_path / "v" / "encoding.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), name: value}))
+    with pytest.raises(ValueError, match="encoding.json is no record of ours; accepted: "):
+        CorpusVectors(tmp_path / "v")
 
 
 @pytest.fixture
