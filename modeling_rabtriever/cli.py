@@ -6,6 +6,7 @@ A command imports what it needs when it runs, so that each works where its own e
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -79,26 +80,26 @@ def encode(arguments: argparse.Namespace) -> None:
 def index(arguments: argparse.Namespace) -> None:
     """Puts encoded documents into a store, or takes some out."""
     from .retrieval import CorpusVectors, VectorStore
+    from .retrieval.id_files import read_ids
 
     if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
+    ids = None if arguments.delete is None else read_ids(arguments.delete)
     if arguments.vectors is not None:
-        corpus = CorpusVectors(arguments.vectors)
-        store = (
-            VectorStore(arguments.store)
-            if VectorStore.exists(arguments.store)
-            else VectorStore.create(arguments.store, corpus.model, corpus.embedding_dim)
-        )
-        store.add_corpus(corpus)
+        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors))
     else:
         store = VectorStore(arguments.store)
-    if arguments.delete is not None:
-        text = sys.stdin.read() if arguments.delete == "-" else Path(arguments.delete).read_text()
-        _say(f"{store.delete(line.strip() for line in text.splitlines() if line.strip())} documents deleted")
+    if ids is not None:
+        deleted = store.delete(ids)
+        _say(f"{deleted.documents} documents deleted")
+        if deleted.missing:
+            more = ", ..." if len(deleted.missing) > 5 else ""
+            _say(f"{len(deleted.missing)} ids not found: {', '.join(map(repr, deleted.missing[:5]))}{more}")
     store.compact()
     if arguments.approximate or store.has_index:
         store.build_index()
     _say(f"{len(store)} documents in {arguments.store}")
+    _warn_of_unfinished(store)
 
 
 def search(arguments: argparse.Namespace) -> None:
@@ -109,6 +110,7 @@ def search(arguments: argparse.Namespace) -> None:
     if (arguments.query is None) == (arguments.queries is None):
         raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
     store = VectorStore(arguments.store, precision=arguments.precision)
+    _warn_of_unfinished(store)
     reranker = None
     if arguments.rerank is not None:
         reranker = _model(arguments.rerank, arguments)
@@ -192,9 +194,12 @@ def info(arguments: argparse.Namespace) -> None:
         from .retrieval import VectorStore
 
         store = VectorStore(path)
-        _write({"kind": "store", "documents": len(store), "embedding_dim": store.embedding_dim, "model": store.model})
+        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim}
+        unfinished = [asdict(corpus) for corpus in store.unfinished]
+        _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
     elif (path / "encoding.json").is_file():
-        _write({"kind": "vectors", **read_record(path / "encoding.json")})
+        record = read_record(path / "encoding.json")
+        _write({"kind": "vectors", **{name: value for name, value in record.items() if name != "shards"}})
     else:
         model = _model(arguments.path, arguments)
         found = {
@@ -230,8 +235,16 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
     return model
 
 
+def _warn_of_unfinished(store: Any) -> None:
+    from .retrieval import UnfinishedStoreWarning
+
+    warnings.simplefilter("ignore", UnfinishedStoreWarning)  # said here instead
+    for corpus in store.unfinished:
+        _say(f"warning: {corpus.warning(store.folder)}")
+
+
 def _write(row: dict[str, Any]) -> None:
-    print(json.dumps(row, ensure_ascii=False, default=str), flush=True)
+    print(json.dumps(row, ensure_ascii=False, allow_nan=False, default=str), flush=True)
 
 
 def _say(message: str) -> None:

@@ -64,7 +64,11 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     added = command("index")
     added.add_argument("--store", required=True, help="folder of the store; made if missing")
     added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
-    added.add_argument("--delete", help="file with ids to delete, one per line; - for standard input")
+    added.add_argument(
+        "--delete",
+        help="file with ids to delete, as encoded, one per line; in a .jsonl file strings or objects with id; - for "
+        "standard input",
+    )
     added.add_argument(
         "--approximate", action="store_true", help="build an approximate index; one that is there is kept up to date"
     )

@@ -68,6 +68,11 @@ def same_encoder(first: str, second: str) -> bool:
     return tensors == others and bool((mine - theirs).abs().max() <= TOLERANCE * tensors**0.5)
 
 
+def shown(fingerprint: str) -> str:
+    """A fingerprint as messages show it."""
+    return fingerprint[:29]
+
+
 def reading_fingerprint(processor: RabtrieverProcessor) -> str:
     """A digest of how texts become token ids: prompt and limits, vocabulary and rules of the tokenizer."""
     if processor not in _readings:

@@ -60,7 +60,7 @@ def test_from_corpus_to_answers(folder: Path, student: RabtrieverModel, capsys: 
 
     (folder / "ids").write_text("d1\nd2\n\nnone\n")
     assert run(folder, "index", "--store", "store", "--delete", "ids") == 0
-    assert "2 documents deleted" in capsys.readouterr().err
+    assert "2 documents deleted" in (said := capsys.readouterr().err) and "1 ids not found: 'none'\n" in said
     assert run(folder, "info", "store") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kind"] == "store" and found["documents"] == 2 and found["embedding_dim"] == 24
@@ -114,6 +114,7 @@ def test_bad_lines_can_be_skipped(folder: Path, capsys: pytest.CaptureFixture[st
         (["search", "--model", "student", "--store", "store"], "exactly one of --query TEXT and --queries FILE"),
         (["index", "--store", "store"], "nothing to do; accepted: --vectors"),
         (["index", "--store", "store", "--vectors", "nothing"], "holds no encoded corpus"),
+        (["index", "--store", "store", "--delete", "nothing"], "nothing"),
         (["encode", "--model", "teacher", "--corpus", "corpus.jsonl", "--output", "vectors"], "is a teacher; accepted"),
         (
             ["encode", "--model", "student", "--corpus", "nothing", "--output", "vectors"],

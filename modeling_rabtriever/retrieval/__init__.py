@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from .exact import ExactIndex
     from .prefix_files import PrefixFiles
     from .search import Searcher
-    from .store import Hit, VectorStore
+    from .snapshot import Hit
+    from .store import Deleted, VectorStore
+    from .unfinished import Unfinished, UnfinishedStoreWarning
 
 _PLACES = {
     "CorpusVectors": "corpus_vectors",
+    "Deleted": "store",
     "Document": "documents",
     "DocumentReader": "documents",
     "ExactIndex": "exact",
-    "Hit": "store",
+    "Hit": "snapshot",
     "PrefixFiles": "prefix_files",
     "Searcher": "search",
     "Shard": "corpus_vectors",
+    "Unfinished": "unfinished",
+    "UnfinishedStoreWarning": "unfinished",
     "VectorStore": "store",
     "encode_corpus": "encoding",
     "encoder_fingerprint": ".identity",
@@ -32,6 +37,7 @@ _PLACES = {
 
 __all__ = [
     "CorpusVectors",
+    "Deleted",
     "Document",
     "DocumentReader",
     "ExactIndex",
@@ -39,6 +45,8 @@ __all__ = [
     "PrefixFiles",
     "Searcher",
     "Shard",
+    "Unfinished",
+    "UnfinishedStoreWarning",
     "VectorStore",
     "encode_corpus",
     "encoder_fingerprint",

@@ -4,19 +4,23 @@ Chosen by measurement (docs/scale.md): built in seconds, fast, and un-normalised
 they do graph indexes.
 """
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..files import replace_file, write_tensors
+from ..files import replace_file
 
 PROBES = 16  # lists a query looks into; the square root of the corpus are there
 REFINED = 10  # candidates per document wanted that are scored again
+_CHECKSUM = "crc32"
 _TRAINED_ON = 100  # vectors per list
 _FEWEST = 39  # vectors per list below which FAISS calls a clustering meaningless
 
@@ -35,8 +39,14 @@ class ApproximateIndex:
 
     @classmethod
     def build(cls, vectors: Tensor, row_ids: Tensor) -> "ApproximateIndex":
-        """An index of `(m, k)` fp32 vectors; a million of them, `k = 256`, take seconds and 1.3 GB."""
+        """An index of `(m, k)` fp32 vectors; a million of them, `k = 256`, take seconds and 1.3 GB.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
         held = vectors.numpy()
+        if not np.isfinite(held).all():
+            raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
         lists = max(1, min(int(len(held) ** 0.5), len(held) // _FEWEST))
         index = faiss.index_factory(held.shape[1], f"IVF{lists},SQ8,RFlat", faiss.METRIC_INNER_PRODUCT)
         index.train(np.ascontiguousarray(held[:: max(1, len(held) // (_TRAINED_ON * lists))]))
@@ -56,13 +66,15 @@ class ApproximateIndex:
                 documents may be anywhere.
 
         Raises:
-            ValueError: `top_k` or `probes` is below 1, or the queries have another width.
+            ValueError: `top_k` or `probes` is below 1, or the queries have another width or hold NaN or infinity.
         """
         for name, value in (("top_k", top_k), ("probes", probes)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; accepted: a whole number of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
         if queries.dim() != 2 or queries.shape[1] != self._index.d:
             raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self._index.d})")
+        if not torch.isfinite(queries).all():
+            raise ValueError("a query vector holds NaN or infinity; accepted: finite numbers")
         lists: dict[str, Any] = {"nprobe": min(probes, self._lists)}
         if allowed is not None:
             places = np.flatnonzero(np.isin(self._row_ids, allowed.numpy()))
@@ -77,12 +89,63 @@ class ApproximateIndex:
             [self._row_ids[own[kept]].tolist() for own, kept in zip(places, found, strict=True)],
         )
 
-    def save(self, path: Path) -> None:
-        """Writes `path`, and before it, so that it is there when all is, `path` with the ending `.safetensors`."""
-        write_tensors(path.with_suffix(".safetensors"), {"row_ids": torch.from_numpy(self._row_ids)})
-        replace_file(path, lambda temporary: faiss.write_index(self._index, str(temporary)))
+    def save(self, folder: Path, version: int) -> None:
+        """Writes the index of a version of a store: a file of FAISS, and beside it row ids and a checksum of both.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = index_path(folder, version)
+
+        def write(temporary: Path) -> None:
+            try:
+                faiss.write_index(self._index, str(temporary))
+            except RuntimeError as error:
+                raise OSError(f"{path} cannot be written ({str(error).rpartition('failed: ')[2]})") from error
+            held, noted = torch.from_numpy(self._row_ids), {_CHECKSUM: _checksum(temporary, self._row_ids)}
+            replace_file(path.with_suffix(".safetensors"), lambda beside: save_file({"row_ids": held}, beside, noted))
+
+        replace_file(path, write)
 
     @classmethod
-    def load(cls, path: Path) -> "ApproximateIndex":
-        """Reads what `save` wrote."""
-        return cls(faiss.read_index(str(path)), load_file(path.with_suffix(".safetensors"))["row_ids"])
+    def load(cls, folder: Path, version: int) -> "ApproximateIndex":
+        """Reads what `save` wrote; FAISS sees the file only if its checksum is right.
+
+        Raises:
+            ValueError: there is no index of this version, or it is broken.
+        """
+        path = index_path(folder, version)
+        try:
+            with safe_open(path.with_suffix(".safetensors"), "pt") as side:
+                row_ids, checksum = side.get_tensor("row_ids"), (side.metadata() or {}).get(_CHECKSUM)
+            if _checksum(path, row_ids.numpy()) != checksum:
+                raise ValueError("it does not match its checksum")
+            index = faiss.read_index(str(path))
+            if index.ntotal != len(row_ids):
+                raise ValueError(f"it holds {index.ntotal} vectors of {len(row_ids)} documents")
+            return cls(index, row_ids)
+        except FileNotFoundError:
+            state = "an approximate index of another version" if has_index(folder) else "no approximate index"
+            raise ValueError(f"{folder} has {state}; call build_index (rabtriever index --approximate)") from None
+        except Exception as error:  # whatever safetensors and FAISS make of a broken file
+            raise ValueError(
+                f"{path} is broken ({error}); call build_index (rabtriever index --approximate)"
+            ) from error
+
+
+def index_path(folder: Path, version: int) -> Path:
+    """The file of FAISS with the index of a version of a store."""
+    return folder / f"approximate-{version}.faiss"
+
+
+def has_index(folder: Path) -> bool:
+    """Whether there is an index of any version."""
+    return any(folder.glob("approximate-*.faiss"))
+
+
+def _checksum(path: Path, row_ids: NDArray[np.int64]) -> str:
+    found = zlib.crc32(np.ascontiguousarray(row_ids).data)
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            found = zlib.crc32(part, found)
+    return f"{found:08x}"

@@ -1,12 +1,13 @@
 """Document vectors on disk: Parquet shards any tool reads, with ids, texts and metadata beside the numbers.
 
-<folder>/encoding.json            model, width and type of the vectors, done or not
+<folder>/encoding.json            model, width and type of the vectors, digests of the shards, done or not
 <folder>/vectors-000000.parquet   columns id, text, metadata (JSON), vector (k numbers), factor (of int8 vectors)
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from ..files import check_record, read_record, replace_file
 from .documents import Document
+from .metadata_columns import metadata_json, read_metadata
 from .vector_types import narrow, widen
 
 MANIFEST = "encoding.json"
 _DIGEST = b"rabtriever.documents"
+_CHECKSUM = b"rabtriever.vectors"
 
 
 @dataclass(frozen=True)
@@ -56,24 +59,51 @@ class CorpusVectors:
         self.embedding_dim: int = record["embedding_dim"]
         self.vector_type: str = record["vector_type"]
         self._documents: int = record["documents"]
+        self._digests = recorded_digests(path, record)
+        if self._documents < 1 or self.embedding_dim < 1:
+            raise ValueError(f"{path} is no record of ours; accepted: at least one document, of one number")
 
     def __len__(self) -> int:
         """Number of documents."""
         return self._documents
 
     def __iter__(self) -> Iterator[Shard]:
-        """The shards in the order of the documents.
+        """The shards in the order of the documents, checked against their checksums.
 
         Raises:
-            ValueError: a shard is missing or broken.
+            ValueError: a shard is missing, broken, or not the one that was written here.
         """
         found = 0
-        for path in shard_paths(self.folder):
-            shard = read_shard(path)
+        paths = shard_paths(self.folder)
+        if self._digests is not None:
+            paths = [shard_path(self.folder, number) for number in range(len(self._digests))]
+        for number, path in enumerate(paths):
+            if not path.exists():
+                raise ValueError(f"{path} is missing; encode the corpus again: the other shards are kept")
+            shard, digest = read_shard(path)
+            if self._digests is not None and digest != self._digests[number]:
+                raise ValueError(f"{path} holds other documents than were encoded into this folder; encode again")
+            if shard.vectors.shape[1] != self.embedding_dim or not np.isfinite(shard.vectors).all():
+                raise ValueError(
+                    f"{path} holds vectors of width {shard.vectors.shape[1]} or numbers that are not finite; accepted: "
+                    f"width {self.embedding_dim}, finite"
+                )
             found += len(shard.documents)
             yield shard
         if found != self._documents:
             raise ValueError(f"{self.folder} holds {found} of {self._documents} documents: a shard is missing")
+
+
+def recorded_digests(path: Path, record: dict[str, Any]) -> list[str] | None:
+    """The digests of all shards by their number, from a manifest; `None` from one of an older version.
+
+    Raises:
+        ValueError: they are none.
+    """
+    found = record.get("shards")
+    if found is not None and not (isinstance(found, list) and all(isinstance(digest, str) for digest in found)):
+        raise ValueError(f"{path} is no record of ours; accepted: a list of digests as shards")
+    return found
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -87,7 +117,7 @@ def shard_paths(folder: Path) -> list[Path]:
 
 
 def write_shard(path: Path, documents: Sequence[Document], vectors: NDArray[np.float32], vector_type: str) -> None:
-    """Writes a shard atomically.
+    """Writes a shard atomically, with checksums.
 
     Raises:
         ValueError: the vectors do not fit the type.
@@ -96,12 +126,14 @@ def write_shard(path: Path, documents: Sequence[Document], vectors: NDArray[np.f
     columns = document_columns(documents, held)
     if vector_type == "int8":
         columns["factor"] = pa.array(factors)
-    table = pa.table(columns).replace_schema_metadata({_DIGEST: documents_digest(documents)})
+    # The pages' checksums are for any reader of Parquet. They leave out what says how to read the pages; ours are of
+    # what was read.
+    checksums = {_DIGEST: documents_digest(documents), _CHECKSUM: _checksum(held, factors)}
+    table = pa.table(columns).replace_schema_metadata(checksums)
     # The numbers are as good as random: dictionaries and compression would only cost time.
     compression = {"id": "zstd", "text": "zstd", "metadata": "zstd"}
-    replace_file(
-        path, lambda temporary: pq.write_table(table, temporary, compression=compression, use_dictionary=False)
-    )
+    options = {"compression": compression, "use_dictionary": False, "write_page_checksum": True}
+    replace_file(path, lambda temporary: pq.write_table(table, temporary, **options))
 
 
 def document_columns(documents: Sequence[Document], vectors: NDArray[Any]) -> dict[str, pa.Array]:
@@ -109,56 +141,85 @@ def document_columns(documents: Sequence[Document], vectors: NDArray[Any]) -> di
     return {
         "id": pa.array([document.id for document in documents], pa.string()),
         "text": pa.array([document.text for document in documents], pa.string()),
-        "metadata": pa.array([json.dumps(document.metadata, default=str) for document in documents], pa.string()),
+        "metadata": pa.array([metadata_json(document) for document in documents], pa.string()),
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
     }
 
 
-def read_shard(path: Path) -> Shard:
-    """A shard with its vectors in fp32.
+def read_shard(path: Path) -> tuple[Shard, str]:
+    """A shard with its vectors in fp32, and the digest of its documents.
 
     Raises:
-        ValueError: the file is broken.
+        ValueError: the file is broken; shards of this version notice any changed bit that changes what is read.
+        OSError: it cannot be opened.
     """
-    table = _read(path)
-    k = table.schema.field("vector").type.list_size
-    held = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
-    factors = table["factor"].to_numpy() if "factor" in table.column_names else np.ones(len(held), dtype=np.float32)
-    rows = zip(table["id"].to_pylist(), table["text"].to_pylist(), table["metadata"].to_pylist(), strict=True)
-    return Shard([Document(id_, text, json.loads(metadata)) for id_, text, metadata in rows], widen(held, factors))
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+        written = table.schema.metadata or {}
+        k = table.schema.field("vector").type.list_size
+        held = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, k)
+        factors = table["factor"].to_numpy() if "factor" in table.column_names else np.ones(len(held), dtype=np.float32)
+        rows = list(zip(*(table[name].to_pylist() for name in ("id", "text", "metadata")), strict=True))
+        digest = _digest(rows)
+        if written.get(_DIGEST, digest.encode()) != digest.encode():
+            raise ValueError("the documents do not match their checksum")
+        checksum = _checksum(held, factors).encode()
+        if written.get(_CHECKSUM, checksum) != checksum:
+            raise ValueError("the vectors do not match their checksum")
+        documents = [Document(id_, text, read_metadata(metadata)) for id_, text, metadata in rows]
+        return Shard(documents, widen(held, factors)), digest
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # pyarrow has a dozen names for what it finds in a broken file
+        raise ValueError(f"{path} is broken ({error}); encode the corpus again: the other shards are kept") from error
 
 
-def holds(path: Path, documents: Sequence[Document]) -> bool:
-    """Whether a whole shard of exactly these documents is there.
+def holds(path: Path, digest: str) -> bool:
+    """Whether a whole shard of the documents with this digest is there.
 
     Raises:
         ValueError: a whole shard is there, but of other documents.
     """
-    if not path.exists():
-        return False
     try:
-        found = pq.read_schema(path).metadata.get(_DIGEST, b"").decode()
-    except pa.ArrowInvalid:
-        return False  # cut off by a failing disk: written again
-    if found != documents_digest(documents):
-        raise ValueError(
-            f"{path} holds other documents than the corpus has at this place: it was changed. Choose another folder"
-        )
+        _, found = read_shard(path)
+    except (FileNotFoundError, ValueError):
+        return False  # broken by a failing disk: written again
+    check_place(path, found, digest)
     return True
 
 
-def documents_digest(documents: Sequence[Document]) -> str:
+def written_digest(path: Path) -> str | None:
+    """The digest a shard says it has, without reading it; `None` if it is not there or broken."""
+    try:
+        return (pq.read_schema(path).metadata or {})[_DIGEST].decode()
+    except Exception:  # pyarrow has a dozen names for what it finds in a broken file
+        return None
+
+
+def check_place(path: Path, found: str | None, digest: str) -> None:
+    """Raises a ValueError if the shard at a place, unless there is none, is of other documents than the corpus'."""
+    if found not in (None, digest):
+        raise ValueError(
+            f"{path} holds other documents than the corpus has at this place: it was changed. Choose another folder"
+        )
+
+
+def documents_digest(documents: Iterable[Document]) -> str:
     """A digest of ids, texts and metadata."""
+    return _digest((document.id, document.text, metadata_json(document)) for document in documents)
+
+
+def _digest(rows: Iterable[tuple[str, str, str]]) -> str:
     digest = hashlib.sha256()
-    for document in documents:
-        digest.update(json.dumps([document.id, document.text, document.metadata], default=str).encode())
+    for id_, text, metadata in rows:
+        digest.update(f"[{json.dumps(id_)}, {json.dumps(text)}, {metadata}]".encode())
     return digest.hexdigest()[:16]
 
 
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{path} is broken ({error}); delete it and encode again: the other shards are kept"
-        ) from error
+def _checksum(held: NDArray[Any], factors: NDArray[np.float32]) -> str:
+    """Of vectors as they are held: types, shape and numbers."""
+    found = zlib.crc32(f"{held.dtype} {held.shape} {factors.dtype}".encode())
+    for numbers in (held, factors):
+        found = zlib.crc32(np.ascontiguousarray(numbers).data, found)
+    return f"{found:08x}"

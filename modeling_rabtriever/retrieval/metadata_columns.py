@@ -1,62 +1,152 @@
-"""Metadata as columns a store can filter by: one per field whose values are numbers, texts or truth values."""
+"""Metadata that can be kept: JSON that any tool reads, and columns a store can filter by, one type per field."""
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from .documents import Document
+
 RESERVED = ("id", "text", "metadata", "vector")
-_NUMBERS = (pa.int64(), pa.float64())
+_COLUMNS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+# Made once: json.dumps and json.loads make one a call.
+_WRITER = json.JSONEncoder(default=str, allow_nan=False)
+_READER = json.JSONDecoder(parse_constant=lambda _: None)
+_SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
-def metadata_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.Array]:
-    """The fields of all rows as columns; missing values are null. Nested values are left out: no filter reads them.
+class MetadataFields:
+    """What each metadata field holds: texts, truth values, whole numbers or numbers, the same in all documents.
+
+    Where whole numbers and numbers meet, all are numbers. Nested values are left out: no filter reads them.
+
+    Args:
+        schema: of a table whose columns the fields are to fit; `None` starts with none.
+    """
+
+    def __init__(self, schema: pa.Schema | None = None) -> None:
+        # By name: the type, and where it was seen first.
+        self._known: dict[str, tuple[type | str, str]] = {}
+        for column in [] if schema is None else schema:
+            if column.name not in RESERVED:
+                self._known[column.name] = (_python_type(column.type), "the store")
+
+    def add(self, document: Document) -> None:
+        """Takes in a document's metadata.
+
+        Raises:
+            ValueError: a field has a name that no column can have, another type than before, or is beyond 64 bits.
+        """
+        for name, value, kind in _scalars(document):
+            if name not in self._known:
+                _check_name(name, document.id)
+                self._known[name] = (kind, f"the document {document.id!r}")
+            if kind is int and not -(1 << 63) <= value < 1 << 63:
+                raise ValueError(
+                    f"the document {document.id!r} has {value} in the metadata field {name!r}; accepted: whole numbers "
+                    "of 64 bits"
+                )
+            known, where = self._known[name]
+            if {known, kind} == {int, float}:
+                self._known[name] = (float, where)
+            elif known is not kind:
+                raise ValueError(
+                    f"the metadata field {name!r} is {_SAID[kind]} in the document {document.id!r} and "
+                    f"{known if isinstance(known, str) else _SAID[known]} in {where}; accepted: one type per field"
+                )
+
+    def columns(self, documents: Sequence[Document]) -> dict[str, pa.Array]:
+        """The fields of documents that were taken in, as columns; missing values are null."""
+        values: dict[str, list[Any]] = {}
+        for row, document in enumerate(documents):
+            for name, value, _ in _scalars(document):
+                whole = self._known[name][0] is not float
+                values.setdefault(name, [None] * len(documents))[row] = value if whole else float(value)
+        return {name: pa.array(found, _COLUMNS[self._type(name)]) for name, found in values.items()}
+
+    def _type(self, name: str) -> type:
+        known = self._known[name][0]
+        assert not isinstance(known, str)  # `add` refuses columns of a type that is not ours
+        return known
+
+
+def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
+    """Documents as they are kept: NaN, which no JSON can hold, is a missing value.
 
     Raises:
-        ValueError: a field has a reserved name, a character SQL cannot take, or values of several types.
+        ValueError: an id or a text is no string of valid Unicode, or metadata cannot be written as JSON.
     """
-    values: dict[str, list[Any]] = {}
-    for place, row in enumerate(rows):
-        for name, value in row.items():
-            if isinstance(value, (str, bool, int, float)):
-                values.setdefault(name, [None] * len(rows))[place] = value
-    return {name: _column(name, found) for name, found in values.items()}
-
-
-def checked_fields(columns: Mapping[str, pa.Array], schema: pa.Schema) -> list[pa.Field]:
-    """The fields a table lacks.
-
-    Raises:
-        ValueError: a field has another type in the table.
-    """
-    for name, column in columns.items():
-        if name in schema.names and not _fits(column.type, schema.field(name).type):
+    for document in documents:
+        if not isinstance(document.id, str) or not isinstance(document.text, str):
+            raise ValueError(f"the document {document.id!r} has an id or a text that is no string; accepted: strings")
+        if not isinstance(document.metadata, dict) or not all(isinstance(name, str) for name in document.metadata):
+            raise ValueError(f"the document {document.id!r} has other metadata than a dictionary with names for keys")
+        try:
+            try:
+                held = metadata_json(document)
+            except ValueError:
+                fields = {name: _without_nan(value) for name, value in document.metadata.items()}
+                found = {name: value for name, value in fields.items() if value is not None}
+                document = replace(document, metadata=found)
+                held = metadata_json(document)
+            (document.id + document.text).encode()
+            if "\\ud" in held:  # a surrogate, perhaps without the other half
+                json.dumps(json.loads(held), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
             raise ValueError(
-                f"the metadata field {name!r} is {column.type} here and {schema.field(name).type} in the store; "
-                "accepted: one type per field"
-            )
-    return [pa.field(name, column.type) for name, column in columns.items() if name not in schema.names]
+                f"the document {document.id!r} holds half of a surrogate pair; accepted: valid Unicode"
+            ) from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"the metadata of the document {document.id!r} cannot be written as JSON ({error}); accepted: finite "
+                "numbers, texts, and lists and objects of them"
+            ) from error
+        yield document
 
 
-def _column(name: str, values: list[Any]) -> pa.Array:
-    if name in RESERVED or name.startswith("_") or not name or set(name) & set(".`\"'"):
+def metadata_json(document: Document) -> str:
+    """Metadata as it is kept. Raises a ValueError where JSON has no such number."""
+    return _WRITER.encode(document.metadata)
+
+
+def read_metadata(held: str) -> dict[str, Any]:
+    """What `metadata_json` wrote; NaN and infinity, which older versions wrote, become `None`."""
+    found = _READER.decode(held)
+    if not isinstance(found, dict):
+        raise ValueError(f"metadata is {held[:60]!r}; accepted: an object")
+    return found
+
+
+def _scalars(document: Document) -> Iterator[tuple[str, Any, type]]:
+    for name, value in document.metadata.items():
+        kind = type(value)
+        if kind not in _COLUMNS:  # nested, or of a subclass, such as numpy's float64
+            kind = next((ours for ours in _COLUMNS if isinstance(value, ours)), type(None))
+        if kind in _COLUMNS:
+            yield name, value, kind
+
+
+def _check_name(name: str, document: str) -> None:
+    if name in RESERVED or name.startswith("_") or not name or set(name) & set(".`\"'\0"):
         raise ValueError(
-            f"a metadata field is called {name!r}; accepted: names without . ` \" ', not starting with _, and none of "
-            + ", ".join(RESERVED)
+            f"the document {document!r} has a metadata field called {name!r}; accepted: names without . ` \" ' and NUL "
+            "that do not start with _, and none of " + ", ".join(RESERVED)
         )
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
-        values = [None if value is None else float(value) for value in values]
-    elif len(kinds) > 1:
-        named = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(
-            f"the metadata field {name!r} has values of several types ({named}); accepted: one type per field"
-        )
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, OverflowError) as error:
-        raise ValueError(f"the metadata field {name!r} cannot be held ({error})") from error
 
 
-def _fits(given: pa.DataType, held: pa.DataType) -> bool:
-    return given == held or (given == _NUMBERS[0] and held == _NUMBERS[1])
+def _python_type(column: pa.DataType) -> type | str:
+    """The type of a column's values; that of a column which is not ours by its name."""
+    return next((kind for kind, ours in _COLUMNS.items() if column == ours), str(column))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return value

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..loading import load_model
-from .corpus_vectors import CorpusVectors, shard_path
+from .corpus_vectors import CorpusVectors, documents_digest, shard_path
 from .documents import DocumentReader
-from .encoding import encode_shard, finish, start
+from .encoding import EncodingFolder, checked, chunks, encode_shard
+from .metadata_columns import cleaned
 
 
 class _Encoder:
@@ -26,7 +27,7 @@ class _Encoder:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         reader = DocumentReader(row["source"], bool(row["skip_bad"]), (int(row["begin"]), int(row["end"])))
-        documents = list(reader)
+        documents = list(cleaned(reader))
         path = shard_path(self.folder, int(row["number"]))
         encode_shard(self.model, path, documents, self.vector_type, self.token_budget)
         return {"number": row["number"], "documents": len(documents)}
@@ -45,7 +46,7 @@ def encode_corpus_with_ray(
 ) -> CorpusVectors:
     """As `encode_corpus`, by actors of a Ray cluster.
 
-    The source is read once here, to count and check, and once more by the actors.
+    The source is read twice here, to cut it into spans and to check it, and once more by the actors.
 
     Args:
         model: folder or Hub id of the student, which every actor loads.
@@ -59,34 +60,38 @@ def encode_corpus_with_ray(
         options: of `load_model` (`dtype`, `revision`, `trust_remote_code`).
 
     Raises:
-        ValueError: as `encode_corpus`; or `workers` is below 1, or the source is no file.
+        ValueError: as `encode_corpus`, and before the workers start; or `workers` is below 1, or the source is no file.
     """
     import ray
 
     if workers < 1:
         raise ValueError(f"workers is {workers}; accepted: 1 or more")
     student = load_model(model, **options)
-    folder = Path(folder).absolute()
-    record = start(folder, student, vector_type, documents_per_shard)
+    target = EncodingFolder(Path(folder).absolute(), student, vector_type, documents_per_shard)
     del student
     source = {"source": str(Path(documents.source).absolute()), "skip_bad": documents.skip_bad}
     rows = [
         {**source, "number": number, "begin": begin, "end": end}
         for number, (begin, end) in enumerate(documents.spans(documents_per_shard))
     ]
-    count = 0
+    digests, count = [], 0
+    for number, chunk in enumerate(chunks(checked(documents), documents_per_shard)):
+        digests.append(documents_digest(chunk))
+        target.admit(number, len(chunk), digests[-1])
+    if len(digests) != len(rows):
+        raise ValueError(f"{documents.source} changed while it was read; call again when nobody writes it")
     if rows:
+        target.begin(digests)
         if not ray.is_initialized():
             local: dict[str, Any] = {} if address else {"num_cpus": workers + 1, "include_dashboard": False}
             ray.init(address=address, log_to_driver=False, **local)
         gpus = ray.cluster_resources().get("GPU", 0) >= workers
         pipeline = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
             _Encoder,  # type: ignore[arg-type]  # Ray's annotation knows functions alone
-            fn_constructor_args=(model, options, str(folder), vector_type, token_budget),
+            fn_constructor_args=(model, options, str(target.path), vector_type, token_budget),
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
             num_gpus=1 if gpus else 0,
             num_cpus=0 if gpus else 1,
         )
         count = sum(row["documents"] for row in pipeline.take_all())
-    finish(folder, record, count, len(rows))
-    return CorpusVectors(folder)
+    return target.finish(count, digests)

@@ -6,7 +6,8 @@ from dataclasses import replace
 from ..identity import encoder_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
-from .store import Hit, VectorStore
+from .snapshot import Hit
+from .store import VectorStore
 
 
 class Searcher:
@@ -24,12 +25,7 @@ class Searcher:
     def __init__(
         self, model: RabtrieverModel, store: VectorStore, reranker: GenerativeRerankerModel | None = None
     ) -> None:
-        found = encoder_fingerprint(model)
-        if found != store.model:
-            raise ValueError(
-                f"{store.folder} holds vectors of the model {store.model}, this model is {found}: scores would mean "
-                "nothing. Encode the corpus with this model"
-            )
+        store.check_model(encoder_fingerprint(model))
         self.model, self.store, self.reranker = model, store, reranker
 
     def search(

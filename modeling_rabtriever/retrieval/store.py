@@ -1,51 +1,51 @@
 """A store of document vectors on disk: upsert, delete, filter, search. LanceDB keeps it, no server runs.
 
-Every change is a version: readers keep the one they opened until they `refresh`, also while a writer appends.
+Every change is a version: readers keep the one they opened until they `refresh`, also while a writer appends. Writers
+take turns, whatever process or thread they are in.
+
+<folder>/documents.lance        the table
+<folder>/approximate-N.*        an approximate index of version N
+<folder>/writing.lock           held while the store is changed
+<folder>/distinct.json          the version that is known to have one row per id
+<folder>/unfinished.json        corpora of which a part was added; there only if there are any
 """
 
-import json
+import threading
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-import torch
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .approximate import PROBES, ApproximateIndex
+from ..identity import same_encoder, shown
+from .approximate import PROBES, has_index
 from .corpus_vectors import CorpusVectors, document_columns
 from .documents import Document
-from .exact import ExactIndex
-from .metadata_columns import checked_fields, metadata_columns
-
-TABLE = "documents"
-_IDENTITY = b"rabtriever"
-_DELETED_AT_ONCE = 1000
+from .lance_table import Changes, StoreTable, write_lock
+from .metadata_columns import MetadataFields, cleaned
+from .snapshot import Hit, Snapshot
+from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
 
 
-@dataclass(frozen=True)
-class Hit:
-    """A document found.
+class Deleted(NamedTuple):
+    """What a deletion did.
 
     Args:
-        id: of the document.
-        score: inner product of query and document; comparable within a query only.
-        text: of the document.
-        metadata: its other fields.
+        documents: how many were removed.
+        missing: the ids that were not there, in the order they were given.
     """
 
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
+    documents: int
+    missing: list[str]
 
 
 class VectorStore:
-    """Documents with vectors of one model, in a folder.
+    """Documents with vectors of one model, in a folder. Threads may share it, to search and to change it.
 
     Args:
         folder: of the store.
@@ -55,33 +55,24 @@ class VectorStore:
         device: where they are searched.
 
     Raises:
-        ValueError: the folder holds no store, or one with vectors of another model.
+        ValueError: the folder holds no store, a broken one, or one with vectors of another model.
     """
 
     def __init__(
         self, folder: str | Path, model: str | None = None, precision: str = "float32", device: str = "cpu"
     ) -> None:
         self.folder, self._precision, self._device = Path(folder), precision, device
-        if not self.exists(folder):
-            raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
-        self._writing = lancedb.connect(self.folder).open_table(TABLE)
-        identity = (self._writing.schema.metadata or {}).get(_IDENTITY)
-        if identity is None:
-            raise ValueError(f"{folder} holds a table that is not ours; accepted: a folder VectorStore.create made")
-        record = json.loads(identity)
-        self.model: str = record["model"]
-        self.embedding_dim: int = record["embedding_dim"]
-        if model is not None and model != self.model:
-            raise ValueError(
-                f"{folder} holds vectors of the model {self.model}, the queries' model is {model}: scores would mean "
-                "nothing. Encode the corpus with this model"
-            )
+        self._table = StoreTable(self.folder)
+        self.model, self.embedding_dim = self._table.model, self._table.embedding_dim
+        if model is not None:
+            self.check_model(model)
+        self._refreshing = threading.Lock()
         self.refresh()
 
     @staticmethod
     def exists(folder: str | Path) -> bool:
         """Whether the folder holds a store."""
-        return (Path(folder) / f"{TABLE}.lance").is_dir()
+        return StoreTable.exists(Path(folder))
 
     @classmethod
     def create(cls, folder: str | Path, model: str, embedding_dim: int, **options: Any) -> "VectorStore":
@@ -89,40 +80,54 @@ class VectorStore:
 
         Raises:
             ValueError: the folder already holds a store.
+            OSError: it cannot be written.
         """
         folder = Path(folder)
-        if cls.exists(folder):
-            raise ValueError(
-                f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
-            )
-        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
-        lancedb.connect(folder).create_table(TABLE, schema=_schema(embedding_dim).with_metadata(identity))
+        folder.mkdir(parents=True, exist_ok=True)
+        with write_lock(folder):
+            StoreTable.make(folder, model, embedding_dim)
         return cls(folder, model, **options)
+
+    def check_model(self, model: str) -> None:
+        """Raises a ValueError if `model`, a fingerprint, is not of the student that made the vectors."""
+        if not same_encoder(model, self.model):
+            raise ValueError(
+                f"{self.folder} holds vectors of the model {shown(self.model)}, this model is {shown(model)}: scores "
+                "would mean nothing; accepted: the model the corpus was encoded with"
+            )
 
     def __len__(self) -> int:
         """Documents in the version that is read."""
-        return self._reading.count_rows()
+        return len(self._snapshot)
+
+    @property
+    def unfinished(self) -> list[Unfinished]:
+        """Corpora of which this store holds a part, because a process that added them ended before its time."""
+        return read_unfinished(self.folder)
+
+    @property
+    def has_index(self) -> bool:
+        """Whether an approximate index was built, of this version or an older one."""
+        return has_index(self.folder)
 
     def refresh(self) -> None:
         """Reads the newest version from now on, with what other processes wrote."""
-        self._writing.checkout_latest()
-        self._reading = lancedb.connect(self.folder).open_table(TABLE)
-        self._reading.checkout(self._writing.version)
-        self._index: ExactIndex | None = None
-        self._near: ApproximateIndex | None = None
+        with self._refreshing:
+            self._snapshot = Snapshot(self._table, self._precision, self._device)
 
     def upsert(self, documents: Sequence[Document], vectors: Tensor | NDArray[np.float32]) -> None:
         """Adds documents; one whose id is there is replaced.
 
         Args:
-            documents: with distinct ids.
+            documents: with distinct ids. NaN in metadata is a missing value.
             vectors: `(m, k)` of the store's model.
 
         Raises:
             ValueError: the width is another, an id is given twice, a number is not finite, or a metadata field has
-                another type than in the store.
+                another type than in the store. The store is left as it was.
+            OSError: it cannot be written.
         """
-        held = np.asarray(vectors.detach().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
+        held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
         if held.shape != (len(documents), self.embedding_dim):
             raise ValueError(
                 f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the documents "
@@ -130,51 +135,88 @@ class VectorStore:
             )
         if not np.isfinite(held).all():
             raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
-        ids = [document.id for document in documents]
-        if len(set(ids)) < len(ids):
-            twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
-            raise ValueError(f"the id {twice!r} is given twice; accepted: distinct ids")
-        if not ids:
-            return
-        table = pa.table(document_columns(documents, held), schema=_schema(self.embedding_dim))
-        columns = metadata_columns([document.metadata for document in documents])
-        new = checked_fields(columns, self._writing.schema)
-        if new:
-            self._writing.add_columns(new)
-        for name, column in columns.items():
-            table = table.append_column(name, column.cast(self._writing.schema.field(name).type))
-        for missing in [name for name in self._writing.schema.names if name not in table.column_names]:
-            table = table.append_column(missing, pa.nulls(len(table), self._writing.schema.field(missing).type))
-        table = table.select(self._writing.schema.names)
-        if self._writing.count_rows():
-            merge = self._writing.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-            merge.execute(table)
-        else:
-            self._writing.add(table)
-        self.refresh()
+        documents = list(cleaned(documents))
+        seen: set[str] = set()
+        for document in documents:
+            if document.id in seen:
+                raise ValueError(f"the id {document.id!r} is given twice; accepted: distinct ids")
+            seen.add(document.id)
+        if documents:
+            self._table.change(lambda changes: _upsert(changes, documents, held))
+            self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
-        """Upserts an encoded corpus, shard by shard.
+        """Upserts an encoded corpus, shard by shard. Until all are there, the store is noted as unfinished.
 
         Raises:
-            ValueError: it was encoded by another model.
+            ValueError: it was encoded by another model, a shard of it is broken, or a metadata field has another type
+                than in the store. The store is left as it was.
+            OSError: the store cannot be written.
         """
-        if corpus.model != self.model:
-            raise ValueError(f"{corpus.folder} was encoded by the model {corpus.model}, the store's is {self.model}")
-        for shard in corpus:
-            self.upsert(shard.documents, shard.vectors)
+        if not same_encoder(corpus.model, self.model):
+            raise ValueError(
+                f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store's is {shown(self.model)}; "
+                "accepted: vectors of the store's own model"
+            )
+        _check(corpus, self._table.latest().schema)
+        self._add(corpus)
 
-    def delete(self, ids: Iterable[str]) -> int:
-        """Removes documents; ids that are not there are passed over. Returns how many were removed."""
-        ids, before = sorted(set(ids)), len(self)
-        for first in range(0, len(ids), _DELETED_AT_ONCE):
-            self._writing.delete(f"id IN ({', '.join(map(_quoted, ids[first : first + _DELETED_AT_ONCE]))})")
+    @classmethod
+    def of_corpus(cls, folder: str | Path, corpus: CorpusVectors) -> "VectorStore":
+        """The store in a folder, made if missing, with an encoded corpus added.
+
+        Raises:
+            ValueError: as `add_corpus`; no store is made then.
+            OSError: the store cannot be written.
+        """
+        folder, made = Path(folder), False
+        if not cls.exists(folder):
+            _check(corpus, None)
+            folder.mkdir(parents=True, exist_ok=True)
+            with write_lock(folder):
+                if not cls.exists(folder):  # nobody else made it meanwhile
+                    note_unfinished(folder, _part(corpus, 0))
+                    StoreTable.make(folder, corpus.model, corpus.embedding_dim)
+                    made = True
+        store = cls(folder)
+        if made:
+            store._add(corpus)
+        else:
+            store.add_corpus(corpus)
+        return store
+
+    def delete(self, ids: Iterable[str]) -> Deleted:
+        """Removes the documents with these ids.
+
+        Raises:
+            ValueError: `ids` is a string, or they are no strings.
+            OSError: the store cannot be written.
+        """
+        if isinstance(ids, str):
+            raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
+        asked = list(dict.fromkeys(ids))
+        try:
+            column = pa.array(asked, pa.string())
+        except (pa.ArrowException, UnicodeError) as error:
+            raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
+
+        def delete(changes: Changes) -> Deleted:
+            there = changes.ids()["id"]
+            found = set(there.filter(pc.is_in(there, value_set=column)).to_pylist())
+            changes.delete([id_ for id_ in asked if id_ in found])
+            return Deleted(len(found), [id_ for id_ in asked if id_ not in found])
+
+        deleted = self._table.change(delete)
         self.refresh()
-        return before - len(self)
+        return deleted
 
     def compact(self) -> None:
-        """Merges the files many small changes left. It is a change too: an approximate index is to be built again."""
-        self._writing.optimize()
+        """Merges the files many small changes left. It is a change too: an approximate index is to be built again.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        self._table.change(Changes.compact)
         self.refresh()
 
     def build_index(self) -> None:
@@ -184,20 +226,11 @@ class VectorStore:
 
         Raises:
             ValueError: the store is empty.
+            OSError: the index cannot be written.
         """
-        if not len(self):
-            raise ValueError(f"{self.folder} holds no documents; accepted: at least one")
-        self._near = ApproximateIndex.build(*self._vectors())
-        path = self._near_path()
-        self._near.save(path)
-        for old in self.folder.glob("approximate-*"):
-            if old.stem != path.stem:
-                old.unlink(missing_ok=True)
-
-    @property
-    def has_index(self) -> bool:
-        """Whether an approximate index was built, of this version or an older one."""
-        return any(self.folder.glob("approximate-*.faiss"))
+        with self._table.lock:
+            self.refresh()
+            self._snapshot.build_index()
 
     def search(
         self,
@@ -207,7 +240,7 @@ class VectorStore:
         approximate: bool = False,
         probes: int = PROBES,
     ) -> list[list[Hit]]:
-        """The best documents of each query, best first.
+        """The best documents of each query, best first. `UnfinishedStoreWarning` says that documents are missing.
 
         Args:
             queries: `(n, k)` query vectors.
@@ -218,81 +251,45 @@ class VectorStore:
             probes: of an approximate search, see `ApproximateIndex.search`.
 
         Raises:
-            ValueError: the condition cannot be read, a setting is out of range, or there is no index of this version.
+            ValueError: the condition cannot be read, a setting is out of range, there is no index of this version, or
+                the store is broken.
         """
+        for corpus in self.unfinished:
+            warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
+        snapshot = self._snapshot  # another thread may refresh meanwhile
         if approximate:
-            near = self._approximate()
-            allowed = None if where is None else self._allowed(where)
-            scores, rows = near.search(queries, top_k, probes, allowed)
-        else:
-            index = self._exact()
-            mask = None if where is None else torch.isin(self._row_ids, self._allowed(where))
-            best, places = index.search(queries, top_k, mask)
-            scores, rows = best.tolist(), self._row_ids[places.cpu()].tolist()
-        documents = self._documents(sorted({row for own in rows for row in own}))
-        return [
-            [_hit(documents[row], score) for score, row in zip(own, found, strict=True)]
-            for own, found in zip(scores, rows, strict=True)
-        ]
+            return snapshot.search_approximately(queries, top_k, where, probes)
+        return snapshot.search_exactly(queries, top_k, where)
 
-    def _exact(self) -> ExactIndex:
-        if self._index is None:
-            vectors, self._row_ids = self._vectors()
-            self._index = ExactIndex(vectors, self._precision, self._device)
-        return self._index
-
-    def _vectors(self) -> tuple[Tensor, Tensor]:
-        """All vectors `(m, k)` fp32 and the documents' row ids `(m,)` int64, of the version that is read."""
-        count, first = len(self), 0
-        vectors, row_ids = torch.empty(count, self.embedding_dim), torch.empty(count, dtype=torch.long)
-        batches = self._reading.search().select(["vector"]).with_row_id(True).limit(max(count, 1)).to_batches(65536)
-        for batch in batches:
-            rows = slice(first, first + len(batch))
-            numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-            vectors[rows] = torch.from_numpy(numbers.reshape(-1, self.embedding_dim).copy())
-            row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
-            first += len(batch)
-        return vectors, row_ids
-
-    def _near_path(self) -> Path:
-        return self.folder / f"approximate-{self._reading.version}.faiss"
-
-    def _approximate(self) -> ApproximateIndex:
-        if self._near is None:
-            if not self._near_path().exists():
-                state = "an approximate index of another version" if self.has_index else "no approximate index"
-                raise ValueError(f"{self.folder} has {state}; call build_index (rabtriever index --approximate)")
-            self._near = ApproximateIndex.load(self._near_path())
-        return self._near
-
-    def _allowed(self, where: str) -> Tensor:
-        """Row ids of the documents that meet a condition."""
-        found = self._query(
-            self._reading.search().where(where).select(["id"]).with_row_id(True).limit(max(len(self), 1))
-        )
-        return torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long)
-
-    def _query(self, search: Any) -> pa.Table:
-        try:
-            return search.to_arrow()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise ValueError(f"the store could not answer: {error}") from error
-
-    def _documents(self, row_ids: list[int]) -> dict[int, dict[str, Any]]:
-        if not row_ids:
-            return {}
-        found = self._reading.take_row_ids(row_ids).select(["id", "text", "metadata"]).with_row_id().to_arrow()
-        return {row["_rowid"]: row for row in found.to_pylist()}
+    def _add(self, corpus: CorpusVectors) -> None:
+        added = 0
+        for shard in corpus:
+            with self._table.lock:
+                if not added:
+                    note_unfinished(self.folder, _part(corpus, 0))
+                self.upsert(shard.documents, shard.vectors)
+                added += len(shard.documents)
+                note_unfinished(self.folder, _part(corpus, added))
 
 
-def _schema(embedding_dim: int) -> pa.Schema:
-    vector = pa.list_(pa.float32(), embedding_dim)
-    return pa.schema([("id", pa.string()), ("text", pa.string()), ("metadata", pa.string()), ("vector", vector)])
+def _upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+    schema = changes.table.schema
+    fields = MetadataFields(schema)
+    for document in documents:
+        fields.add(document)
+    rows = pa.table({**document_columns(documents, vectors), **fields.columns(documents)})
+    changes.delete_duplicates()
+    changes.fit(rows)
+    changes.upsert(rows)
 
 
-def _hit(row: dict[str, Any], score: float) -> Hit:
-    return Hit(row["id"], score, row["text"], json.loads(row["metadata"]))
+def _check(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
+    """Reads a corpus once, to find what is broken or does not fit before anything is written."""
+    fields = MetadataFields(schema)
+    for shard in corpus:
+        for document in shard.documents:
+            fields.add(document)
 
 
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _part(corpus: CorpusVectors, added: int) -> Unfinished:
+    return Unfinished(str(corpus.folder.resolve()), added, len(corpus))

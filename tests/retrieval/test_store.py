@@ -10,7 +10,7 @@ import torch
 
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import Document, Hit, VectorStore, encode_corpus
-from modeling_rabtriever.retrieval.store import TABLE
+from modeling_rabtriever.retrieval.lance_table import TABLE
 
 
 def documents(count: int, first: int = 0) -> list[Document]:
@@ -61,7 +61,7 @@ def test_changes_are_kept(store: VectorStore, tmp_path: Path) -> None:
     new = [Document("d3", "replaced", {"size": 1000, "weight": 2.5}), Document("new", "it's new", {})]
     store.upsert(new, torch.stack([torch.full((6,), 9.0), torch.full((6,), 8.0)]))
     assert len(store) == 41 and ids(store.search(query, 2)) == [["d3", "new"]]
-    assert store.delete(["d3", "d4", "it's not there"]) == 2
+    assert store.delete(["d3", "it's not there", "d4", "nor this"]) == (2, ["it's not there", "nor this"])
     again = VectorStore(tmp_path / "store")
     assert len(again) == 39 and ids(again.search(query, 1)) == [["new"]]
     again.upsert([Document("d4", "back", {"weight": 1})], torch.full((1, 6), 10.0))  # a whole number among decimals
@@ -173,16 +173,20 @@ def test_stores_of_others_are_refused(store: VectorStore, tmp_path: Path) -> Non
         (
             [Document("x", "y", {"size": "large"})],
             torch.ones(1, 6),
-            "field 'size' is string here and int64 in the store",
+            "field 'size' is a text in the document 'x' and a whole number in the store",
         ),
-        ([Document("x", "y", {"text": "z"})], torch.ones(1, 6), "a metadata field is called 'text'; accepted"),
-        ([Document("x", "y", {"a.b": 1})], torch.ones(1, 6), "a metadata field is called 'a.b'"),
+        ([Document("x", "y", {"text": "z"})], torch.ones(1, 6), "a metadata field called 'text'; accepted"),
+        ([Document("x", "y", {"a.b": 1})], torch.ones(1, 6), "a metadata field called 'a.b'"),
         (
             [Document("x", "y", {"a": 1}), Document("z", "y", {"a": "b"})],
             torch.ones(2, 6),
-            r"field 'a' has values of several types \(int, str\)",
+            "field 'a' is a text in the document 'z' and a whole number in the document 'x'",
         ),
-        ([Document("x", "y", {"a": 1 << 70})], torch.ones(1, 6), "field 'a' cannot be held"),
+        (
+            [Document("x", "y", {"a": 1 << 70})],
+            torch.ones(1, 6),
+            "field 'a'; accepted: whole numbers of 64 bits",
+        ),
     ],
 )
 def test_bad_documents_are_refused(

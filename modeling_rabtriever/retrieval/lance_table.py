@@ -1,0 +1,254 @@
+"""The LanceDB table of a store: how it is opened, and how it is changed while others change it.
+
+LanceDB lets two writers insert the same new id, both successfully. So writers of ours take turns, by a lock on a file;
+where a foreign one changed the table, rows that share an id are looked for before the next change.
+"""
+
+import json
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lancedb
+import pyarrow as pa
+import pyarrow.compute as pc
+from filelock import FileLock
+
+from ..files import check_record, read_record, write_json
+
+TABLE = "documents"
+_IDENTITY = b"rabtriever"
+_LOCK = "writing.lock"
+_DISTINCT = "distinct.json"
+_COLUMNS = {"id": pa.string(), "text": pa.string(), "metadata": pa.string()}
+_WIDE, _NARROW = "_rabtriever_wide_", "_rabtriever_narrow_"  # columns while a type is changed
+_TRIES = 10
+_AT_ONCE = 1000  # ids or rows named in one condition
+_CONFLICT = re.compile("commit conflict|incompatible transaction|concurrent writers", re.IGNORECASE)
+_SOURCE_LINE = re.compile(r",?\s*\S+\.rs:\d+(:\d+)?")
+
+T = TypeVar("T")
+
+
+class ConflictError(ValueError):
+    """Another writer changed the table at the same time."""
+
+
+class StoreTable:
+    """The table of a store.
+
+    Args:
+        folder: of the store.
+
+    Raises:
+        ValueError: the folder holds no store, or a broken one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.lock = folder, write_lock(folder)
+        if not self.exists(folder):
+            raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
+        schema = self.latest().schema
+        identity = (schema.metadata or {}).get(_IDENTITY)
+        if identity is None:
+            raise ValueError(f"{folder} holds a table that is not ours; accepted: a folder VectorStore.create made")
+        try:
+            record = json.loads(identity)
+            check_record(folder, record, model=str, embedding_dim=int)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{folder} is broken (it does not name its model); index the corpus again") from error
+        self.model: str = record["model"]
+        self.embedding_dim: int = record["embedding_dim"]
+        for name, kind in columns(self.embedding_dim).items():
+            if name not in schema.names or schema.field(name).type != kind:
+                raise ValueError(f"{folder} is broken (its column {name} is not {kind}); index the corpus again")
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether the folder holds a table; what a process killed while it made one left is none."""
+        return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
+
+    @classmethod
+    def make(cls, folder: Path, model: str, embedding_dim: int) -> None:
+        """Makes an empty table. Callers hold the lock.
+
+        Raises:
+            ValueError: the folder holds a store.
+            OSError: it cannot be written.
+        """
+        if cls.exists(folder):
+            raise ValueError(
+                f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
+            )
+        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # of a table somebody removed
+            left.unlink(missing_ok=True)
+        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
+        with foreign_errors(f"no store can be made in {folder}"):
+            schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
+            lancedb.connect(folder).create_table(TABLE, schema=schema)
+
+    def latest(self) -> Any:
+        """The table at its newest version, for this caller alone.
+
+        Raises:
+            ValueError: it is broken.
+        """
+        with foreign_errors(f"{self.folder} cannot be opened"):
+            table = lancedb.connect(self.folder).open_table(TABLE)
+            table.schema  # noqa: B018  (what is broken shows here)
+            return table
+
+    def change(self, change: Callable[["Changes"], T]) -> T:
+        """Calls `change` under the lock, with the newest version; again where a foreign writer came in between.
+
+        Raises:
+            ConflictError: foreign writers came in between each of ten times.
+        """
+        with self.lock:
+            for number in range(_TRIES):
+                changes = Changes(self.folder, self.latest())
+                try:
+                    made = change(changes)
+                except ConflictError:
+                    if number == _TRIES - 1:
+                        raise
+                    time.sleep(random.uniform(0, 0.01 * 2**number))
+                else:
+                    changes.remember_distinct()
+                    return made
+        raise AssertionError("not reached")
+
+
+class Changes:
+    """Commits to a table, one after the other, by the only writer of ours.
+
+    Args:
+        folder: of the store.
+        table: at its newest version.
+    """
+
+    def __init__(self, folder: Path, table: Any) -> None:
+        self.folder, self.table = folder, table
+        self._version: int = table.version
+        self._recorded = self._read_distinct()
+        self._distinct = self._recorded == self._version
+
+    def commit(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Calls a method of the table that makes one version.
+
+        Raises:
+            ConflictError: a foreign writer came in between.
+            ValueError: the table is broken.
+            OSError: it cannot be written.
+        """
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            made = call(*arguments)
+        # Whoever else made a version may have inserted ids that are there.
+        self._distinct = self._distinct and made.version in (self._version, self._version + 1)
+        self._version = made.version
+        return made
+
+    def delete_duplicates(self) -> None:
+        """Deletes rows that share their id with a newer one. They are looked for unless it is known there are none."""
+        if self._distinct:
+            return
+        rows = self.ids()
+        counts = rows["id"].value_counts()
+        several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+        rows = rows.filter(pc.is_in(rows["id"], value_set=several))
+        row_ids = rows["_rowid"].to_pylist()
+        newest = set(dict(zip(rows["id"].to_pylist(), row_ids, strict=True)).values())  # a scan goes by age
+        older = [row_id for row_id in row_ids if row_id not in newest]
+        self._distinct = True
+        for first in range(0, len(older), _AT_ONCE):
+            self.commit(self.table.delete, f"_rowid IN ({', '.join(map(str, older[first : first + _AT_ONCE]))})")
+
+    def remember_distinct(self) -> None:
+        """Notes that this version has one row per id, if that is known, so that the next writer needs not look."""
+        if self._distinct and self._recorded != self._version:
+            with suppress(OSError):  # the change is made; the next writer will look
+                write_json(self.folder / _DISTINCT, {"version": self._version})
+
+    def _read_distinct(self) -> int | None:
+        try:
+            return read_record(self.folder / _DISTINCT, version=int).get("version")
+        except ValueError:
+            return None
+
+    def ids(self) -> pa.Table:
+        """All ids, with row ids."""
+        with foreign_errors(f"{self.folder} cannot be read"):
+            count = max(self.table.count_rows(), 1)
+            return self.table.search().select(["id"]).with_row_id(True).limit(count).to_arrow()
+
+    def delete(self, ids: list[str]) -> None:
+        """Deletes the rows with these ids."""
+        for first in range(0, len(ids), _AT_ONCE):
+            quoted = ("'" + id_.replace("'", "''") + "'" for id_ in ids[first : first + _AT_ONCE])
+            self.commit(self.table.delete, f"id IN ({', '.join(quoted)})")
+
+    def fit(self, given: pa.Table) -> None:
+        """Gives the table the columns it lacks, and makes whole numbers numbers where numbers are given."""
+        left = [name for name in self.table.schema.names if name.startswith((_WIDE, _NARROW))]
+        if left:  # by a process killed below
+            self.commit(self.table.drop_columns, left)
+        schema = self.table.schema
+        new = [column for column in given.schema if column.name not in schema.names]
+        if new:
+            self.commit(self.table.add_columns, new)
+        for column in given.schema:
+            if column.type == pa.float64() and column not in new and schema.field(column.name).type == pa.int64():
+                self._widen(column.name)
+
+    def upsert(self, given: pa.Table) -> None:
+        """Replaces the rows whose ids are given, and adds the others. Columns that are not given become null."""
+        schema = self.table.schema
+        rows = {
+            column.name: given[column.name] if column.name in given.column_names else pa.nulls(len(given), column.type)
+            for column in schema
+        }
+        merge = self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        self.commit(merge.execute, pa.table(rows).cast(pa.schema([schema.field(name) for name in rows])))
+
+    def compact(self) -> None:
+        """Merges small files. Foreign writers that came in between cannot be told from its own versions."""
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            self.table.optimize()
+        self._distinct = self._distinct and self.table.version == self._version
+        self._version = self.table.version
+
+    def _widen(self, name: str) -> None:
+        """Makes a column of whole numbers one of numbers; each version has it, as one or the other."""
+        self.commit(self.table.add_columns, {f"{_WIDE}{name}": f"CAST(`{name}` AS DOUBLE)"})
+        renamed = [{"path": name, "rename": f"{_NARROW}{name}"}, {"path": f"{_WIDE}{name}", "rename": name}]
+        self.commit(self.table.alter_columns, *renamed)
+        self.commit(self.table.drop_columns, [f"{_NARROW}{name}"])
+
+
+def write_lock(folder: Path) -> FileLock:
+    """What writers take turns by, over all threads and processes of all machines that share the folder."""
+    return FileLock(folder.absolute() / _LOCK)
+
+
+def columns(embedding_dim: int) -> dict[str, pa.DataType]:
+    """The columns of every store."""
+    return {**_COLUMNS, "vector": pa.list_(pa.float32(), embedding_dim)}
+
+
+@contextmanager
+def foreign_errors(what: str) -> Iterator[None]:
+    """Turns what LanceDB raises into a ValueError that begins with `what`, or an OSError where the disk is at fault."""
+    try:
+        yield
+    except Exception as error:  # its errors are RuntimeErrors, ValueErrors, OSErrors, and panics of Rust
+        said = _SOURCE_LINE.sub("", str(error))
+        if _CONFLICT.search(said):
+            raise ConflictError(f"{what}: others change it at the same time; call again ({said})") from error
+        if number := re.search(r"\(os error (\d+)\)", said):
+            raise OSError(int(number[1]), f"{what}: {os.strerror(int(number[1]))}") from error
+        raise ValueError(f"{what}: {said}") from error

@@ -1,0 +1,141 @@
+"""What searches read: one version of a store, which no writer changes."""
+
+import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .approximate import ApproximateIndex, index_path
+from .exact import ExactIndex
+from .lance_table import StoreTable, foreign_errors
+from .metadata_columns import read_metadata
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found.
+
+    Args:
+        id: of the document.
+        score: inner product of query and document; comparable within a query only.
+        text: of the document.
+        metadata: its other fields.
+    """
+
+    id: str
+    score: float
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Snapshot:
+    """The newest version of a store, as it stays while others are made. Threads may share it.
+
+    Args:
+        store: the table.
+        precision: of the vectors while they are searched exactly, see `ExactIndex`.
+        device: where they are searched.
+    """
+
+    def __init__(self, store: StoreTable, precision: str, device: str) -> None:
+        self._store, self._precision, self._device = store, precision, device
+        self._table = store.latest()
+        self.version: int = self._table.version
+        with foreign_errors(f"version {self.version} of {store.folder} cannot be opened"):
+            self._table.checkout(self.version)
+        self._loading = threading.Lock()
+        self._exact: tuple[ExactIndex, Tensor] | None = None
+        self._near: ApproximateIndex | None = None
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        with self._reading():
+            return self._table.count_rows()
+
+    def vectors(self) -> tuple[Tensor, Tensor]:
+        """All vectors `(m, k)` fp32 and the documents' row ids `(m,)` int64."""
+        count, first, k = len(self), 0, self._store.embedding_dim
+        vectors, row_ids = torch.empty(count, k), torch.empty(count, dtype=torch.long)
+        with self._reading():
+            for batch in self._rows(["vector"], count).to_batches(65536):
+                rows = slice(first, first + len(batch))
+                numbers = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+                vectors[rows] = torch.from_numpy(numbers.reshape(-1, k).copy())
+                row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
+                first += len(batch)
+            if first != count:
+                raise ValueError(f"{first} of {count} vectors are there")
+        return vectors, row_ids
+
+    def build_index(self) -> None:
+        """Writes an approximate index of this version, unless there is a whole one, and removes those of others.
+
+        Raises:
+            ValueError: there are no documents.
+            OSError: it cannot be written.
+        """
+        folder = self._store.folder
+        if not len(self):
+            raise ValueError(f"{folder} holds no documents; accepted: at least one")
+        try:
+            near = ApproximateIndex.load(folder, self.version)
+        except ValueError:
+            near = ApproximateIndex.build(*self.vectors())
+            near.save(folder, self.version)
+        self._near = near
+        for old in (*folder.glob("approximate-*"), *folder.glob(".approximate-*.tmp")):
+            if old.stem != index_path(folder, self.version).stem:
+                old.unlink(missing_ok=True)
+
+    def search_exactly(self, queries: Tensor, top_k: int, where: str | None) -> list[list[Hit]]:
+        """The best documents of all; the vectors stay in memory for the next search."""
+        with self._loading:
+            if self._exact is None:
+                vectors, row_ids = self.vectors()
+                self._exact = ExactIndex(vectors, self._precision, self._device), row_ids
+        index, row_ids = self._exact
+        mask = None if where is None else torch.isin(row_ids, self._allowed(where))
+        scores, places = index.search(queries, top_k, mask)
+        return self._hits(scores.tolist(), row_ids[places.cpu()].tolist())
+
+    def search_approximately(self, queries: Tensor, top_k: int, where: str | None, probes: int) -> list[list[Hit]]:
+        """The best documents that the approximate index of this version finds."""
+        with self._loading:
+            if self._near is None:
+                self._near = ApproximateIndex.load(self._store.folder, self.version)
+        allowed = None if where is None else self._allowed(where)
+        return self._hits(*self._near.search(queries, top_k, probes, allowed))
+
+    def _rows(self, names: list[str], count: int) -> Any:
+        return self._table.search().select(names).with_row_id(True).limit(max(count, 1))
+
+    def _allowed(self, where: str) -> Tensor:
+        """Row ids of the documents that meet a condition."""
+        count = len(self)
+        with foreign_errors("the store could not answer"):
+            found = self._rows(["id"], count).where(where).to_arrow()
+        return torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long)
+
+    def _hits(self, scores: list[list[float]], found: list[list[int]]) -> list[list[Hit]]:
+        row_ids = sorted({row for own in found for row in own})
+        documents: dict[int, dict[str, Any]] = {}
+        if row_ids:
+            with self._reading():
+                taken = self._table.take_row_ids(row_ids).select(["id", "text", "metadata"]).with_row_id().to_arrow()
+                for row in taken.to_pylist():
+                    metadata = read_metadata(row["metadata"])
+                    documents[row["_rowid"]] = {"id": row["id"], "text": row["text"], "metadata": metadata}
+                if len(documents) < len(row_ids):
+                    raise ValueError(f"{len(documents)} of {len(row_ids)} documents are there")
+        return [
+            [Hit(score=score, **documents[row]) for score, row in zip(own, rows, strict=True)]
+            for own, rows in zip(scores, found, strict=True)
+        ]
+
+    def _reading(self) -> AbstractContextManager[None]:
+        folder = self._store.folder
+        return foreign_errors(f"version {self.version} of {folder} cannot be read; call refresh, or index again")
