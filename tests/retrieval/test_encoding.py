@@ -135,7 +135,7 @@ def test_what_does_not_belong_together_is_refused(student: RabtrieverModel, tmp_
     before = encoder_fingerprint(student)
     student.processor = student.processor.replace(instruction="Something else:")
     assert encoder_fingerprint(student) != before
-    with pytest.raises(ValueError, match=f"holds vectors with model {before}"):
+    with pytest.raises(ValueError, match=f"holds vectors with model {before[:29]}"):
         encode_corpus(student, documents, tmp_path / "v", documents_per_shard=5)
 
 

@@ -150,7 +150,7 @@ def test_an_encoded_corpus(student: RabtrieverModel, tmp_path: Path) -> None:
 
 
 def test_stores_of_others_are_refused(store: VectorStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds vectors of the model model-a, the queries' model is model-b"):
+    with pytest.raises(ValueError, match="holds vectors of the model model-a, this model is model-b: scores"):
         VectorStore(tmp_path / "store", "model-b")
     with pytest.raises(ValueError, match="already holds a store"):
         VectorStore.create(tmp_path / "store", "model-a", 6)
