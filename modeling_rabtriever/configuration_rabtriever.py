@@ -79,7 +79,9 @@ class GenerativeRerankerConfig(PreTrainedConfig):
             if value is None or isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < vocabulary:
                 raise ValueError(f"{name} is {value!r}; accepted: an id of the vocabulary, 0 to {vocabulary - 1}")
         if self.true_token_id == self.false_token_id:
-            raise ValueError(f"true_token_id and false_token_id are both {self.true_token_id}; they must differ")
+            raise ValueError(
+                f"true_token_id and false_token_id are both {self.true_token_id}; accepted: two that differ"
+            )
 
 
 class RabtrieverConfig(GenerativeRerankerConfig):
@@ -241,4 +243,4 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         }
         for name, value in required.items():
             if getattr(self, name) != value:
-                raise ValueError(f'{name} is {getattr(self, name)}; predictor_type "paper" accepts only {value}')
+                raise ValueError(f'{name} is {getattr(self, name)}; accepted with predictor_type "paper": {value}')

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ _READING = (
     "max_query_length", "query_truncation_side",
 )  # fmt: skip
 _FEATURES = ("predictor_type", "feature_layers", "feature_poolings", "query_anchors", "document_anchors")
+_FORM = re.compile(f"[0-9a-f]{{16}}-[0-9a-f]{{{4 + 8 * PROJECTIONS}}}")
 _sketches: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()
 _readings: WeakKeyDictionary[RabtrieverProcessor, str] = WeakKeyDictionary()
 
@@ -61,10 +63,9 @@ def same_encoder(first: str, second: str) -> bool:
     """Whether two fingerprints are of one student, in whatever number type."""
     if first == second:
         return True
-    parts = [fingerprint.split("-") for fingerprint in (first, second)]
-    if any(len(part) != 2 or len(part[1]) != 8 * PROJECTIONS + 4 for part in parts) or parts[0][0] != parts[1][0]:
+    if first[:17] != second[:17] or not all(_FORM.fullmatch(fingerprint) for fingerprint in (first, second)):
         return False
-    (tensors, mine), (others, theirs) = (_numbers(part[1]) for part in parts)
+    (tensors, mine), (others, theirs) = (_numbers(fingerprint[17:]) for fingerprint in (first, second))
     return tensors == others and bool((mine - theirs).abs().max() <= TOLERANCE * tensors**0.5)
 
 

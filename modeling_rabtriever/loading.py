@@ -61,6 +61,11 @@ def load_model(
         model: Any = AutoModel.from_pretrained(
             path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **hub
         ).eval()
+        if model._processor is None:
+            raise ValueError(
+                f"{path} has no prompt: its processor_config.json is missing or not of a RabtrieverProcessor; "
+                "accepted: the folder as save_pretrained wrote it"
+            )
     with refusing(f"{path} does not fit on {place}", "a device with more memory, or a smaller dtype"):
         return model.to(place)
 

@@ -84,7 +84,10 @@ class DocumentPrefixes:
         starts, lengths, total = tensors["starts"], tensors["lengths"], len(tensors["input_ids"])
         fits = len(starts) == len(lengths) and bool(((starts >= 0) & (lengths > 0) & (starts + lengths <= total)).all())
         if not fits or any(len(tensors[part]) != total for part in parts):
-            raise ValueError(f"starts, lengths, keys and values do not describe the same {total} tokens")
+            raise ValueError(
+                f"starts, lengths, keys and values do not describe the same {total} tokens; accepted: parts of "
+                "one prefill"
+            )
         keys, values = ([tensors[part] for part in parts[side::2]] for side in (0, 1))
         return cls(tensors["input_ids"], starts, lengths, keys, values, model)
 

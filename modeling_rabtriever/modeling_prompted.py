@@ -66,8 +66,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
         """
         if self._processor is None:
             raise ValueError(
-                f"this {type(self).__name__} has no processor: the folder it came from has none. Assign one: "
-                "model.processor = RabtrieverProcessor(tokenizer, ...)"
+                f"this {type(self).__name__} has no processor: the folder it came from has none; accepted: one that is "
+                "assigned, model.processor = RabtrieverProcessor(tokenizer, ...)"
             )
         return self._processor
 
@@ -77,7 +77,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             if getattr(processor, name) != getattr(self.config, name):
                 raise ValueError(
                     f"the processor's {name} is {getattr(processor, name)}, the model's is "
-                    f"{getattr(self.config, name)}: this prompt belongs to another model"
+                    f"{getattr(self.config, name)}; accepted: the prompt this model was trained with"
                 )
         window = self.config.window
         longest = self._longest_prompt(processor)
@@ -290,6 +290,6 @@ def ranking(scores: Tensor, documents: Sequence[str], top_k: int | None) -> list
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k is {top_k!r}; accepted: None or a whole number of at least 1")
     if scores.isnan().any():
-        raise ValueError("a score is NaN: the model's weights or states are broken; no ranking is made of it")
+        raise ValueError("a score is NaN, so the model's weights are broken; accepted: finite scores")
     order = scores.argsort(descending=True, stable=True)[:top_k].tolist()
     return [{"corpus_id": row, "score": float(scores[row]), "text": documents[row]} for row in order]

@@ -100,7 +100,9 @@ class RabtrieverProcessor(ProcessorMixin):
         self._true_token_id = _answer_id(words, "true_answer", true_answer)
         self._false_token_id = _answer_id(words, "false_answer", false_answer)
         if self.true_token_id == self.false_token_id:
-            raise ValueError(f"true_answer and false_answer are both token {self.true_token_id}; they must differ")
+            raise ValueError(
+                f"true_answer and false_answer are both token {self.true_token_id}; accepted: two that differ"
+            )
         self._texts = words.plain_texts()  # last: from here on nothing changes
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -216,7 +218,7 @@ class RabtrieverProcessor(ProcessorMixin):
             return self.pad(self.query_ids(query))
         suffixes, prefixes = self.query_ids(query), self.document_ids(document)
         if len(suffixes) != len(prefixes):
-            raise ValueError(f"{len(suffixes)} queries and {len(prefixes)} documents; pairs need as many of each")
+            raise ValueError(f"{len(suffixes)} queries and {len(prefixes)} documents; accepted: as many of each")
         return self.pad([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)])
 
     def _fill(self, frame: "_Frame", texts: list[str], limit: int, side: str) -> list[TokenIds]:

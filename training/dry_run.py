@@ -126,7 +126,7 @@ def _prompt(
 ) -> tuple[int, tuple[int, int]]:
     """Tokens of the longest pair, and ids of the answers."""
     if prompt.true_answer == prompt.false_answer:
-        raise ValueError(f"true_answer and false_answer are both {prompt.true_answer!r}; they must differ")
+        raise ValueError(f"true_answer and false_answer are both {prompt.true_answer!r}; accepted: two that differ")
     window = text_config.max_position_embeddings
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone.model_name_or_path, **hub)

@@ -150,6 +150,6 @@ def check_finite(name: str, **values: Tensor) -> None:
     if not all(torch.isfinite(value).all() for value in values.values()):
         listed = ", ".join(f"{key}={value.item():g}" for key, value in values.items())
         raise ValueError(
-            f"{name} is not finite ({listed}). Accepted: finite losses. Lower the learning rate, or check the weights "
+            f"{name} is not finite ({listed}); accepted: finite losses. Lower the learning rate, or check the weights "
             "and the teacher's states for NaN"
         )

@@ -96,11 +96,16 @@ def scores_from_jsonl(path: str | Path, task: RetrievalTask, split: Split) -> Pa
         raise ValueError(f"{path} is no file; accepted: JSON lines with query-id, corpus-id and score")
     for number, query_id, corpus_id, score in _read_lines(Path(path), digest):
         if corpus_id not in corpus_rows:
-            raise ValueError(f"{path} line {number} names document {corpus_id!r}, which the corpus lacks")
+            raise ValueError(
+                f"{path} line {number} names document {corpus_id!r}, which the corpus lacks; accepted: "
+                "documents of the corpus"
+            )
         if query_id in query_rows:
             found = scores[query_rows[query_id]]
             if corpus_rows[corpus_id] in found:
-                raise ValueError(f"{path} line {number} scores {query_id!r}, {corpus_id!r} a second time")
+                raise ValueError(
+                    f"{path} line {number} scores {query_id!r}, {corpus_id!r} a second time; accepted: once"
+                )
             found[corpus_rows[corpus_id]] = score
 
     def score(queries: Tensor, documents: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
         if unknown:
             listed = ", ".join(key.removeprefix("--") for key in unknown)
             raise ValueError(
-                f"{' + '.join(configs)} has unknown keys for {stage}: {listed}; see python -m training.{stage} --help"
+                f"{' + '.join(configs)} has unknown keys for {stage}: {listed}; accepted: what "
+                f"python -m training.{stage} --help lists"
             )
     *parsed, _ = parser.parse_args_into_dataclasses(args=rest)
     return tuple(parsed)

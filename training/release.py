@@ -98,7 +98,7 @@ def name_card(card: ModelCard, repo: str) -> None:
     """Puts the repository's id where the card, title and examples, has the model's name."""
     name = card.data.model_name
     if not name:
-        raise ValueError("the card has no model_name; write it anew: python -m model_cards.generate RUN")
+        raise ValueError("the card has no model_name; accepted: a card that python -m model_cards.generate RUN wrote")
     card.text = re.sub(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", repo, card.text)
     card.data.model_name = repo
 

@@ -126,10 +126,14 @@ class ApproximateIndex:
             return cls(index, row_ids)
         except FileNotFoundError:
             state = "an approximate index of another version" if has_index(folder) else "no approximate index"
-            raise ValueError(f"{folder} has {state}; call build_index (rabtriever index --approximate)") from None
+            raise ValueError(
+                f"{folder} has {state}; accepted: one of this version, which build_index (rabtriever index "
+                "--approximate) makes"
+            ) from None
         except Exception as error:  # whatever safetensors and FAISS make of a broken file
             raise ValueError(
-                f"{path} is broken ({error}); call build_index (rabtriever index --approximate)"
+                f"{path} is broken ({error}); accepted: a whole one, which build_index (rabtriever index "
+                "--approximate) makes"
             ) from error
 
 

@@ -79,10 +79,15 @@ class CorpusVectors:
             paths = [shard_path(self.folder, number) for number in range(len(self._digests))]
         for number, path in enumerate(paths):
             if not path.exists():
-                raise ValueError(f"{path} is missing; encode the corpus again: the other shards are kept")
+                raise ValueError(
+                    f"{path} is missing; accepted: all shards. Encode the corpus again, the others are kept"
+                )
             shard, digest = read_shard(path)
             if self._digests is not None and digest != self._digests[number]:
-                raise ValueError(f"{path} holds other documents than were encoded into this folder; encode again")
+                raise ValueError(
+                    f"{path} holds other documents than were encoded into this folder; accepted: its own shards. "
+                    "Encode the corpus again"
+                )
             if shard.vectors.shape[1] != self.embedding_dim or not np.isfinite(shard.vectors).all():
                 raise ValueError(
                     f"{path} holds vectors of width {shard.vectors.shape[1]} or numbers that are not finite; accepted: "
@@ -91,7 +96,7 @@ class CorpusVectors:
             found += len(shard.documents)
             yield shard
         if found != self._documents:
-            raise ValueError(f"{self.folder} holds {found} of {self._documents} documents: a shard is missing")
+            raise ValueError(f"{self.folder} holds {found} of {self._documents} documents; accepted: all of its shards")
 
 
 def recorded_digests(path: Path, record: dict[str, Any]) -> list[str] | None:
@@ -133,7 +138,7 @@ def write_shard(path: Path, documents: Sequence[Document], vectors: NDArray[np.f
     # The numbers are as good as random: dictionaries and compression would only cost time.
     compression = {"id": "zstd", "text": "zstd", "metadata": "zstd"}
     options = {"compression": compression, "use_dictionary": False, "write_page_checksum": True}
-    replace_file(path, lambda temporary: pq.write_table(table, temporary, **options))
+    replace_file(path, lambda temporary: pq.write_table(table, temporary.absolute(), **options))
 
 
 def document_columns(documents: Sequence[Document], vectors: NDArray[Any]) -> dict[str, pa.Array]:
@@ -154,7 +159,7 @@ def read_shard(path: Path) -> tuple[Shard, str]:
         OSError: it cannot be opened.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(path.absolute(), page_checksum_verification=True) as file:
             table = file.read()
         written = table.schema.metadata or {}
         k = table.schema.field("vector").type.list_size
@@ -172,7 +177,9 @@ def read_shard(path: Path) -> tuple[Shard, str]:
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # pyarrow has a dozen names for what it finds in a broken file
-        raise ValueError(f"{path} is broken ({error}); encode the corpus again: the other shards are kept") from error
+        raise ValueError(
+            f"{path} is broken ({error}); accepted: a whole shard. Encode the corpus again, the other shards are kept"
+        ) from error
 
 
 def holds(path: Path, digest: str) -> bool:
@@ -192,7 +199,7 @@ def holds(path: Path, digest: str) -> bool:
 def written_digest(path: Path) -> str | None:
     """The digest a shard says it has, without reading it; `None` if it is not there or broken."""
     try:
-        return (pq.read_schema(path).metadata or {})[_DIGEST].decode()
+        return (pq.read_schema(path.absolute()).metadata or {})[_DIGEST].decode()
     except Exception:  # pyarrow has a dozen names for what it finds in a broken file
         return None
 
@@ -201,7 +208,7 @@ def check_place(path: Path, found: str | None, digest: str) -> None:
     """Raises a ValueError if the shard at a place, unless there is none, is of other documents than the corpus'."""
     if found not in (None, digest):
         raise ValueError(
-            f"{path} holds other documents than the corpus has at this place: it was changed. Choose another folder"
+            f"{path} holds other documents than the corpus has at this place: it was changed; accepted: another folder"
         )
 
 

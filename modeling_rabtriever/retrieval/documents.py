@@ -224,9 +224,9 @@ def _parquet(path: Path) -> Any:
     from pyarrow.parquet import ParquetFile
 
     try:
-        return ParquetFile(path, page_checksum_verification=True)
+        return ParquetFile(path.absolute(), page_checksum_verification=True)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file ({error})") from error
+        raise ValueError(f"{path} is no Parquet file ({error}); accepted: a whole one") from error
 
 
 def _parquet_rows(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[int, str, Any]]:

@@ -114,7 +114,7 @@ class EncodingFolder:
                 f"{name} {shown(str(found.get(name)))} (this call: {shown(str(self._record[name]))})"
                 for name in differing
             )
-            raise ValueError(f"{self.path} holds vectors with {listed}; choose another folder")
+            raise ValueError(f"{self.path} holds vectors with {listed}; accepted: another folder")
         self._found, self._digests = found, recorded_digests(manifest, found)
 
     def admit(self, number: int, documents: int, digest: str) -> None:
@@ -133,7 +133,7 @@ class EncodingFolder:
             if documents != max(0, min(size, self._found["documents"] - number * size)):
                 raise ValueError(
                     f"{self.path} holds {self._found['documents']} documents, the corpus has more or fewer: it was "
-                    "changed. Choose another folder"
+                    "changed; accepted: another folder"
                 )
         path = shard_path(self.path, number)
         known = written_digest(path)
@@ -179,7 +179,7 @@ class EncodingFolder:
 
     def _check_end(self, shards: int) -> None:
         if max(len(shard_paths(self.path)), len(self._digests or ())) > shards:
-            raise ValueError(f"{self.path} holds shards of a longer corpus; choose another folder")
+            raise ValueError(f"{self.path} holds shards of a longer corpus; accepted: another folder")
 
 
 def encode_shard(

@@ -61,12 +61,17 @@ class StoreTable:
             record = json.loads(identity)
             check_record(folder, record, model=str, embedding_dim=int)
         except (ValueError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{folder} is broken (it does not name its model); index the corpus again") from error
+            raise ValueError(
+                f"{folder} is broken (it does not name its model); accepted: a whole store. Index the corpus again"
+            ) from error
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
         for name, kind in columns(self.embedding_dim).items():
             if name not in schema.names or schema.field(name).type != kind:
-                raise ValueError(f"{folder} is broken (its column {name} is not {kind}); index the corpus again")
+                raise ValueError(
+                    f"{folder} is broken (its column {name} is not {kind}); accepted: a whole store. Index the "
+                    "corpus again"
+                )
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -90,7 +95,7 @@ class StoreTable:
         identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
         with foreign_errors(f"no store can be made in {folder}"):
             schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
-            lancedb.connect(folder).create_table(TABLE, schema=schema)
+            lancedb.connect(folder.absolute()).create_table(TABLE, schema=schema)
 
     def latest(self) -> Any:
         """The table at its newest version, for this caller alone.
@@ -99,7 +104,7 @@ class StoreTable:
             ValueError: it is broken.
         """
         with foreign_errors(f"{self.folder} cannot be opened"):
-            table = lancedb.connect(self.folder).open_table(TABLE)
+            table = lancedb.connect(self.folder.absolute()).open_table(TABLE)
             table.schema  # noqa: B018  (what is broken shows here)
             return table
 
@@ -248,7 +253,9 @@ def foreign_errors(what: str) -> Iterator[None]:
     except Exception as error:  # its errors are RuntimeErrors, ValueErrors, OSErrors, and panics of Rust
         said = _SOURCE_LINE.sub("", str(error))
         if _CONFLICT.search(said):
-            raise ConflictError(f"{what}: others change it at the same time; call again ({said})") from error
+            raise ConflictError(
+                f"{what}: others change it at the same time ({said}); accepted: another call"
+            ) from error
         if number := re.search(r"\(os error (\d+)\)", said):
             raise OSError(int(number[1]), f"{what}: {os.strerror(int(number[1]))}") from error
-        raise ValueError(f"{what}: {said}") from error
+        raise ValueError(f"{what}: {said}; accepted: a whole store, settings of its own columns") from error

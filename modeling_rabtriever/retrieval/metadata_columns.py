@@ -83,7 +83,9 @@ def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
         if not isinstance(document.id, str) or not isinstance(document.text, str):
             raise ValueError(f"the document {document.id!r} has an id or a text that is no string; accepted: strings")
         if not isinstance(document.metadata, dict) or not all(isinstance(name, str) for name in document.metadata):
-            raise ValueError(f"the document {document.id!r} has other metadata than a dictionary with names for keys")
+            raise ValueError(
+                f"the document {document.id!r} has other metadata; accepted: a dictionary with names for keys"
+            )
         try:
             try:
                 held = metadata_json(document)

@@ -96,7 +96,9 @@ class PrefixFiles:
         if path.exists():
             found = read_record(path)
             if {**found, "done": False} != record:
-                raise ValueError(f"{folder} holds prefixes of {found}; this call needs {record}. Choose another folder")
+                raise ValueError(
+                    f"{folder} holds prefixes of {found}; this call needs {record}; accepted: another folder"
+                )
         else:
             write_json(path, record)
         starts = range(0, len(documents), documents_per_shard)

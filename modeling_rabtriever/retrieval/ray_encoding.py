@@ -79,7 +79,7 @@ def encode_corpus_with_ray(
         digests.append(documents_digest(chunk))
         target.admit(number, len(chunk), digests[-1])
     if len(digests) != len(rows):
-        raise ValueError(f"{documents.source} changed while it was read; call again when nobody writes it")
+        raise ValueError(f"{documents.source} changed while it was read; accepted: a file nobody writes")
     if rows:
         target.begin(digests)
         if not ray.is_initialized():

