@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from training import distill, evaluate, generate_queries, pretrain, train_reranker
+from training.processes import say
 from training.recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
 
 _STAGES = {
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     for stage in stages:  # a broken recipe fails before the first stage, not before the last
         parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage])
     for stage in stages:
-        print(f"== {stage}", flush=True)
+        say(f"== {stage}")
         _STAGES[stage].main(commands[stage])
         if stage == last:
             return
