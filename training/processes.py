@@ -2,8 +2,8 @@
 
     torchrun --nproc_per_node 8 -m training.pipeline --config recipe.yaml
 
-All processes read one output folder; the main process alone writes what a run leaves there, shards of teacher states
-apart. With a single process every function here just does the work.
+All processes read one output folder. Each writes its own shards of teacher states and its own random state; everything
+else is written by the main process. With a single process every function here just does the work.
 """
 
 import functools
@@ -71,7 +71,8 @@ def on_main(work: Callable[[], T]) -> T:
         with _standing_alone():
             told[0], error = _tried(work)
         told[1] = _failure(error)
-    dist.broadcast_object_list(told, src=0, group=group)
+    with _reaching_the_others():
+        dist.broadcast_object_list(told, src=0, group=group)
     _end_if_any_failed(told[1:], error)
     return told[0]
 
@@ -98,7 +99,8 @@ def gather(value: T) -> list[T]:
     if group is None:
         return [value]
     values: list[Any] = [None] * process_count()
-    dist.all_gather_object(values, value, group=group)
+    with _reaching_the_others():
+        dist.all_gather_object(values, value, group=group)
     return values
 
 
@@ -119,6 +121,14 @@ def _group() -> Any:
 @functools.cache
 def _patient_group() -> Any:
     return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+@contextmanager
+def _reaching_the_others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ConnectionError("another process of this run has ended; its own message says why") from error
 
 
 @contextmanager

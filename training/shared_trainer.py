@@ -89,9 +89,16 @@ class SharedTrainer(Trainer):
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or args.accelerator_config.dispatch_batches:
+        divided_otherwise = {
+            "FSDP": self.is_fsdp_enabled,
+            "DeepSpeed": self.is_deepspeed_enabled,
+            "dispatch_batches": args.accelerator_config.dispatch_batches,
+            "batch_rebalance": args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance",
+        }
+        if any(divided_otherwise.values()):
+            names = ", ".join(name for name, on in divided_otherwise.items() if on)
             raise ValueError(
-                "FSDP, DeepSpeed or dispatch_batches is on; accepted: processes that each hold the whole model, as "
+                f"{names} is on; accepted: processes that each hold the whole model and walk over the same batches, as "
                 "torchrun --nproc_per_node N starts them"
             )
         if args.world_size > 1:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import write_animals
 from tests.training import launched
-from training import train_reranker
+from training import processes, train_reranker
 
 ROOT = Path(train_reranker.__file__).parents[1]
 STAGES = {
@@ -38,7 +38,7 @@ def _flags(settings: dict[str, Any]) -> list[str]:
 def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     """One of each kind of trainer; 37 queries and 36 pairs leave short batches, one of them of a single row."""
     shared = {"data": data, "output_dir": output, "seed": 1, "report_to": "none", "disable_tqdm": "true"}
-    shared |= {"optim": "sgd", "lr_scheduler_type": "constant", "logging_steps": 1, "activation_checkpointing": "false"}
+    shared |= {"optim": "sgd", "lr_scheduler_type": "constant", "logging_steps": 1}
     prompt = {"instruction": "Relevant:", "max_document_length": 16, "max_query_length": 16}
     groups = {"negatives_per_positive": 3, "dev_groups": 9}
     groups |= {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16}
@@ -172,6 +172,16 @@ def test_a_refusal_ends_all_processes_alike(two: Run) -> None:
     main, other = (outcomes["failing"] for outcomes in two.outcomes)
     assert main["error"] == "process 1: this process cannot go on"
     assert (main["status"], other["status"], other["error"]) == (2, 2, "")
+
+
+def test_a_process_that_is_gone_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(processes, "_group", object)
+    monkeypatch.setattr(processes.dist, "all_gather_object", closed)
+    with pytest.raises(ConnectionError, match="another process of this run has ended"):
+        processes.gather(1)
 
 
 def test_overwriting_is_decided_once(two: Run) -> None:

@@ -54,5 +54,5 @@ def test_one_process_takes_one_device(teacher_trainer: Callable[..., Any], monke
 
 
 def test_the_model_itself_is_not_divided(teacher_trainer: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="dispatch_batches is on; accepted: processes that each hold the whole model"):
+    with pytest.raises(ValueError, match="^dispatch_batches is on; accepted: processes that each hold the whole model"):
         teacher_trainer(accelerator_config={"dispatch_batches": True})
