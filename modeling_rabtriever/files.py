@@ -4,16 +4,17 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import refusing
+from .errors import reason, refusing
 
 CHECKSUM = "crc32"  # in the metadata of safetensors files
 
@@ -90,11 +91,21 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        os.replace(temporary, path)
+        with writing(path):
+            write(temporary)
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the system, safetensors and torch raise when they cannot write into an OSError that names `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be written ({reason(error)}); accepted: a folder of ours with room") from error
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> Path:

@@ -90,8 +90,11 @@ def student(reranker: GenerativeRerankerModel) -> RabtrieverModel:
 @pytest.fixture
 def beir_folder(tmp_path: Path) -> Path:
     """Twelve documents; query i of a split is answered by document i, found by an animal both name."""
+    return write_animals(tmp_path / "animals")
+
+
+def write_animals(folder: Path) -> Path:
     animals = ["ant", "bear", "cat", "dog", "eel", "fox", "goat", "hen", "ibis", "jay", "kiwi", "lynx"]
-    folder = tmp_path / "animals"
     (folder / "qrels").mkdir(parents=True)
     with (folder / "corpus.jsonl").open("w") as file:
         for row, animal in enumerate(animals):

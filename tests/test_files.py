@@ -1,12 +1,15 @@
 """Files of tensors: what is read is what was written, to the last bit, or it is refused."""
 
 import random
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from modeling_rabtriever.files import read_tensors, write_tensors
+from modeling_rabtriever.files import read_tensors, write_json, write_tensors, write_text
 
 TENSORS = {
     "states": torch.randn(7, 5, generator=torch.Generator().manual_seed(0)),
@@ -42,3 +45,33 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="is broken .*accepted: the file as it was written"):
         read_tensors(tmp_path / "t.safetensors")
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Like a disk with little room: what is longer cannot be written."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: write_text(path, "x" * 10_000), lambda path: write_tensors(path, {"x": torch.ones(10_000)})],
+    ids=["text", "tensors"],
+)
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    path = tmp_path / "file"
+    path.write_text("what was there")
+    with files_of_at_most(1_000), pytest.raises(OSError, match=r"/file cannot be written \(.*; accepted: a folder"):
+        write(path)
+    assert path.read_text() == "what was there" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="/file"):
+        write_json(tmp_path / "file" / "record.json", {})

@@ -11,9 +11,12 @@ on-policy drawing puts the mass that matters into the list. It vanishes when the
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from modeling_rabtriever.files import read_tensors, write_tensors
 
 
 def positives_and_uniform(
@@ -119,6 +122,37 @@ def outside_pools(pools: Sequence[Sequence[int]] | None, rows: Tensor, corpus_si
 def excluding(excluded: Tensor, documents: Tensor) -> Tensor:
     """`excluded` `(n, m)` with `documents` `(n, c)` excluded too."""
     return excluded.scatter(1, documents, True)
+
+
+def keep_round(folder: Path, round_: int, documents: Tensor) -> None:
+    """Keeps the candidates of a round, `(n, c)` corpus rows, for a run that is interrupted later."""
+    write_tensors(_path(folder, round_), {"documents": documents})
+
+
+def kept_rounds(folder: Path, rounds: int) -> Tensor:
+    """The candidates of the first `rounds` rounds of an interrupted run, `(n, c)` corpus rows.
+
+    Raises:
+        ValueError: a file of them is missing or is not as it was written.
+    """
+    return torch.cat([_kept(folder, round_) for round_ in range(rounds)], dim=1)
+
+
+def _kept(folder: Path, round_: int) -> Tensor:
+    path = _path(folder, round_)
+    try:
+        return read_tensors(path)[0]["documents"]
+    except (ValueError, KeyError) as error:
+        fault = str(error).partition("; accepted")[0]
+        raise ValueError(
+            f"candidates of round {round_}, without which the run would end elsewhere: {fault}; accepted: the file as "
+            f"it was written. Delete all checkpoints in {folder} that come after the start of that round to draw them "
+            "again"
+        ) from error
+
+
+def _path(folder: Path, round_: int) -> Path:
+    return folder / f"candidates-{round_:03d}.safetensors"
 
 
 def _check_left(excluded: Tensor, count: int) -> None:

@@ -23,13 +23,14 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import write_json, writing
 from modeling_rabtriever.loading import DTYPES, load_model
 from training.anchors import check_count, drawn_anchors
 from training.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.other_teachers import cross_encoder, scores_from_jsonl
+from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
 from training.tasks.beir import RetrievalTask, Split, with_unjudged
@@ -155,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         inputs["scores"] = scores_from_jsonl(student.scores, task, train).identity
     stage = StageFolder(output / "student", (run, student, source, prompt, config), inputs, run.overwrite)
     if stage.done:
-        print(f"student: done before, in {stage.model}")
+        say(f"student: done before, in {stage.model}")
         return stage.model
     if source.model_name_or_path is None:
         reranker = load_model(reranker_path, student.dtype, trust_remote_code=student.trust_remote_code)
@@ -182,10 +183,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
         args=config,
         pools=pools,
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
     model.predictor.fold_whitening()
-    model.save_pretrained(stage.model)
-    write_json(stage.log, trainer.state.log_history)
+
+    def save() -> None:
+        with writing(stage.model):
+            model.save_pretrained(stage.model)
+        write_json(stage.log, trainer.state.log_history)
+
+    on_main(save)
     stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=model.config.embedding_dim)
     return stage.model
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from trl.trainer.base_config import _BaseConfig
 
 from training.machine import fit_to_machine
+from training.shared_trainer import BatchArguments
 
 STATES_DTYPES = ("float32", "float16")
 WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight", "margin_mse_weight", "infonce_weight")
@@ -12,7 +13,7 @@ KL_FORMS = ("reverse", "forward", "vocabulary")
 
 
 @dataclass
-class RabtrieverDistillationConfig(_BaseConfig):
+class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
 
     mse_weight: float = field(default=0.1, metadata={"help": "Weight of the MSE between predicted and teacher state."})

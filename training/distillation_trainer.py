@@ -1,6 +1,7 @@
 """Training of the student: the predictor is fitted to the frozen teacher, on candidates the student picks itself."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from trl.trainer.base_trainer import _BaseTrainer
 
 from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.files import read_tensors, write_tensors
 from modeling_rabtriever.modeling_rabtriever import RabtrieverOutput
 from training.candidates import (
     best_of,
     excluding,
+    keep_round,
+    kept_rounds,
     outside_pools,
     positives_and_uniform,
     sample_from_student,
@@ -35,13 +37,15 @@ from training.losses import (
     vocabulary_reverse_kl,
 )
 from training.machine import mapped_on
+from training.processes import is_main, on_main
+from training.shared_trainer import SharedTrainer
 from training.teacher_states import TeacherScores, TeacherStates, cached_features
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
 SAMPLING_SCORES = 64_000_000
 
 
-class RabtrieverDistillationTrainer(_BaseTrainer):
+class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     """Fits the predictor to the teacher's states and rankings, reading everything but the predictor from a cache.
 
     A training row is a query. Its candidates start as positives and uniform documents; at `refresh_rounds` points of
@@ -104,7 +108,9 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
                 f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
                 "infonce_weight and margin_mse_weight"
             )
-        documents_ = cached_features(teacher.folder, "documents", model, model.document_features, documents)
+        documents_ = cached_features(
+            teacher.folder, "documents", model, partial(model.document_features, progress=is_main()), documents
+        )
         queries_ = cached_features(teacher.folder, "train-queries", model, model.query_features, queries)
         if args.whitening_damping is not None:
             model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
@@ -139,6 +145,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             query_features=self._queries[rows].to(device), document_features=self._documents[documents].to(device)
         )
         terms = self.terms(output, rows, documents)
+        terms = self.batch_means(terms, dict.fromkeys(terms, len(rows)))
         check_finite("the student's loss", **{name: term.detach() for name, term in terms.items()})
         for name, term in terms.items():
             self._terms.setdefault(name, []).append(term.item())
@@ -198,11 +205,7 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Ranks the whole corpus for every evaluation query: `eval_success@1`, `eval_mrr@10`, ..."""
-        documents = self._document_vectors()
-        run = []
-        for features in self._eval_queries.split(self._rows_per_block()):
-            run.extend(rank_documents(self._scores(features, documents), depth=10))
-        metrics = {f"{metric_key_prefix}_{k}": v for k, v in mean_metrics(run, self._eval_relevant).items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in on_main(self._ranked).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -217,9 +220,9 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
     def refresh(self, round_: int) -> None:
         """Adds the candidates of a round: round 0 is positives and uniform ones, later rounds ask the student.
 
-        The draw is kept beside the checkpoints, so that a resumed run trains on the same candidates.
+        The main process draws. The draw is kept beside the checkpoints, so that a resumed run trains on the same
+        candidates.
         """
-        path = self._candidates_path(round_)
         if round_ == 0:
             seed, count = f"{self.args.seed}-candidates", self.args.initial_candidates
             new = positives_and_uniform(self._relevant, len(self._documents), count, seed, self._pools)
@@ -227,32 +230,46 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
             new = self._draw(round_)
         self._ask(torch.arange(len(new)), new)
         self.candidates = torch.cat([self.candidates, new], dim=1)
-        write_tensors(path, {"documents": new})
+        on_main(lambda: keep_round(Path(self.args.output_dir), round_, new))
 
     def restore(self, rounds: int) -> None:
-        """Reads the candidates of the first `rounds` rounds of an interrupted run."""
-        drawn = [read_tensors(self._candidates_path(round_))[0]["documents"] for round_ in range(rounds)]
-        self.candidates = torch.cat(drawn, dim=1)
+        """Reads the candidates of the first `rounds` rounds of an interrupted run.
+
+        Raises:
+            ValueError: a file of them is missing or is not as it was written.
+        """
+        self.candidates = on_main(lambda: kept_rounds(Path(self.args.output_dir), rounds))
+
+    def _ranked(self) -> dict[str, float]:
+        documents = self._document_vectors()
+        run = []
+        for features in self._eval_queries.split(self._rows_per_block()):
+            run.extend(rank_documents(self._scores(features, documents), depth=10))
+        return mean_metrics(run, self._eval_relevant)
 
     @torch.no_grad()
     def _draw(self, round_: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
-        documents = self._document_vectors()
+        documents = cache(self._document_vectors)  # on the process that asks for them
         blocks = torch.arange(len(self._queries)).split(self._rows_per_block())
         return torch.cat([self._draw_block(rows, documents, generator) for rows in blocks])
 
-    def _draw_block(self, rows: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
+    def _draw_block(self, rows: Tensor, documents: Callable[[], Tensor], generator: torch.Generator) -> Tensor:
         args = self.args
         excluded = excluding(outside_pools(self._pools, rows, len(self._documents)), self.candidates[rows])
-        scores = self._scores(self._queries[rows], documents).cpu()
-        drawn = sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
+
+        def from_student() -> Tensor:
+            scores = self._scores(self._queries[rows], documents()).cpu()
+            return sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
+
+        drawn = on_main(from_student)
         excluded = excluding(excluded, drawn)
         if args.teacher_top:
-            pool = sample_uniform(excluded, args.teacher_pool, generator)
+            pool = on_main(lambda: sample_uniform(excluded, args.teacher_pool, generator))
             asked = self._ask(rows, pool)
             best = best_of(pool, self.teacher.logits(asked, pool), args.teacher_top)
             drawn, excluded = torch.cat([drawn, best], dim=1), excluding(excluded, best)
-        uniform = sample_uniform(excluded, args.refresh_candidates - drawn.shape[1], generator)
+        uniform = on_main(lambda: sample_uniform(excluded, args.refresh_candidates - drawn.shape[1], generator))
         return torch.cat([drawn, uniform], dim=1)
 
     def _ask(self, rows: Tensor, documents: Tensor) -> Tensor:
@@ -269,9 +286,6 @@ class RabtrieverDistillationTrainer(_BaseTrainer):
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))
-
-    def _candidates_path(self, round_: int) -> Path:
-        return Path(self.args.output_dir) / f"candidates-{round_:03d}.safetensors"
 
 
 class _Refresh(TrainerCallback):

@@ -30,7 +30,9 @@ def attach_joint_predictor(reranker: GenerativeRerankerModel, peft_config: Any =
         true_token_id=config.true_token_id,
         false_token_id=config.false_token_id,
     )
-    setattr(reranker.backbone, _NAME, RabtrieverPredictor(settings).to(reranker.device))
+    predictor = RabtrieverPredictor(settings).to(reranker.device)
+    predictor.shift = None  # it moves all scores of a query alike; processes share only weights that are trained
+    setattr(reranker.backbone, _NAME, predictor)
     if peft_config is not None:
         peft_config.modules_to_save = [*(peft_config.modules_to_save or []), _NAME]
 

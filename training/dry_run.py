@@ -53,7 +53,7 @@ def plan(
             trainable = parameters
     devices = int(os.environ.get("WORLD_SIZE", "1"))
     width = {"float32": 4, "bfloat16": 2, "float16": 2}[backbone.dtype]
-    batch_tokens = config.per_device_train_batch_size * tokens
+    batch_tokens = math.ceil(config.per_device_train_batch_size / devices) * tokens
     layers, hidden, inner = text_config.num_hidden_layers, text_config.hidden_size, text_config.intermediate_size
     half = 2  # bytes of an activation: passes in bf16, as on any GPU of today
     # One layer holds about 8 vectors of the hidden and 3 of the inner size per token; checkpointing keeps one vector
@@ -67,7 +67,7 @@ def plan(
         "activations": kept / GIGA,
     }
     pairs_per_epoch = _pairs_per_epoch(run, negatives)
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * devices
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and pairs_per_epoch is not None:
         steps = math.ceil(config.num_train_epochs * pairs_per_epoch / per_step)

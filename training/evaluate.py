@@ -35,6 +35,7 @@ from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import write_json, write_tensors, write_text
 from modeling_rabtriever.loading import DTYPES
+from training.processes import on_main
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
 from training.tasks.beir import RetrievalTask, Split
@@ -105,8 +106,13 @@ ARGUMENTS = (RunArguments, EvaluationArguments)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Runs the stage and returns the folder with the reports."""
+    """Runs the stage and returns the folder with the reports; of several processes the main one works."""
     run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
+    return on_main(lambda: evaluate(run, arguments))
+
+
+def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
+    """The stage with these settings."""
     output = Path(arguments.output_dir)
     task = load_task(run.data, run.skip_bad)
     chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]

@@ -25,9 +25,11 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from modeling_rabtriever.errors import refusing
 from modeling_rabtriever.files import write_folder, write_text
 from training.backbone import BackboneArguments
 from training.pretrain import PretrainingTrainer
+from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     stage = StageFolder(Path(config.output_dir) / "queries", (run, backbone, settings, config), inputs, run.overwrite)
     path = stage.folder / "queries.jsonl"
     if stage.done:
-        print(f"queries: done before, in {path}")
+        say(f"queries: done before, in {path}")
         return path
     known = {query for split in task.splits.values() for query in split.queries}
     if settings.swapped and settings.count:  # too few names are found out before a language model has written for hours
@@ -95,11 +97,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if settings.swapped:
         texts += swapped(queries, task.corpus, settings.swapped, known | set(texts), config.seed)
     lines = (json.dumps({"_id": f"generated-{row:06d}", "text": text}) for row, text in enumerate(texts))
-    write_text(path, "".join(f"{line}\n" for line in lines))
+    on_main(lambda: write_text(path, "".join(f"{line}\n" for line in lines)))
     stage.finish(queries=len(texts), swapped=settings.swapped)
-    _batches(stage).unlink(missing_ok=True)
-    shutil.rmtree(stage.model, ignore_errors=True)
-    print(f"{len(texts)} queries in {path}")
+
+    def clear() -> None:
+        _batches(stage).unlink(missing_ok=True)
+        shutil.rmtree(stage.model, ignore_errors=True)
+
+    on_main(clear)
+    say(f"{len(texts)} queries in {path}")
     return path
 
 
@@ -113,20 +119,26 @@ def written(
 ) -> list[str]:
     """`settings.count` queries of a language model fitted to `queries`, none known; goes on after the last batch.
 
+    All processes share the fit; the main one writes.
+
     Raises:
         ValueError: as `fit` and `collect`.
     """
-    if not stage.model.exists():
+    if not on_main(stage.model.exists):
         fit(backbone, config, queries, stage)
-    tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(
-        stage.model,
-        dtype=torch.bfloat16 if config.bf16 else torch.float32,
-        trust_remote_code=config.trust_remote_code,
-    )
-    model.to(config.device).eval()
-    batches = written_batches(model, tokenizer, queries, settings, _batches(stage), seed=config.seed)
-    return collect(batches, known, settings.count)
+
+    def write() -> list[str]:
+        tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(
+            stage.model,
+            dtype=torch.bfloat16 if config.bf16 else torch.float32,
+            trust_remote_code=config.trust_remote_code,
+        )
+        model.to(config.device).eval()
+        batches = written_batches(model, tokenizer, queries, settings, _batches(stage), seed=config.seed)
+        return collect(batches, known, settings.count)
+
+    return on_main(write)
 
 
 def _batches(stage: StageFolder) -> Path:
@@ -164,13 +176,13 @@ def fit(
         train_dataset=Dataset.from_dict({"input_ids": rows, "labels": rows}),
         processing_class=tokenizer,
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
 
     def save(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    write_folder(stage.model, save)
+    on_main(lambda: write_folder(stage.model, save))
 
 
 def collect(batches: Iterator[list[str]], known: set[str], count: int) -> list[str]:
@@ -209,7 +221,8 @@ def written_batches(
 
     A batch depends on the seed and its number alone, so that a resumed run writes what an undisturbed one would.
     """
-    kept = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+    with refusing(f"{path} is broken", "the file as it was written; delete it to have all queries written again"):
+        kept = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
     write_text(path, "".join(f"{json.dumps(batch)}\n" for batch in kept))  # without a line that was cut off
     yield from kept
     number = len(kept)

@@ -1,5 +1,6 @@
 """What depends on the machine and not on the recipe."""
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -14,9 +15,20 @@ def fit_to_machine(config: TrainingArguments) -> None:
 
     Call it first in `__post_init__`: `TrainingArguments` checks the values there.
     """
+    config.use_cpu |= on_cpus_together()
+    if config.ddp_find_unused_parameters is None:
+        config.ddp_find_unused_parameters = False  # every trained weight is used, some of them outside `forward`
     if config.bf16 is None and not config.fp16:
         config.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     config.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+
+
+def on_cpus_together() -> bool:
+    """Whether a launcher started this process on a machine without accelerator.
+
+    Unless it is told, accelerate takes such processes for strangers, each with a run of its own.
+    """
+    return "LOCAL_RANK" in os.environ and fastest_device().type == "cpu"
 
 
 def fastest_device() -> torch.device:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training import distill, evaluate, generate_queries, pretrain, train_reranker
+from training.processes import say
 from training.recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
 from training.tasks.named import load_task
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     stages = stages[: stages.index(last) + 1]
     check_splits({stage: settings[stage] for stage in stages})
     for stage in stages:
-        print(f"== {stage}", flush=True)
+        say(f"== {stage}")
         _STAGES[stage].main(commands[stage])
 
 

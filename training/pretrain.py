@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from trl import SFTTrainer
 
 from modeling_rabtriever import RabtrieverProcessor
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import write_json, writing
 from training.backbone import BackboneArguments, PromptArguments, build_reranker, padded
+from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
+from training.shared_trainer import SharedTrainer
 from training.stages import StageFolder, model_digest
 from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
@@ -29,7 +31,7 @@ from training.train_reranker import RunArguments, tokenizer_texts, watch_nothing
 ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
 
 
-class PretrainingTrainer(SFTTrainer):
+class PretrainingTrainer(SharedTrainer, SFTTrainer):
     """`SFTTrainer` with the model's own loss over all tokens.
 
     TRL's also measures the entropy at every token, which without Triton takes several times longer than the passes of a
@@ -44,7 +46,8 @@ class PretrainingTrainer(SFTTrainer):
         """Mean cross-entropy of the next token."""
         if return_outputs:
             raise ValueError("return_outputs is True; accepted: False (this trainer evaluates the loss alone)")
-        return model(**inputs, use_cache=False).loss
+        means, tokens = {"loss": model(**inputs, use_cache=False).loss}, inputs["labels"][:, 1:].ne(-100).sum().item()
+        return self.batch_means(means, {"loss": tokens})["loss"]
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
     stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)
     if stage.done:
-        print(f"backbone: done before, in {stage.model}")
+        say(f"backbone: done before, in {stage.model}")
         return stage.model
     texts = tokenizer_texts(task, run, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
@@ -70,10 +73,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
         eval_dataset=None if dev is None else prompt_dataset(task, dev, reranker.processor),
         processing_class=padded(reranker.processor.tokenizer),
     )
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
-    reranker.backbone.save_pretrained(stage.model)
-    reranker.processor.tokenizer.save_pretrained(stage.model)
-    write_json(stage.log, trainer.state.log_history)
+    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
+
+    def save() -> None:
+        with writing(stage.model):
+            reranker.backbone.save_pretrained(stage.model)
+            reranker.processor.tokenizer.save_pretrained(stage.model)
+        write_json(stage.log, trainer.state.log_history)
+
+    on_main(save)
     stage.finish(parameters=reranker.num_parameters())
     return stage.model
 

@@ -14,12 +14,13 @@ from training.document_states import attach_joint_predictor, document_lm_loss, j
 from training.losses import check_finite, listwise_cross_entropy
 from training.machine import fit_to_machine
 from training.pairs import GroupCollator
+from training.shared_trainer import BatchArguments, SharedTrainer
 
 OBJECTIVES = ("sft", "listwise")
 
 
 @dataclass
-class LanguageModelTrainingConfig(SFTConfig):
+class LanguageModelTrainingConfig(BatchArguments, SFTConfig):
     """TRL's `SFTConfig` for prompts the processor has tokenised and cut before."""
 
     activation_checkpointing: bool | None = field(
@@ -80,7 +81,7 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             raise ValueError(f"joint_learning_rate is {self.joint_learning_rate}; accepted: null or a number above 0")
 
 
-class RerankerTrainer(SFTTrainer):
+class RerankerTrainer(SharedTrainer, SFTTrainer):
     """`SFTTrainer` over groups of pairs: one relevant document first, then its negatives.
 
     Only the logits at the answer position are computed; TRL's own loss projects every position through the head on
@@ -143,7 +144,8 @@ class RerankerTrainer(SFTTrainer):
         prefix_lengths = inputs["prefix_lengths"]
         pairs = len(prefix_lengths)  # rows behind them are queries alone
         positions = inputs["labels"].ne(-100).int().argmax(-1, keepdim=True).clamp(min=1) - 1
-        auxiliary = bool(self.args.joint_weight or self.args.document_lm_weight)
+        weights = {"objective": 1.0, "joint": self.args.joint_weight, "document_lm": self.args.document_lm_weight}
+        auxiliary = bool(weights["joint"] or weights["document_lm"])
         output = model(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
@@ -156,25 +158,30 @@ class RerankerTrainer(SFTTrainer):
         log_odds = (
             (logits[:, config.true_token_id] - logits[:, config.false_token_id]).float().view(-1, self.group_size)
         )
+        losses, metrics, tokens = {}, {"leads_group": _leads_group(log_odds)}, 0
         if self.args.objective == "listwise":
-            terms = {"objective": (1.0, listwise_cross_entropy(log_odds))}
+            losses["objective"] = listwise_cross_entropy(log_odds)
         else:
             answers = inputs["labels"].gather(1, positions + 1)[:pairs, 0]
-            terms = {"objective": (1.0, F.cross_entropy(logits.float(), answers))}
-        self._count("leads_group", log_odds)
+            losses["objective"] = F.cross_entropy(logits.float(), answers)
         if auxiliary:
             states = output.hidden_states[-1]
             in_document = torch.arange(states.shape[1], device=states.device) < prefix_lengths[:, None]
-            if self.args.joint_weight:
+            if weights["joint"]:
                 scores = joint_scores(self.reranker, states, in_document, inputs["attention_mask"][pairs:])
-                terms["joint"] = (self.args.joint_weight, listwise_cross_entropy(scores))
-                self._count("joint_leads_group", scores)
-            if self.args.document_lm_weight:
-                loss = document_lm_loss(self.reranker, states[:pairs], inputs["input_ids"][:pairs], in_document)
-                terms["document_lm"] = (self.args.document_lm_weight, loss)
-        check_finite("the teacher's loss", **{name: loss.detach() for name, (_, loss) in terms.items()})
-        return torch.stack([weight * loss for weight, loss in terms.values()]).sum()
+                losses["joint"] = listwise_cross_entropy(scores)
+                metrics["joint_leads_group"] = _leads_group(scores)
+            if weights["document_lm"]:
+                documents, tokens = inputs["input_ids"][:pairs], int(in_document[:, 1:].sum())
+                losses["document_lm"] = document_lm_loss(self.reranker, states[:pairs], documents, in_document)
+        counts = dict.fromkeys([*losses, *metrics], pairs) | {"document_lm": tokens}
+        means = self.batch_means({**losses, **metrics}, counts)
+        for name in metrics:
+            self._metrics["train" if self.model.training else "eval"][name].append(means[name].item())
+        check_finite("the teacher's loss", **{name: means[name].detach() for name in losses})
+        return torch.stack([weights[name] * means[name] for name in losses]).sum()
 
-    def _count(self, name: str, scores: Tensor) -> None:
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode][name].append((scores.argmax(-1) == 0).float().mean().item())
+
+def _leads_group(scores: Tensor) -> Tensor:
+    """How often the first document of a group, the relevant one, leads it: `(groups, c)` scores -> a scalar."""
+    return (scores.argmax(-1) == 0).float().mean()

@@ -16,6 +16,8 @@ from typing import Any
 from transformers import TrainingArguments
 
 from modeling_rabtriever.files import write_json
+from training.checkpoints import checkpoint_to_resume
+from training.processes import on_main
 
 # Settings that change how a run is watched, stored or split over devices, not what comes out of it.
 _NOT_RESULTS = (
@@ -34,6 +36,7 @@ _NOT_RESULTS = (
     "resume_from_checkpoint",
     "dataloader_",
     "local_rank",
+    "use_cpu",
     "ddp_",
     "eval_on_start",
 )
@@ -56,18 +59,22 @@ class StageFolder:
         self.folder = folder
         self._record = {"settings": _settings(settings), "inputs": inputs}
         self._started = time.monotonic()
+        self.done = on_main(lambda: self._open(overwrite))
+
+    def _open(self, overwrite: bool) -> bool:
+        """Makes the folder this run's, and says whether the run is done."""
         found = json.loads(self._path.read_text()) if self._path.exists() else None
         if found is not None and {name: found[name] for name in self._record} != self._record:
             if not overwrite:
                 raise ValueError(
-                    f"{folder} holds a run with other {_differences(found, self._record)}. Choose another output_dir, "
-                    "or pass --overwrite true to replace it"
+                    f"{self.folder} holds a run with other {_differences(found, self._record)}. Choose another "
+                    "output_dir, or pass --overwrite true to replace it"
                 )
-            shutil.rmtree(folder)
+            shutil.rmtree(self.folder)
             found = None
-        self.done = found is not None and found["done"]
         if found is None:
             write_json(self._path, {**self._record, "done": False})
+        return found is not None and bool(found["done"])
 
     @property
     def model(self) -> Path:
@@ -88,18 +95,19 @@ class StageFolder:
     def _path(self) -> Path:
         return self.folder / "stage.json"
 
-    def last_checkpoint(self) -> str | None:
-        """The newest whole checkpoint; one that was cut off while being written lacks its last file."""
-        whole = [path.parent for path in self.checkpoints.glob("checkpoint-*/trainer_state.json")]
-        newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-        return None if newest is None else str(newest)
+    def last_checkpoint(self, given: str | None = None) -> str | None:
+        """The checkpoint to go on from, `given` or the newest finished one: as `checkpoint_to_resume`."""
+        return checkpoint_to_resume(self.checkpoints, given)
 
     def finish(self, **result: Any) -> None:
         """Marks the stage as done, with `result` kept beside the settings."""
-        write_json(
-            self._path, {**self._record, "done": True, "seconds": round(time.monotonic() - self._started, 1), **result}
-        )
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        seconds = round(time.monotonic() - self._started, 1)
+
+        def close() -> None:
+            write_json(self._path, {**self._record, "done": True, "seconds": seconds, **result})
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+        on_main(close)
 
 
 def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -> str:

@@ -1,21 +1,25 @@
 """The cache of what the frozen teacher knows: features of all texts, and `h_{Q|D}` of every pair it was asked about.
 
 A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the
-shard in work; the next one asks only for what is missing. The folder carries a fingerprint of teacher, prompt and
-texts, and a cache that belongs to others is refused.
+shard in work; the next one asks only for what is missing. The processes of a run divide the pairs, and runs that share
+a folder ask one after the other, each only for what the others have not. The folder carries a fingerprint of teacher,
+prompt and texts, and a cache that belongs to others is refused.
 """
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.files import read_tensors, write_json, write_tensors
+from modeling_rabtriever.files import read_record, read_tensors, write_json, write_tensors, writing
+from training.processes import gather, is_main, on_each, on_main, own_part
 
 SHARD_PAIRS = 2048
 
@@ -42,14 +46,14 @@ class TeacherScores:
         identity: dict[str, str],
     ) -> None:
         self.folder, self.query_count, self.judge = folder, query_count, judge
-        check_fingerprint(folder, identity)
+        on_main(lambda: check_fingerprint(folder, identity))
         self._keys = torch.empty(0, dtype=torch.long)  # sorted; one number per pair
         self._slots = torch.empty(0, dtype=torch.long)  # where in the joined shards the pair of that key lies
         self._logits = torch.empty(0)
         self._shards: list[dict[str, Tensor]] = []  # memory-mapped
         self._starts = torch.zeros(1, dtype=torch.long)
-        for path in sorted(folder.glob("pairs-*.safetensors")):
-            self._open(path)
+        self._opened: set[Path] = set()
+        on_each(self._open_shards)
 
     def __len__(self) -> int:
         """Number of pairs asked so far: the teacher's bill."""
@@ -69,21 +73,19 @@ class TeacherScores:
         Raises:
             ValueError: a score is not finite.
         """
-        missing = self._key(queries, documents).unique()
-        missing = missing[~torch.isin(missing, self._keys)]
-        if not len(missing):
+        wanted = self._key(queries, documents).unique()
+        on_each(self._open_shards)
+        if not on_main(lambda: len(self._missing(wanted))):
             return 0
-        with tqdm(
-            total=len(missing), desc="asking the teacher", unit="pair", disable=len(missing) < SHARD_PAIRS
-        ) as bar:
-            for keys in missing.split(SHARD_PAIRS):
-                found = self.judge(keys % self.query_count, keys // self.query_count)
-                if not torch.isfinite(found["logits"]).all():
-                    raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
-                path = self.folder / f"pairs-{len(self._shards):06d}.safetensors"
-                write_tensors(path, {"keys": keys, **found})
-                self._open(path)
-                bar.update(len(keys))
+        lock = FileLock(self.folder / "asking.lock")
+        on_main(lambda: _acquire(lock))
+        try:
+            on_each(self._open_shards)  # what another run has asked meanwhile
+            missing = on_main(lambda: self._missing(wanted))
+            written = gather(on_each(lambda: self._judge(own_part(missing))))
+            on_each(lambda: self._open_shards(*(path for paths in written for path in paths)))
+        finally:
+            lock.release()
         return len(missing)
 
     def logits(self, queries: Tensor, documents: Tensor) -> Tensor:
@@ -93,6 +95,23 @@ class TeacherScores:
             ValueError: a pair was never asked.
         """
         return self._logits[self._find(queries, documents)]
+
+    def _missing(self, keys: Tensor) -> Tensor:
+        return keys[~torch.isin(keys, self._keys)]
+
+    def _judge(self, missing: Tensor) -> list[Path]:
+        written = []
+        quiet = len(missing) < SHARD_PAIRS or not is_main()
+        with tqdm(total=len(missing), desc="asking the teacher", unit="pair", disable=quiet) as bar:
+            for keys in missing.split(SHARD_PAIRS) if len(missing) else ():
+                found = self.judge(keys % self.query_count, keys // self.query_count)
+                if not torch.isfinite(found["logits"]).all():
+                    raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
+                # A name of its own: other processes and other runs write into the same folder.
+                written.append(self.folder / f"pairs-{uuid.uuid4().hex}.safetensors")
+                write_tensors(written[-1], {"keys": keys, **found})
+                bar.update(len(keys))
+        return written
 
     def _key(self, queries: Tensor, documents: Tensor) -> Tensor:
         return documents * self.query_count + queries
@@ -104,15 +123,26 @@ class TeacherScores:
             raise ValueError("the teacher was never asked about some of these pairs; ask() them first")
         return self._slots[places]
 
-    def _open(self, path: Path) -> None:
-        shard, _ = read_tensors(path)  # states stay memory-mapped until rows are read
-        slots = torch.arange(len(shard["keys"])) + self._starts[-1]
-        keys, slots = torch.cat([self._keys, shard["keys"]]), torch.cat([self._slots, slots])
-        order = keys.argsort()
-        self._keys, self._slots = keys[order], slots[order]
-        self._logits = torch.cat([self._logits, shard["logits"]])
-        self._shards.append(shard)
-        self._starts = torch.cat([self._starts, self._starts[-1:] + len(shard["keys"])])
+    def _open_shards(self, *named: Path) -> None:
+        """Opens the shards that are new, whoever wrote them; of a pair that stands in two, the first counts.
+
+        Those `named` are opened even if a network's file system does not list them yet.
+        """
+        paths = sorted({*self.folder.glob("pairs-*.safetensors"), *named} - self._opened)
+        shards = [_read_shard(path) for path in paths]  # states stay memory-mapped until rows are read
+        if not shards:
+            return
+        sizes = torch.tensor([len(shard["keys"]) for shard in shards])
+        keys = torch.cat([self._keys, *(shard["keys"] for shard in shards)])
+        slots = torch.cat([self._slots, torch.arange(int(sizes.sum())) + self._starts[-1]])
+        order = keys.argsort(stable=True)
+        keys, slots = keys[order], slots[order]
+        first = torch.cat([torch.ones(1, dtype=torch.bool), keys[1:] != keys[:-1]])
+        self._keys, self._slots = keys[first], slots[first]
+        self._logits = torch.cat([self._logits, *(shard["logits"] for shard in shards)])
+        self._starts = torch.cat([self._starts, self._starts[-1] + sizes.cumsum(0)])
+        self._shards += shards
+        self._opened |= set(paths)
 
 
 class TeacherStates(TeacherScores):
@@ -163,6 +193,35 @@ class TeacherStates(TeacherScores):
         return {"logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
 
 
+def _read_shard(path: Path) -> dict[str, Tensor]:
+    try:
+        shard, _ = read_tensors(path)
+        if len(shard["keys"]) != len(shard["logits"]):
+            raise ValueError(f"{path} has scores for other pairs than its own")
+    except (ValueError, KeyError) as error:
+        fault = str(error).partition("; accepted")[0] if isinstance(error, ValueError) else f"{path} is no shard"
+        raise ValueError(
+            f"{fault}; accepted: the shard as it was written. Delete it, and its pairs alone are asked again"
+        ) from error
+    return shard
+
+
+def _read_features(path: Path, count: int) -> Tensor:
+    features = read_tensors(path)[0].get("features")
+    if features is None or len(features) != count:
+        raise ValueError(f"{path} holds no features of {count} texts; delete it to have it made again")
+    return features
+
+
+def _acquire(lock: FileLock) -> None:
+    with writing(Path(lock.lock_file)):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another run asks this teacher ({lock.lock_file}); what it asks need not be asked twice", flush=True)
+            lock.acquire()
+
+
 def cached_features(
     folder: Path, name: str, student: RabtrieverModel, compute: Callable[[Sequence[str]], Tensor], texts: Sequence[str]
 ) -> Tensor:
@@ -182,9 +241,12 @@ def cached_features(
     recipe |= {"document_log_odds": config.document_anchors} if config.document_anchors else {}
     identity = fingerprint(student, texts, [name, json.dumps(recipe)])
     path = folder / f"features-{name}-{identity}.safetensors"
-    if not path.exists():
-        write_tensors(path, {"features": compute(texts)})
-    return read_tensors(path)[0]["features"]
+    if not on_main(path.exists):
+        own = own_part(texts)
+        parts = gather(on_each(lambda: compute(own).cpu() if len(own) else None))
+        features = torch.cat([part for part in parts if part is not None])
+        on_main(lambda: write_tensors(path, {"features": features}))
+    return on_each(lambda: _read_features(path, len(texts)))
 
 
 def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
@@ -214,7 +276,7 @@ def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
     if not path.exists():
         write_json(path, identity)
         return
-    found = json.loads(path.read_text())
+    found = read_record(path)
     if found != identity:
         raise ValueError(
             f"{folder} holds states of another teacher, prompt, task or dtype ({found}); this run needs {identity}. "

@@ -19,11 +19,12 @@ from transformers import IntervalStrategy, Trainer, TrainingArguments
 from trl import ModelConfig, get_peft_config
 
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import write_json, writing
 from training.backbone import BackboneArguments, PromptArguments, build_reranker
 from training.document_states import detach_joint_predictor
 from training.dry_run import plan, report
 from training.pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
+from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from training.stages import StageFolder, earlier_model, model_digest
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         "run training.pretrain first, or pass --model_name_or_path",
     )
     if dry.dry_run:
-        print(report(plan(backbone, prompt, negatives, lora, config, run)))
+        say(report(plan(backbone, prompt, negatives, lora, config, run)))
         return Path(config.output_dir) / "teacher" / "model"
     task = load_task(run.data, run.skip_bad)
     run.splits(task)
@@ -143,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         run.overwrite,
     )
     if stage.done:
-        print(f"teacher: done before, in {stage.model}")
+        say(f"teacher: done before, in {stage.model}")
         return stage.model
     reranker = build_reranker(
         backbone, prompt, tokenizer_texts(task, run, prompt), config.seed, config.trust_remote_code
@@ -159,13 +160,18 @@ def train_and_save(
 ) -> None:
     """Trains the reranker's backbone, from the stage's last checkpoint on, and finishes the stage."""
     config = trainer.args
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or stage.last_checkpoint())
+    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
     detach_joint_predictor(reranker)
-    reranker.save_pretrained(stage.model)
-    write_json(stage.log, trainer.state.log_history)
-    pairs = trainer.state.global_step * config.train_batch_size * config.gradient_accumulation_steps
+
+    def save() -> None:
+        with writing(stage.model):
+            reranker.save_pretrained(stage.model)
+        write_json(stage.log, trainer.state.log_history)
+
+    on_main(save)
+    pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
     stage.finish(pairs=pairs, parameters=reranker.num_parameters(), **result)
 
 
@@ -181,7 +187,8 @@ def make_trainer(
     """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
     train, dev = run.splits(task)
     group_size = 1 + negative_count(task, train, negatives)
-    groups_per_step = max(config.train_batch_size * config.gradient_accumulation_steps // group_size, 1)
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    groups_per_step = max(rows_per_step // group_size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
     groups = take_groups(draw_groups(task, train, negatives, config.seed), config.max_steps * groups_per_step)

@@ -10,19 +10,23 @@ Interrupted, it resumes from its last checkpoint.
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
+from torch import Tensor, nn
 from trl import DPOConfig, DPOTrainer
 
 from modeling_rabtriever.loading import load_model
 from training.backbone import padded
 from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
+from training.processes import on_main, process_count, say
 from training.recipe import parse_stage
+from training.shared_trainer import BatchArguments, SharedTrainer
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.named import load_task
 from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save, watch_nothing
@@ -38,7 +42,7 @@ class PriorArguments:
 
 
 @dataclass
-class RerankerDPOConfig(DPOConfig):
+class RerankerDPOConfig(BatchArguments, DPOConfig):
     """TRL's `DPOConfig` for prompts the processor has tokenised and cut before."""
 
     precompute_ref_log_probs: bool = field(
@@ -58,7 +62,7 @@ class RerankerDPOConfig(DPOConfig):
             raise ValueError(f"max_length is {self.max_length}; accepted: set the limits of the teacher's processor")
 
 
-class RerankerDPOTrainer(DPOTrainer):
+class RerankerDPOTrainer(SharedTrainer, DPOTrainer):
     """`DPOTrainer` over rows that hold token ids already.
 
     With answers of one token each the loss is `-log sigmoid(beta * s * (z - z_ref))`, where `z` are log-odds and `s` is
@@ -69,6 +73,15 @@ class RerankerDPOTrainer(DPOTrainer):
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's, over the batch of all processes."""
+        if return_outputs:
+            raise ValueError("return_outputs is True; accepted: False (this trainer evaluates the loss alone)")
+        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        return self.batch_means({"loss": loss}, {"loss": len(inputs["input_ids"])})["loss"]
 
 
 ARGUMENTS = (RunArguments, PriorArguments, TeacherArguments, NegativeArguments, LoraArguments, RerankerDPOConfig)
@@ -86,12 +99,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
     settings = (run, prior, watch, negatives, lora, config)
     stage = StageFolder(Path(config.output_dir) / "teacher_dpo", settings, inputs, run.overwrite)
     if stage.done:
-        print(f"teacher (DPO): done before, in {stage.model}")
+        say(f"teacher (DPO): done before, in {stage.model}")
         return stage.model
     reranker = load_model(path, trust_remote_code=config.trust_remote_code)
-    groups_per_step = (
-        config.train_batch_size * config.gradient_accumulation_steps / (1 + negative_count(task, train, negatives))
-    )
+    rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    groups_per_step = rows_per_step / (1 + negative_count(task, train, negatives))
     # The reference reads every pair of the data before the first step: no more than the run will use.
     count = math.ceil(config.max_steps * groups_per_step) if config.max_steps > 0 else train.judgements
     groups = take_groups(draw_groups(task, train, negatives, config.seed), min(count, train.judgements))
@@ -105,13 +117,27 @@ def main(argv: Sequence[str] | None = None) -> Path:
     trainer = RerankerDPOTrainer(
         model=reranker.backbone,
         args=config,
-        train_dataset=rows,
-        eval_dataset=watched,
+        train_dataset=shared(rows, stage, "train"),
+        eval_dataset=None if watched is None else shared(watched, stage, "dev"),
         processing_class=padded(reranker.processor.tokenizer),
         peft_config=lora.peft_config(),
     )
     train_and_save(reranker, trainer, stage, lora)
     return stage.model
+
+
+def shared(rows: Dataset, stage: StageFolder, name: str) -> Dataset:
+    """The same rows in a file that all processes read: beside it TRL keeps what the reference says of them."""
+    if process_count() == 1:
+        return rows
+    folder = stage.checkpoints / f"pairs-{name}"
+
+    def keep() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        rows.save_to_disk(folder)
+
+    on_main(keep)
+    return load_from_disk(folder)
 
 
 if __name__ == "__main__":

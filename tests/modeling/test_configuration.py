@@ -76,7 +76,7 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
         ({"feature_layers": [1, 1]}, "feature_layers is .*; accepted: one or more, each once"),
         ({"feature_poolings": ["max"]}, "feature_poolings holds 'max'; accepted: last, mean"),
         ({"predictor_type": "concat"}, "predictor_type is 'concat'; accepted: paper, hadamard"),
-        ({"true_token_id": 2}, "both 2; they must differ"),
+        ({"true_token_id": 2}, "both 2; accepted: two that differ"),
         ({"true_token_id": None}, "true_token_id is None; accepted"),
         ({"false_token_id": 10_000}, "false_token_id is 10000; accepted: an id of the vocabulary"),
     ],

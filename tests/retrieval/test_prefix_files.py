@@ -36,9 +36,9 @@ def test_a_killed_run_goes_on(reranker, tmp_path, monkeypatch):
 def test_others_are_refused(reranker, make_reranker, tmp_path):
     files = PrefixFiles.write(tmp_path, reranker, DOCUMENTS)
     other = make_reranker(num_hidden_layers=1)
-    with pytest.raises(ValueError, match="Choose another folder"):
+    with pytest.raises(ValueError, match="accepted: another folder"):
         PrefixFiles.write(tmp_path, other, DOCUMENTS)
-    with pytest.raises(ValueError, match="Choose another folder"):
+    with pytest.raises(ValueError, match="accepted: another folder"):
         PrefixFiles.write(tmp_path, reranker, DOCUMENTS[::-1])
     with pytest.raises(ValueError, match="another model"):
         files.score(other, QUERIES)
@@ -51,7 +51,7 @@ def test_another_prompt_is_refused(reranker, tmp_path):
     reranker.processor = reranker.processor.replace(document_template="A: {document}\n")
     with pytest.raises(ValueError, match="holds prefixes of another prompt; accepted"):
         files.score(reranker, QUERIES)
-    with pytest.raises(ValueError, match="Choose another folder"):
+    with pytest.raises(ValueError, match="accepted: another folder"):
         PrefixFiles.write(tmp_path, reranker, DOCUMENTS)
 
 

@@ -90,6 +90,23 @@ def test_resuming_gives_the_same_student(
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), atol=1e-6, rtol=1e-5)
 
 
+def test_lost_or_changed_candidates_are_refused(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
+) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    make_trainer(reranker, task, tmp_path, **saving).train()
+    path = tmp_path / "checkpoints" / "candidates-001.safetensors"
+    checkpoint = str(tmp_path / "checkpoints" / "checkpoint-5")
+    content = path.read_bytes()
+    message = r"candidates of round 1, without .*candidates-001.safetensors is broken .*Delete all checkpoints in"
+    path.write_bytes(content[:-1] + b"?")
+    with pytest.raises(ValueError, match=message):
+        make_trainer(reranker, task, tmp_path, **saving).train(resume_from_checkpoint=checkpoint)
+    path.unlink()
+    with pytest.raises(ValueError, match=message):
+        make_trainer(reranker, task, tmp_path, **saving).train(resume_from_checkpoint=checkpoint)
+
+
 def test_checkpoint_is_a_model_that_scores_as_in_training(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:

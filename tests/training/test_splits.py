@@ -72,8 +72,8 @@ def test_without_dev_all_stages_train_unwatched(
 @pytest.mark.parametrize(
     ("gone", "flags", "message"),
     [
-        ("dev", ["--dev_split", "dev"], "task animals has no split 'dev'; it has: test, train"),
-        ("train", [], "task animals has no split 'train'; it has: dev, test"),
+        ("dev", ["--dev_split", "dev"], "task animals has no split 'dev'; accepted: test, train"),
+        ("train", [], "task animals has no split 'train'; accepted: dev, test"),
     ],
 )
 def test_a_split_that_is_needed_or_named_is_missed_at_once(
@@ -98,7 +98,7 @@ def test_a_missing_evaluation_split_stops_the_pipeline_before_its_first_stage(
     recipe: Path, without: Callable[..., None], tmp_path: Path
 ) -> None:
     without("test")
-    with pytest.raises(ValueError, match="task animals has no split 'test'; it has: dev, train"):
+    with pytest.raises(ValueError, match="task animals has no split 'test'; accepted: dev, train"):
         pipeline.main(["--config", str(recipe)])
     assert not (tmp_path / "run").exists()
     called = []
@@ -129,7 +129,7 @@ def test_a_folder_with_test_alone_is_evaluated(beir_folder: Path, without: Calla
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--splits", "dev", "test2"], "task animals has no split 'test2'; it has: dev, test, train"),
+        (["--splits", "dev", "test2"], "task animals has no split 'test2'; accepted: dev, test, train"),
         (["--max_queries", "0"], "max_queries is 0; accepted: 1 or more, or null for all"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever.files import write_json, write_text
+from training.checkpoints import finish_checkpoint
 from training.stages import StageFolder, model_digest
 
 
@@ -51,7 +52,9 @@ def test_the_last_whole_checkpoint_is_resumed(tmp_path: Path) -> None:
     stage = _stage(tmp_path)
     assert stage.last_checkpoint() is None
     for step in (20, 100):
-        write_text(stage.checkpoints / f"checkpoint-{step}" / "trainer_state.json", "{}")
+        for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            write_text(stage.checkpoints / f"checkpoint-{step}" / name, "{}")
+        finish_checkpoint(stage.checkpoints / f"checkpoint-{step}", processes=1)
     (stage.checkpoints / "checkpoint-120").mkdir()  # killed while this one was written
     assert stage.last_checkpoint() == str(stage.checkpoints / "checkpoint-100")
     stage.finish()

@@ -1,6 +1,9 @@
 """The cache of teacher states: right, asked once, resumable, refused when it belongs to others."""
 
+import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,10 @@ import pytest
 import torch
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor, modeling_prefix_cache
+from modeling_rabtriever.files import read_tensors, write_tensors
 from tests.conftest import DOCUMENTS, QUERIES
 from training import teacher_states
-from training.teacher_states import TeacherStates, cached_features
+from training.teacher_states import TeacherScores, TeacherStates, cached_features
 
 PAIRS = torch.tensor([[0, 0], [0, 3], [1, 2], [2, 1], [2, 3]])
 
@@ -73,6 +77,78 @@ def test_an_interrupted_run_keeps_its_finished_shards(
     torch.testing.assert_close(reranker.log_odds(resumed.hidden_states(*PAIRS.T)), expected, atol=1e-5, rtol=0)
 
 
+def test_a_broken_shard_is_named_and_its_pairs_alone_are_asked_again(
+    reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_states, "SHARD_PAIRS", 2)
+    first = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    first.ask(*PAIRS.T)
+    broken = sorted(tmp_path.glob("pairs-*"))[1]
+    whole, lost = broken.read_bytes(), len(read_tensors(broken)[0]["keys"])
+    for place in range(0, len(whole), len(whole) // 40):
+        broken.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=f"{broken} is broken.*Delete it, and its pairs alone are asked again"):
+            TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    broken.unlink()
+    resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    assert resumed.ask(*PAIRS.T) == lost
+    torch.testing.assert_close(resumed.logits(*PAIRS.T), first.logits(*PAIRS.T), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("tensors", [{"keys": torch.arange(2)}, {"keys": torch.arange(2), "logits": torch.ones(3)}])
+def test_something_else_in_a_shards_place_is_refused(
+    reranker: GenerativeRerankerModel, tmp_path: Path, tensors: dict[str, torch.Tensor]
+) -> None:
+    TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    write_tensors(tmp_path / "pairs-x.safetensors", tensors)
+    with pytest.raises(ValueError, match="pairs-x.safetensors .*accepted: the shard as it was written"):
+        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
+def test_a_broken_fingerprint_is_refused(reranker: GenerativeRerankerModel, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "fingerprint.json").write_bytes(content)
+    with pytest.raises(ValueError, match="fingerprint.json is no"):
+        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+
+
+def test_runs_that_share_a_folder_ask_each_pair_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two at the same time: one asks, the other waits for what it asks, and then asks for the rest."""
+    asked: list[int] = []
+
+    def slow(queries: torch.Tensor, documents: torch.Tensor) -> dict[str, torch.Tensor]:
+        asked.extend((documents * 50 + queries).tolist())
+        time.sleep(0.3)
+        return {"logits": documents.float()}
+
+    runs = [TeacherScores(tmp_path, 50, slow, {"scorer": "slow"}) for _ in range(2)]
+    wanted = [torch.cartesian_prod(torch.arange(50), torch.arange(first, first + 8)).T for first in (0, 4)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda run, pairs: run.ask(*pairs), runs, wanted))
+    assert sorted(found) == [200, 400] and len(asked) == len(set(asked)) == 600
+    for run, (queries, documents) in zip(runs, wanted, strict=True):
+        assert torch.equal(run.logits(queries, documents), documents.float())
+    assert len(TeacherScores(tmp_path, 50, slow, {"scorer": "slow"})) == 600
+    assert "another run asks this teacher" in capsys.readouterr().out
+
+
+def test_what_another_run_asked_is_not_asked_again(states: TeacherStates, reranker: GenerativeRerankerModel) -> None:
+    other = TeacherStates(states.folder, reranker, QUERIES, DOCUMENTS)
+    states.ask(*PAIRS[:3].T)
+    assert other.ask(*PAIRS.T) == 2
+    assert states.ask(*PAIRS.T) == 0 and len(states) == 5
+
+
+def test_a_pair_in_two_shards_counts_once(states: TeacherStates) -> None:
+    states.ask(*PAIRS.T)
+    (shard,) = states.folder.glob("pairs-*")
+    shutil.copy(shard, states.folder / "pairs-copy.safetensors")
+    again = TeacherStates(states.folder, states.teacher, QUERIES, DOCUMENTS)
+    assert len(again) == 5
+    assert torch.equal(again.logits(*PAIRS.T), states.logits(*PAIRS.T))
+    assert torch.equal(again.hidden_states(*PAIRS.T), states.hidden_states(*PAIRS.T))
+
+
 def test_blocks_of_documents_change_nothing(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +201,10 @@ def test_features_are_computed_once(student: RabtrieverModel, tmp_path: Path) ->
     assert torch.equal(first, again)
     other = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS[::-1])
     torch.testing.assert_close(other, first.flip(0))
+    for path in tmp_path.glob("features-documents-*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match=r"features-documents-.* is broken .*; delete it to have it made again"):
+        cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS)
 
 
 def test_features_with_words_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:

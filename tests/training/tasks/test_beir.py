@@ -32,7 +32,7 @@ def test_reads_corpus_queries_and_splits(beir_folder: Path) -> None:
     assert {name: len(split) for name, split in task.splits.items()} == {"train": 36, "dev": 12, "test": 24}
     assert task.split("dev").queries[3] == "give me the dog" and task.split("dev").relevant[3] == {3: 1}
     assert task.split("test").take([0, 2]).query_ids == ["test-want-0", "test-want-2"]
-    with pytest.raises(ValueError, match="has no split 'eval'; it has: dev, test, train"):
+    with pytest.raises(ValueError, match="has no split 'eval'; accepted: dev, test, train"):
         task.split("eval")
 
 

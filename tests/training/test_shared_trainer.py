@@ -1,0 +1,58 @@
+"""What all trainers share: batches that several processes divide. The division itself is held in test_processes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import TrainingArguments
+
+from training.reranker_trainer import RerankerTrainingConfig
+from training.shared_trainer import PartCollator, check_division
+
+
+@pytest.mark.parametrize(
+    ("rows", "parts"),
+    [
+        (8, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        (4, [[0, 1], [2, 3]]),
+        (6, [[0, 1, 2, 3, 4, 5]] * 2),  # three groups: both read all of them
+        (2, [[0, 1]] * 2),
+    ],
+)
+def test_groups_stay_whole(rows: int, parts: list[list[int]]) -> None:
+    assert [PartCollator(list, 2, 2, process)(list(range(rows))) for process in (0, 1)] == parts
+
+
+class _OnProcesses(TrainingArguments):
+    """Settings of one of four processes."""
+
+    @property
+    def world_size(self) -> int:
+        return 4
+
+
+def test_batches_that_cannot_be_divided_are_refused(tmp_path: Path) -> None:
+    args = _OnProcesses(output_dir=str(tmp_path), per_device_train_batch_size=24, report_to="none", use_cpu=True)
+    check_division(args)
+    check_division(args, group_size=6)
+    with pytest.raises(ValueError, match="is 24, and 4 processes divide it in groups of 4 rows; accepted: a multiple"):
+        check_division(args, group_size=4)
+
+
+def test_one_process_takes_one_device(teacher_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else transformers multiplies the batch by the GPUs it sees."""
+    post_init = RerankerTrainingConfig.__post_init__
+
+    def on_four_gpus(config: RerankerTrainingConfig) -> None:
+        post_init(config)
+        config._n_gpu = 4
+
+    monkeypatch.setattr(RerankerTrainingConfig, "__post_init__", on_four_gpus)
+    trainer = teacher_trainer()
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == trainer._train_batch_size == 16
+
+
+def test_the_model_itself_is_not_divided(teacher_trainer: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="^dispatch_batches is on; accepted: processes that each hold the whole model"):
+        teacher_trainer(accelerator_config={"dispatch_batches": True})
