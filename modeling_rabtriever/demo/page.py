@@ -1,7 +1,8 @@
 """The page itself: Gradio components and what happens between them. Ranking and HTML are made elsewhere."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,14 +109,12 @@ def build_page(
         gr.on([query.submit, search.click], **asked)
         where.input(**asked)
         for button, text in clicked:
-            button.click(lambda text=text: text, None, query, api_visibility="private").then(**asked)
-        for edited in (
-            add.click(actions.add, [pasted, own], [*changed, pasted], **edit),
-            upload.upload(actions.upload, [upload, own], [*changed, upload], **edit),
-            remove.click(actions.remove, [chosen, own], changed, **edit),
-            clear.click(actions.clear, None, changed, **edit),
-        ):
-            edited.success(**asked)
+            button.click(None, None, query, js=f"() => {json.dumps(text)}", api_visibility="private").then(**asked)
+        # An edit searches in the same event: Gradio's browser side may lose one that follows right behind another.
+        add.click(actions.then_search(actions.add), [pasted, own, query], [*changed, pasted, found], **edit)
+        upload.upload(actions.then_search(actions.upload), [upload, own, query], [*changed, upload, found], **edit)
+        remove.click(actions.then_search(actions.remove), [chosen, own, query], [*changed, found], **edit)
+        clear.click(actions.then_search(actions.clear), [query], [*changed, found], **edit)
     page.queue(max_size=WAITING)
     page.state_session_capacity = SESSIONS
     return page
@@ -179,6 +178,20 @@ class _Actions:
                 yield rendering.results(len(collection), bm25, student, teacher, False)
         except ValueError as error:
             yield rendering.message(str(error), is_error=True)
+
+    def then_search(self, edit: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+        """An edit and the search it calls for, as one event: its inputs and the query, its outputs and the results."""
+
+        def both(*given: Any) -> tuple[Any, ...]:
+            *rest, query = given
+            changed = edit(*rest)
+            own = changed[0]
+            if own is not None and not isinstance(own, Collection):  # it was refused
+                return *changed, gr.skip()
+            *_, found = self.search(query, "given" if own is None else "own", own)
+            return *changed, found
+
+        return both
 
     def add(self, pasted: str, own: Collection | None) -> tuple[Any, ...]:
         try:

@@ -29,9 +29,7 @@ def read_ids(source: str) -> list[str]:
             text = line.decode()
             ids.append(_json_id(text) if source.endswith(".jsonl") else text)
         except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{source} line {number} names no id ({error}); accepted: a string, or an object with id"
-            ) from error
+            raise ValueError(f"{source} line {number} names no id ({error})") from error
     return ids
 
 

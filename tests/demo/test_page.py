@@ -90,6 +90,7 @@ def test_enter_ranks_with_all_three(page: Any, running: RunningPage) -> None:
 def test_the_keyboard_is_enough(page: Any) -> None:
     query = page.get_by_label("Query")
     query.press("Enter")
+    page.wait_for_timeout(1000)  # Gradio's script may lose an event that follows right behind another
     expect(page.get_by_role("status").filter(has_text="Type a query and press Enter.")).to_be_visible()
     order = []
     query.focus()
@@ -104,9 +105,8 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 
 
 def test_a_visitors_documents(page: Any, browser: Any, running: RunningPage) -> None:
-    page.get_by_role("radio", name="Your own (0)").check()
     page.get_by_label("Query").fill("the sponge")
-    page.get_by_label("Query").press("Enter")
+    page.get_by_role("radio", name="Your own (0)").check()
     expect(page.get_by_text("There are no documents of yours yet.")).to_be_visible()
     bring(page, f"{EVIL}\na lamp\n\na ladder\na lamp")
     expect(page.get_by_text("3 added, 1 were there already; 3 in all.")).to_be_visible()
@@ -142,7 +142,7 @@ def test_uploads(page: Any, running: RunningPage) -> None:
     expect(page.get_by_text("2 added; 2 in all.")).to_be_visible()
     chooser.set_input_files({"name": "own.jsonl", "mimeType": "application/json", "buffer": b'{"text": \n'})
     expect(page.get_by_role("alert").filter(has_text="own.jsonl line 1: broken JSON")).to_be_visible()
-    assert left(running, "own*") == []  # read once, not kept
+    assert left(running, "own.jsonl") == []  # read once, not kept
 
     large = b"a line\n" * (OWN_BYTES // 7 + 1)
     chooser.set_input_files({"name": "large.txt", "mimeType": "text/plain", "buffer": large})

@@ -78,11 +78,11 @@ def test_an_upload_is_removed_when_it_was_read(short: tuple[str, Path]) -> None:
     url, folder = short
     visitor = Visitor(url)
     path = Path(visitor.upload("own.txt", b"mine\n"))
-    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None)
+    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
     assert "1 added; 1 in all." in done["output"]["data"][3]
     assert not path.exists()
     assert soon(lambda: list(folder.iterdir()) == [])  # Gradio leaves an empty file for each that is read
-    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None)
+    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
     assert "own.txt is not there any more; accepted: upload it again" in done["output"]["data"][3]
 
 
@@ -130,9 +130,9 @@ def test_a_sessions_documents_are_dropped(short: tuple[str, Path]) -> None:
 
     visitors = [Visitor(url) for _ in range(3)]
     for visitor in visitors:
-        visitor.send("add", "click", "a lamp", None)
+        visitor.send("add", "click", "a lamp", None, "")
     assert "There are no documents of yours" in search(visitors[0])  # two have pushed it out
-    visitors[2].send("add", "click", "a lantern", None)
+    visitors[2].send("add", "click", "a lantern", None, "")
     assert "a lantern" in search(visitors[2])
     assert soon(lambda: "There are no documents of yours" in search(visitors[2]))
 

@@ -62,7 +62,9 @@ def test_numbers_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["data: x\nrat: 1\n", "data: x\ndistill: {rat: 1}\n"])
 def test_unknown_keys_are_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match="unknown keys for distill: rat; accepted: what python -m training.distill --help"):
+    with pytest.raises(
+        ValueError, match="unknown keys for distill: rat; accepted: what python -m training.distill --help"
+    ):
         parse_stage("distill", (_Arguments,), ["--config", _recipe(tmp_path, text)])
 
 
