@@ -17,6 +17,14 @@ LINES = [
     "Document: {document}\nQuery: {query}\nRelevant: yes no",
     "ünïcode 水水 weiß, naïve\n\n  two",
 ] * 20
+# What a configuration of two layers needs in families with names of their own.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
+    "gpt2": {"n_inner": 48},
+    "mistral": {"num_key_value_heads": 2},
+    "gemma3_text": {"num_key_value_heads": 2, "head_dim": 8},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 8},
+}
 KINDS = ("gpt2", "qwen2", "added words", "llama", "metaspace", "unigram", "wordpiece")
 
 
