@@ -10,6 +10,7 @@ trained; a query's list is one positive and negatives drawn anew each time, so n
 Steps and learning rate are those of SETTINGS, not tuned.
 """
 
+import copy
 import random
 import tempfile
 from pathlib import Path
@@ -31,13 +32,12 @@ from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, 
 from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
 from benchmarks.tasks import FROM_SCRATCH
-from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.export.cross_encoder import plain_tokenizer
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from training.teacher_states import TeacherStates
 
 METHODS = ("InfoNCE", "MarginMSE", "MaxSim")
@@ -79,6 +79,20 @@ def _teacher_scores(bench: TeacherBench, queries: Tensor, documents: Tensor) -> 
     asked = queries.unsqueeze(1).expand_as(documents)
     states.ask(asked.flatten(), documents.flatten())
     return states.logits(asked, documents)
+
+
+def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
+    """A copy of the processor's tokenizer that says nothing of the processor when it is saved.
+
+    A tokenizer that was saved with a reranker, or loaded from its folder, names our processor's class; a folder without
+    the processor's own file could not be loaded then.
+    """
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer._set_processor_class(None)
+    for name in ("processor_class", "auto_map"):
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer._auto_map = None
+    return tokenizer
 
 
 def untrained(

@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib
 import torch
 from sentence_transformers import CrossEncoder
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
 from benchmarks.results import FOLDER, bar, write_result
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
@@ -62,7 +62,7 @@ def main() -> None:
     texts = TextMaker(reranker.processor, rng)
     queries = [texts.query(SUFFIX) for _ in range(arguments.queries)]
     with tempfile.TemporaryDirectory() as folder:
-        export_cross_encoder(reranker, folder, document_characters=100_000)
+        export_cross_encoder(reranker, folder)
         systems = Systems(reranker, folder)
         blocks = []
         per_block = arguments.documents // arguments.blocks
@@ -109,13 +109,13 @@ class Systems:
 
     def __init__(self, reranker: GenerativeRerankerModel, exported: str) -> None:
         self.reranker = reranker
-        self.causal = AutoModelForCausalLM.from_pretrained(exported).eval()
+        self.causal = reranker.backbone  # a plain causal language model
         self.encoder = CrossEncoder(exported, device="cpu")
         self.student = RabtrieverModel.from_teacher(reranker, embedding_dim=256).eval()
 
     @torch.no_grad()
     def plain(self, queries: Sequence[str], documents: Sequence[str]) -> torch.Tensor:
-        """Full prompts in padded batches through `AutoModelForCausalLM`, all logits."""
+        """Full prompts in padded batches through the causal language model, all logits."""
         processor, scores = self.reranker.processor, []
         pairs = [(query, document) for query in queries for document in documents]
         for start in range(0, len(pairs), BATCH):

@@ -153,9 +153,10 @@ def export(arguments: argparse.Namespace) -> None:
 
         export_onnx(model, output)
     elif arguments.format == "cross-encoder":
-        from .export import export_cross_encoder
+        from .export import export_cross_encoder, pair_limits
 
         export_cross_encoder(model, output)
+        _say(pair_limits(model))
     else:
         from .export import export_sentence_transformers, server_limits
 

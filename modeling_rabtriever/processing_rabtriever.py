@@ -23,6 +23,8 @@ BLANKS = (
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
+# What a text may begin or end with, to see which of the template's tokens stay the same beside it.
+_NEIGHBOURS = "".join(map(chr, range(0x21, 0x7F))) + "éя水。…”"
 _SURROGATES = re.compile("[\ud800-\udfff]")  # halves of a character, which no tokenizer reads
 _FIXED = (
     "tokenizer", "true_answer", "false_answer", "instruction", "document_template", "query_template",
@@ -40,9 +42,10 @@ class RabtrieverProcessor(ProcessorMixin):
     The document comes first, so under causal attention its states do not depend on the query. That holds only if prefix
     and suffix are tokenised apart and joined as ids, which is what this class does. Within each, text and template are
     tokenised as the running text they form, so that other engines, which render the prompt as one string, read the same
-    tokens. A text that is too long is cut before it is put into the template: template, instruction and answer position
-    are never truncated. Special tokens written inside a document or a query are read as plain text, blanks at its edges
-    are dropped.
+    tokens. A text that is too long is cut within that running text: template, instruction and answer position are never
+    truncated, but for a blank, line break or sign beside the text that this tokenizer may merge with it, which is cut
+    as the text is (no stock tokenizer could put it back). Special tokens written inside a document or a query are read
+    as plain text, blanks at its edges are dropped.
 
     A processor never changes once it is built, so threads can share it; `replace` builds another one.
 
@@ -226,18 +229,7 @@ class RabtrieverProcessor(ProcessorMixin):
         unique = list(dict.fromkeys(texts))  # in pairs a text stands many times
         ids = dict(zip(unique, self._texts.ids([frame.head + text + frame.tail for text in unique]), strict=True))
         longest = frame.size + limit - len(frame.start) - len(frame.end)
-        too_long = [text for text in unique if len(ids[text]) > longest]
-        if too_long:
-            ids |= zip(too_long, self._cut(frame, too_long, longest, side), strict=True)
-        return [frame.start + ids[text] + frame.end for text in texts]
-
-    def _cut(self, frame: "_Frame", texts: list[str], longest: int, side: str) -> list[TokenIds]:
-        """The `longest` ids of texts that are too long: the template's words whole, the text's tokens up to the cut."""
-        if side == "right":
-            read = self._texts.ids([frame.head + text for text in texts])
-            return [ids[: longest - len(frame.tail_ids)] + frame.tail_ids for ids in read]
-        read = self._texts.ids([text + frame.tail for text in texts])
-        return [frame.head_ids + ids[len(frame.head_ids) - longest :] for ids in read]
+        return [frame.start + frame.cut(ids[text], longest, side) + frame.end for text in texts]
 
 
 class _Frame(NamedTuple):
@@ -247,13 +239,22 @@ class _Frame(NamedTuple):
     head: str
     tail: str
     end: TokenIds
-    head_ids: TokenIds  # the plain words alone; the blank before the text becomes part of the text's first token
-    tail_ids: TokenIds
+    head_ids: TokenIds  # of the plain words, what stays the same before every text and behind it; the rest, such as
+    tail_ids: TokenIds  # the blank before it, may become part of the text's first or last token
+    plain: int  # tokens of the plain words by themselves
 
     @property
     def size(self) -> int:
         """Tokens without the text."""
-        return sum(map(len, (self.start, self.head_ids, self.tail_ids, self.end)))
+        return len(self.start) + self.plain + len(self.end)
+
+    def cut(self, ids: TokenIds, longest: int, side: str) -> TokenIds:
+        """The ids of head, text and tail, or `longest` of them: what may merge with the text is cut as the text is."""
+        if len(ids) <= longest:
+            return ids
+        if side == "right":
+            return ids[: longest - len(self.tail_ids)] + self.tail_ids
+        return self.head_ids + ids[len(self.head_ids) - longest :]
 
 
 class _Words:
@@ -310,10 +311,21 @@ def _frame(words: _Words, name: str, template: Any, placeholder: str, instructio
     head = marks[-1].end() if marks else 0
     mark = re.search(special, after) if special else None
     tail = mark.start() if mark else len(after)
-    plain = before[head:], after[:tail]
-    return _Frame(
-        words.ids(before[:head]), *plain, words.ids(after[tail:]), words.ids(plain[0].rstrip(" ")), words.ids(plain[1])
-    )
+    return _plain_frame(words, words.ids(before[:head]), before[head:], after[:tail], words.ids(after[tail:]))
+
+
+def _plain_frame(words: _Words, start: TokenIds, head: str, tail: str, end: TokenIds) -> _Frame:
+    alone = words.ids(head.rstrip(" ")), words.ids(tail)
+    before = [words.ids(head + character)[: len(alone[0])] for character in _NEIGHBOURS]
+    behind = [words.ids(character + tail)[::-1][: len(alone[1])] for character in _NEIGHBOURS]
+    same = _common_beginning(before), _common_beginning(behind)[::-1]
+    return _Frame(start, head, tail, end, *same, sum(map(len, alone)))
+
+
+def _common_beginning(sequences: list[TokenIds]) -> TokenIds:
+    first, last = min(sequences), max(sequences)
+    different = (place for place, ids in enumerate(zip(first, last, strict=False)) if ids[0] != ids[1])
+    return first[: next(different, min(len(first), len(last)))]
 
 
 def _beginning_of_text(tokenizer: Any) -> TokenIds:

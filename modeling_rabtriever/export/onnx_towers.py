@@ -1,6 +1,7 @@
 """The two towers as ONNX: token ids in, vector out, through PyTorch's exporter. Needs the extra `onnx`."""
 
 import logging
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,10 +13,11 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
+from ..errors import refusing
 from ..files import write_folder
 from ..modeling_rabtriever import RabtrieverModel
-from .prompt_tokenizer import SIDES, TRIALS, save_prompt_tokenizer
-from .towers import check_close, check_exportable, full_precision, write_tower
+from .prompt_tokenizer import SIDES
+from .towers import FILES, check_close, check_exportable, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
@@ -44,31 +46,37 @@ def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
     """Writes `query` and `document`, each with `model.onnx` and the tokenizer that holds the prompt.
 
     A graph takes `input_ids` and `attention_mask`, int64 `(batch, length)`, right-padded as the tokenizer pads, and
-    gives `sentence_embedding`, fp32 `(batch, k)`. It is run in ONNX Runtime and held against the student before the
-    folder appears. Weights beyond `LARGEST_FILE` lie in a file beside the graph.
+    gives `sentence_embedding`, fp32 `(batch, k)`. `tokenizer.json` by itself pads and cuts over-long texts; through
+    `AutoTokenizer` ask for it: `tokenizer(texts, padding=True, truncation=True, return_tensors="np")`. The graph is run
+    in ONNX Runtime and held against the student before the folder appears. Weights beyond `LARGEST_FILE` lie in a file
+    beside the graph.
 
     Raises:
         ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
     """
-    check_exportable(student.config)
+    check_exportable(student)
 
     def write(new: Path) -> None:
         for side in SIDES:
             (new / side).mkdir()
-            save_prompt_tokenizer(student.processor, side, new / side)
             _write_graph(student, side, new / side)
 
-    return write_folder(Path(folder), write)
+    with refusing(
+        "this student cannot be exported", "a student as save_pretrained writes it, and a folder to write to"
+    ):
+        return write_folder(Path(folder), write)
 
 
 @torch.no_grad()
 def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        write_tower(student, side, Path(scratch))
+        sample = write_tower(student, side, Path(scratch))
         tower = SentenceTransformer(scratch, device="cpu", model_kwargs={"attn_implementation": "eager"})
+        for name in FILES:
+            shutil.copy(Path(scratch) / name, folder / name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     axes = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
-    inputs = tokenizer(list(TRIALS[:2]), padding=True, return_tensors="pt")
+    inputs = tokenizer(sample[:2], padding=True, truncation=True, return_tensors="pt")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what is not installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter about torch's own functions
@@ -86,7 +94,7 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     session = onnxruntime.InferenceSession(str(folder / MODEL), providers=["CPUExecutionProvider"])
     exact = full_precision(student)
     encode = exact.encode_query if side == "query" else exact.encode_document
-    for texts in (list(TRIALS), [TRIALS[0]]):
+    for texts in (sample, sample[:1], sample[-1:]):
         inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
         found = session.run(None, {name: inputs[name] for name in INPUTS})[0]
         check_close(f"{side} vectors of the graph", torch.from_numpy(found), encode(texts).cpu())

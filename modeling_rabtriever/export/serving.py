@@ -29,21 +29,21 @@ def server_limits(tower: str | Path) -> dict[str, list[str]]:
     pooling = _read(tower / "1_Pooling" / "config.json")
     modes = [name for name, chosen in pooling.items() if name.startswith("pooling_mode_") and chosen]
     dense = [module["path"] for module in modules if module["type"].endswith(".Dense")]
-    prompts = _read(tower / "config_sentence_transformers.json")["prompts"]
     both, vllm, tei = [], [], []
     if len(modes) > 1:
         both.append(
             f"pools {len(modes)} ways and joins them, servers pool one way; distil with feature_poolings: [last] "
             "(training/recipes/students/rabtriever-without-mean.yaml)"
         )
-    if any(prompts.values()):
-        both.append("reads a blank before every text, which the client has to send (transformers drops the normalizer)")
     unknown = sorted({module["type"] for module in modules} - _VLLM_MODULES)
     if unknown:
         vllm.append(f"has modules that it skips without a word: {', '.join(unknown)}")
-    backbone = _read(tower / "config.json")["model_type"]
+    config = _read(tower / "config.json")
+    backbone = config["model_type"]
     if backbone not in _TEI_BACKBONES:
         tei.append(f"has a backbone it does not know: {backbone}")
+    if backbone == "llama" and config.get("attention_bias"):  # a Qwen2, written so that its tokenizer keeps the prompt
+        tei.append("has a Llama whose projections have biases, of which nothing is confirmed")
     if len(dense) > 1:
         tei.append(f"has {len(dense)} dense layers in a row, of which nothing is confirmed")
     return {"vllm": both + vllm, "tei": both + tei}

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from torch import Tensor
 
+from ..errors import refusing
 from ..files import write_folder, write_json, write_tensors, write_text
 from ..modeling_rabtriever import RabtrieverModel
-from .prompt_tokenizer import SIDES, TRIALS, save_prompt_tokenizer
+from .prompt_tokenizer import SIDES, padding_id, save_tower_tokenizer
+from .stock_backbone import check_backbone, stock_backbone, write_backbone
 
 TOLERANCE = 1e-4  # of scores, relative to the largest one
 COMBINED = "combined"
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # what decides how a tower reads texts
 # sentence-transformers joins poolings in this order, whatever the order they are named in.
 _POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
 # The names before version 5.4: vLLM skipped modules of the newer ones without a word until 2026-08-31, and
@@ -42,31 +46,36 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
 
     Args:
         student: with its processor.
-        folder: new or empty; appears when all is written.
+        folder: new or empty; appears when all is written and checked.
 
     Raises:
-        ValueError: the student reads several layers, input embeddings or anchors, which no stock module joins; the
-            folder holds something; the tokenizer cannot carry the prompt (`save_prompt_tokenizer`); or scores come out
-            otherwise.
+        ValueError: the student reads several layers, input embeddings or anchors, which no stock module joins; its
+            weights are quantised; the folder holds something; no stock tokenizer reads as the processor does
+            (`save_tower_tokenizer`); or scores come out otherwise.
     """
-    check_exportable(student.config)
-    folder = Path(folder)
+    check_exportable(student)
 
     def write(new: Path) -> None:
-        for side in SIDES:
-            write_tower(student, side, new / side)
+        samples = {side: write_tower(student, side, new / side) for side in SIDES}
         towers: dict[str, Any] = {side: SentenceTransformer(str(new / side), device="cpu") for side in SIDES}
         router = Router.for_query_document(list(towers["query"]), list(towers["document"]))
-        prompts = {side: tower.prompts[side] for side, tower in towers.items()}
-        combined = SentenceTransformer(modules=[router], prompts=prompts, similarity_fn_name="dot", device="cpu")
+        combined = SentenceTransformer(modules=[router], similarity_fn_name="dot", device="cpu")
         combined.save_pretrained(str(new / COMBINED), create_model_card=False)
-        check_scores(student, new)
+        for side in SIDES:  # as they were made: a tokenizer that is saved again has its special tokens back
+            (place,) = (new / COMBINED).glob(f"{side}_0_*")
+            for name in FILES:
+                shutil.copy(new / side / name, place / name)
+        check_scores(student, new, samples)
 
-    return write_folder(folder, write)
+    with refusing(
+        "this student cannot be exported", "a student as save_pretrained writes it, and a folder to write to"
+    ):
+        return write_folder(Path(folder), write)
 
 
-def check_exportable(config: Any) -> None:
+def check_exportable(student: RabtrieverModel) -> None:
     """Raises a ValueError if stock modules cannot compute what the predictor reads."""
+    config: Any = student.config
     last = {-1, config.text_config.num_hidden_layers}
     if not set(config.feature_layers) <= last:
         raise ValueError(
@@ -85,12 +94,19 @@ def check_exportable(config: Any) -> None:
                 f"{name} holds {len(anchors)} texts; accepted for this export: none, as stock modules read a text "
                 "once; distil without them, or serve this model through AutoModel"
             )
+    check_backbone(student)
 
 
-def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:
-    """One tower as a folder of sentence-transformers: backbone, tokenizer with the prompt, pooling, dense layers."""
-    copy.deepcopy(student.backbone).float().save_pretrained(folder)
-    prompt = save_prompt_tokenizer(student.processor, side, folder)
+def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
+    """One tower as a folder of sentence-transformers: backbone, tokenizer with the prompt, pooling, dense layers.
+
+    Returns:
+        Texts to compare vectors of, one of each kind that is read oddly.
+    """
+    config, weights = stock_backbone(student)
+    config.pad_token_id = padding_id(student.processor, config.vocab_size)
+    write_backbone(config, weights, folder)
+    trials = save_tower_tokenizer(student.processor, side, config.pad_token_id, folder)
     layers = dense_layers(student, side)
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     kinds += [(f"{number}_Dense", "Dense") for number in range(2, 2 + len(layers))]
@@ -101,9 +117,8 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:
     write_text(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
     length = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
-    settings = {"prompts": dict.fromkeys(SIDES, prompt), "default_prompt_name": side if prompt else None}
-    settings |= {"similarity_fn_name": "dot"}
-    write_json(folder / "config_sentence_transformers.json", {"model_type": "SentenceTransformer", **settings})
+    settings = {"model_type": "SentenceTransformer", "prompts": {}, "similarity_fn_name": "dot"}
+    write_json(folder / "config_sentence_transformers.json", settings)
     pooling = {key: name in student.config.feature_poolings for name, key in _POOLING_KEYS.items()}
     others = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
     pooling |= {f"pooling_mode_{name}": False for name in others}
@@ -115,6 +130,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> None:
         shape = {"in_features": in_features, "out_features": out_features, "bias": True}
         write_json(place / "config.json", shape | {"activation_function": _ACTIVATIONS[layer.relu]})
         write_tensors(place / "model.safetensors", {"linear.weight": layer.weight, "linear.bias": layer.bias})
+    return trials.sample
 
 
 @torch.no_grad()
@@ -151,32 +167,42 @@ def _reordered(weight: Tensor, config: Any) -> Tensor:
     return torch.cat([blocks[name] for name in _POOLING_KEYS if name in blocks], dim=1)
 
 
-def full_precision(student: RabtrieverModel) -> RabtrieverModel:
-    """The student in fp32: itself, or a copy."""
-    return student if student.backbone.dtype == torch.float32 else copy.deepcopy(student).float()
+def full_precision(model: Any) -> Any:
+    """A teacher or student in fp32: itself, or a copy, as it would be loaded (casts also round what is no weight)."""
+    if model.backbone.dtype == torch.float32:
+        return model
+    copied: Any = type(model)._from_config(model.config, dtype=torch.float32)
+    copied.load_state_dict(model.state_dict())
+    copied.processor = model.processor
+    return copied.eval()
 
 
 def check_close(what: str, found: Tensor, expected: Tensor) -> None:
-    """Raises a ValueError if an export's numbers differ from the student's by more than `TOLERANCE`, or are NaN."""
-    error = (found - expected).abs().max() / expected.abs().max().clamp(min=1)
+    """Raises a ValueError if an export's numbers differ from the model's by more than `TOLERANCE`, or are NaN."""
+    error = (found - expected).abs().max() / expected.abs().max()
     if not error <= TOLERANCE:
-        raise ValueError(f"{what} differ from the student's by {error:.1e} of the largest; accepted: {TOLERANCE}")
+        raise ValueError(f"{what} differ from the model's by {error:.1e} of the largest; accepted: {TOLERANCE}")
 
 
 @torch.no_grad()
-def check_scores(student: RabtrieverModel, folder: Path) -> None:
-    """Raises a ValueError if the towers or the combined model score otherwise than the student."""
-    texts = list(TRIALS)
+def check_scores(student: RabtrieverModel, folder: Path, samples: Mapping[str, list[str]]) -> None:
+    """Raises a ValueError if the towers or the combined model score otherwise than the student.
+
+    Args:
+        student: that was exported.
+        folder: with the three folders of an export.
+        samples: texts by side.
+    """
     exact = full_precision(student)
-    expected = exact.similarity(exact.encode_query(texts), exact.encode_document(texts)).cpu()
+    queries, documents = samples["query"], samples["document"]
+    vectors = exact.encode_query(queries), exact.encode_document(documents)
+    expected = exact.similarity(*vectors).cpu()
     combined = SentenceTransformer(str(folder / COMBINED), device="cpu")
     towers = [SentenceTransformer(str(folder / side), device="cpu") for side in SIDES]
-    options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
-    found = {
-        "two towers": towers[0].encode(texts, **options) @ towers[1].encode(texts, **options).T,
-        COMBINED: combined.similarity(
-            combined.encode_query(texts, **options), combined.encode_document(texts, **options)
-        ),
-    }
-    for name, scores in found.items():
-        check_close(f"scores of {name}", scores, expected)
+    options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False, "batch_size": 8}
+    found = [tower.encode(texts, **options) for tower, texts in zip(towers, (queries, documents), strict=True)]
+    for side, own, vector in zip(SIDES, found, vectors, strict=True):
+        check_close(f"vectors of the {side} tower", own, vector.cpu())
+    check_close("scores of the two towers", found[0] @ found[1].T, expected)
+    routed = combined.encode_query(queries, **options), combined.encode_document(documents, **options)
+    check_close(f"scores of {COMBINED}", combined.similarity(*routed), expected)

@@ -8,9 +8,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from benchmarks.bi_encoders import plain_tokenizer
 from evaluation.systems import baselines, load_system, public_encoder
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.export.cross_encoder import plain_tokenizer
 from training.tasks.beir import RetrievalTask, load_beir
 
 CORPUS = ["bring the sponge", "bring a lamp to the attic", "call a doctor"]

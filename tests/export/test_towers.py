@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
-from modeling_rabtriever.export import export_sentence_transformers, prompt_tokenizer, server_limits
+from modeling_rabtriever.export import export_sentence_transformers, server_limits
 
-QUERIES = ["I spilled my drink.", "it is dark", "a <T> and a <pad> in a text", "drink " * 60]
-DOCUMENTS = ["bring the sponge", "  call a doctor\n", "ünïcode 🙂 text!", "sponge " * 60, "two\nlines"]
+from .conftest import FAMILIES, KINDS
+
+QUERIES = ["I spilled my drink.", "  it is dark\t", "a <T> and a <|endoftext|> in a text", "drink " * 60, "\r\na}"]
+DOCUMENTS = ["bring the sponge", "  call a doctor\n\n", "ünïcode 🙂 text!\u3000", "sponge " * 60, "two\nlines}", "}"]
 SHAPES: dict[str, dict[str, Any]] = {
     "hadamard": {"embedding_dim": 24, "num_heads": 3},
     "prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
@@ -37,9 +40,7 @@ def scores_agree(found: torch.Tensor, student: RabtrieverModel) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(
-    "family", ["qwen2", "llama"]
-)  # one whose tokenizer class keeps our normalizer, one that does not
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
 def test_towers_score_as_the_student_does(
     make_reranker: Callable[..., GenerativeRerankerModel], family: str, shape: str, tmp_path: Path
 ) -> None:
@@ -48,17 +49,51 @@ def test_towers_score_as_the_student_does(
     assert not list(folder.rglob("*.py")) and not list(folder.rglob("*.bin"))
     towers = [SentenceTransformer(str(folder / side), device="cpu") for side in ("query", "document")]
     queries, documents = (
-        tower.encode([text.strip() for text in texts], convert_to_tensor=True)
-        for tower, texts in zip(towers, (QUERIES, DOCUMENTS), strict=True)
+        tower.encode(texts, convert_to_tensor=True) for tower, texts in zip(towers, (QUERIES, DOCUMENTS), strict=True)
     )
     scores_agree(towers[0].similarity(queries, documents), student)
     both = SentenceTransformer(str(folder / "combined"), device="cpu")
-    vectors = (
-        both.encode_query([text.strip() for text in QUERIES]),
-        both.encode_document([t.strip() for t in DOCUMENTS]),
-    )
-    scores_agree(both.similarity(*vectors), student)
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
     assert both.similarity_fn_name == "dot"
+    assert not any(both.prompts.values()) and not any(towers[0].prompts.values())  # servers do not send them
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_tokenizer(
+    make_teacher: Callable[..., GenerativeRerankerModel], kind: str, side: str, tmp_path: Path
+) -> None:
+    teacher = make_teacher(kind, "llama", {"query_truncation_side": side})
+    student = make_student(teacher, "hadamard")
+    folder = export_sentence_transformers(student, tmp_path / "towers")
+    both = SentenceTransformer(str(folder / "combined"), device="cpu")
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
+
+
+def test_a_qwen2_is_written_as_a_llama(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
+    rope = {"rope_type": "default", "rope_theta": 5000.0}
+    student = make_student(make_teacher(num_key_value_heads=2, rope_parameters=rope), "last token")
+    folder = export_sentence_transformers(student, tmp_path / "towers") / "query"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "llama" and config["attention_bias"] and config["architectures"] == ["LlamaModel"]
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 5000.0  # for transformers 4 and 5
+    weights = load_file(folder / "model.safetensors")
+    assert not weights["layers.1.self_attn.o_proj.bias"].any() and weights["layers.1.self_attn.q_proj.bias"] is not None
+    windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    student = make_student(make_teacher(num_key_value_heads=2, **windows), "last token")
+    with pytest.raises(
+        ValueError, match="attends to 8 tokens, fewer than the longest prompt, .*; accepted for an export"
+    ):
+        export_sentence_transformers(student, tmp_path / "windows")
+    assert not (tmp_path / "windows").exists()
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "opt", "gpt_neox", "mistral", "gemma3_text", "qwen3"])
+def test_any_family(make_teacher: Callable[..., GenerativeRerankerModel], family: str, tmp_path: Path) -> None:
+    student = make_student(make_teacher("gpt2", family, **FAMILIES.get(family, {})), "hadamard")
+    folder = export_sentence_transformers(student, tmp_path / "towers")
+    both = SentenceTransformer(str(folder / "combined"), device="cpu")
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
 
 
 def test_a_model_that_is_still_whitened(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
@@ -69,8 +104,15 @@ def test_a_model_that_is_still_whitened(reranker: GenerativeRerankerModel, tmp_p
     folder = export_sentence_transformers(student, tmp_path / "towers")
     assert student.config.feature_whitening
     both = SentenceTransformer(str(folder / "combined"), device="cpu")
-    queries, documents = both.encode_query(QUERIES), both.encode_document([text.strip() for text in DOCUMENTS])
-    scores_agree(both.similarity(queries, documents), student)
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
+
+
+def test_a_student_in_half_precision_exports_in_full(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    student, half = make_student(reranker, "prior"), make_student(reranker, "prior")
+    half.backbone.to(torch.bfloat16)
+    student.backbone.load_state_dict(half.backbone.state_dict())
+    both = SentenceTransformer(str(export_sentence_transformers(half, tmp_path / "towers") / "combined"), device="cpu")
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
 
 
 def test_queries_cut_at_their_beginning(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
@@ -111,16 +153,22 @@ def test_models_that_stock_modules_cannot_be(reranker: GenerativeRerankerModel, 
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
-def test_a_prompt_that_merges_with_the_text(
+def test_a_refused_student_leaves_nothing(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"max_document_length": 16, "max_query_length": 16, "instruction": "Relevant:"}
-    tokenizer = reranker.processor.tokenizer
-    reranker.processor = RabtrieverProcessor(tokenizer, query_template="Q: {query}k and {instruction}", **limits)
-    monkeypatch.setattr(prompt_tokenizer, "TRIALS", ("spon", "drin"))
-    assert tokenizer.tokenize(" drink") != [*tokenizer.tokenize(" drin"), "k"]
-    with pytest.raises(ValueError, match="query_template: this tokenizer merges the template's words with the text"):
-        export_sentence_transformers(make_student(reranker, "paper"), tmp_path / "towers")
+    student = make_student(reranker, "paper")
+    with torch.no_grad():
+        student.backbone.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="differ from the model's by nan of the largest"):
+        export_sentence_transformers(student, tmp_path / "towers")
+    student = make_student(reranker, "paper")
+    monkeypatch.setattr(student, "is_quantized", True, raising=False)
+    with pytest.raises(ValueError, match="this model is quantised; accepted for an export: its full weights"):
+        export_sentence_transformers(student, tmp_path / "towers")
+    student = make_student(reranker, "paper")
+    student.backbone.config.num_key_value_heads = 1
+    with pytest.raises(ValueError, match="builds another backbone from this model's configuration .*; accepted"):
+        export_sentence_transformers(student, tmp_path / "towers")
     assert not list(tmp_path.iterdir())
 
 
@@ -133,30 +181,30 @@ def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerMode
     assert types == {f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Dense")}
 
     folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "hadamard"), tmp_path / "b")
-    reasons = server_limits(folder / "document")["vllm"]
-    assert "pools 2 ways" in reasons[0] and "a blank before every text" in reasons[1]
+    assert "pools 2 ways" in server_limits(folder / "document")["vllm"][0]
+    assert any("projections have biases" in reason for reason in server_limits(folder / "document")["tei"])
     with pytest.raises(ValueError, match="is no tower"):
         server_limits(folder)
 
 
-def test_onnx(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+def test_onnx(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     from modeling_rabtriever.export.onnx_towers import export_onnx
 
-    student = make_student(reranker, "prior")
+    student = make_student(make_teacher("added words", num_key_value_heads=2), "prior")
     folder = export_onnx(student, tmp_path / "onnx")
     vectors = []
     for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):
-        tokenizer = Tokenizer.from_file(
-            str(folder / side / "tokenizer.json")
-        )  # neither transformers nor torch is needed
-        tokenizer.encode_special_tokens = True
-        settings = json.loads((folder / side / "tokenizer_config.json").read_text())
-        tokenizer.enable_truncation(settings["model_max_length"], direction=settings["truncation_side"])
-        tokenizer.enable_padding()
-        encoded = tokenizer.encode_batch(texts)
-        ids, mask = (np.array([getattr(row, name) for row in encoded]) for name in ("ids", "attention_mask"))
+        # Neither transformers nor torch is needed, and no setting: over-long texts are cut, special tokens are text.
+        tokenizer = Tokenizer.from_file(str(folder / side / "tokenizer.json"))
         session = onnxruntime.InferenceSession(str(folder / side / "model.onnx"))
-        vectors.append(torch.from_numpy(session.run(None, {"input_ids": ids, "attention_mask": mask})[0]))
+
+        def run(texts: list[str], tokenizer: Tokenizer = tokenizer, session: Any = session) -> torch.Tensor:
+            encoded = tokenizer.encode_batch(texts)
+            ids, mask = (np.array([getattr(row, name) for row in encoded]) for name in ("ids", "attention_mask"))
+            return torch.from_numpy(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+
+        vectors.append(run(texts))
+        torch.testing.assert_close(run(texts[3:4] * 2)[:1], vectors[-1][3:4], atol=1e-4, rtol=1e-4)
     scores_agree(student.similarity(*vectors), student)

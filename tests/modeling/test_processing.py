@@ -14,6 +14,7 @@ from transformers import AutoProcessor, PreTrainedTokenizerFast
 
 from modeling_rabtriever import RabtrieverProcessor
 from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
+from tests.export.conftest import make_tokenizer
 
 
 def _text(processor: RabtrieverProcessor, ids: list[int]) -> str:
@@ -46,6 +47,31 @@ def test_query_can_lose_its_beginning_instead(tokenizer: PreTrainedTokenizerFast
     )
     text = _text(processor, processor.query_ids("first second third fourth fifth shelf")[0])
     assert "first" not in text and text.endswith("shelf\nRelevant:")
+
+
+def test_what_may_merge_with_a_text_is_cut_with_it() -> None:
+    # Trained on the template, as recipes train: "}" and the line break behind it are one token, others stay apart.
+    processor = RabtrieverProcessor(make_tokenizer("qwen2"), instruction="Relevant:", max_document_length=8)
+    assert len(processor.document_ids("a}")[0]) == len(processor.document_ids("a")[0])
+    assert _text(processor, processor.document_ids("a")[0]).endswith("a\n")
+    long = processor.document_ids("a " * 20)[0]
+    assert len(long) == processor.max_prefix_length and not _text(processor, long).endswith("\n")
+    assert _text(processor, processor.query_ids("a " * 200)[0]).endswith("Relevant:")  # words are never cut
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "metaspace", "wordpiece"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_text_is_cut_within_its_running_text(kind: str, side: str) -> None:
+    processor = RabtrieverProcessor(
+        make_tokenizer(kind), instruction="Relevant:", max_query_length=6, query_truncation_side=side
+    )
+    whole = processor.replace(max_query_length=1000)
+    words = ("there", "sponge", "th", "x", "now", "please")
+    for text in (" ".join([first, *["a"] * count]) for first in words for count in range(3, 12)):
+        ids, running = processor.query_ids(text)[0], whole.query_ids(text)[0]
+        longest = [len(ids)] if len(ids) == len(running) else range(len(ids) + 1)
+        assert any(running[:kept] + running[kept + len(running) - len(ids) :] == ids for kept in longest)
+        assert ids[:1] == running[:1] and ids[-1:] == running[-1:]
 
 
 def test_special_tokens_in_texts_are_plain_text(processor: RabtrieverProcessor) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
 
 from modeling_rabtriever import RabtrieverConfig, RabtrieverModel, RabtrieverProcessor
-from modeling_rabtriever.export.prompt_tokenizer import save_prompt_tokenizer
+from modeling_rabtriever.export.prompt_tokenizer import save_tower_tokenizer
 from modeling_rabtriever.retrieval import CorpusVectors, PrefixFiles, VectorStore
 from modeling_rabtriever.retrieval.corpus_vectors import MANIFEST
 from modeling_rabtriever.retrieval.documents import Document, DocumentReader
@@ -53,7 +53,7 @@ def test_the_exported_tokenizer_reads_any_text_alike(processor: RabtrieverProces
     for side, ids in (("query", processor.query_ids), ("document", processor.document_ids)):
         if not (tmp_path / side).is_dir():
             (tmp_path / side).mkdir()
-            save_prompt_tokenizer(processor, side, tmp_path / side)
+            save_tower_tokenizer(processor, side, 0, tmp_path / side)
         if text.strip():
             tokenizer = AutoTokenizer.from_pretrained(tmp_path / side)
             assert tokenizer(text, truncation=True)["input_ids"] == ids(text)[0]
