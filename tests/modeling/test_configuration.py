@@ -40,7 +40,7 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
     answers = {"true_token_id": 1, "false_token_id": 2}
     config = RabtrieverConfig(text_config=text_config(), predictor_type="paper", feature_poolings=["last"], **answers)
     assert config.embedding_dim == 32
-    with pytest.raises(ValueError, match='feature_poolings is .*"paper" accepts only'):
+    with pytest.raises(ValueError, match='feature_poolings is .*accepted with predictor_type "paper"'):
         RabtrieverConfig(text_config=text_config(), predictor_type="paper", **answers)
 
 

@@ -136,7 +136,7 @@ def test_nan_weights_are_not_ranked(reranker: GenerativeRerankerModel) -> None:
 def test_processor_of_another_model_is_refused(
     reranker: GenerativeRerankerModel, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(ValueError, match="true_token_id is .*another model"):
+    with pytest.raises(ValueError, match="true_token_id is .*accepted: the prompt this model was"):
         reranker.processor = RabtrieverProcessor(tokenizer, true_answer="<F>", false_answer="<T>")
 
 

@@ -1,5 +1,6 @@
 """Files and command lines nobody meant: a right answer, or exit status 2 and a message of ours, in time."""
 
+import io
 import json
 import random
 import shutil
@@ -278,7 +279,7 @@ def test_any_command_line(
 ) -> None:
     place = _fresh(whole, folder)
     monkeypatch.chdir(place)
-    monkeypatch.setattr("sys.stdin", (place / "corpus.jsonl").open())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO((place / "corpus.jsonl").read_bytes())))
     right: dict[str, list[str]] = {
         "encode": ["--model", "student", "--corpus", "corpus.jsonl", "--output", "new"],
         "index": ["--vectors", "vectors", "--store", "store"],
