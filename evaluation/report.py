@@ -17,11 +17,14 @@ from evaluation.metrics import (
     query_metrics,
     rank_documents,
 )
+from evaluation.report_warnings import warnings
 
 DEPTH = 100
 METRICS = (*TABLE_METRICS, "ndcg@10", "recall@100", "map@100")
 RANDOM = "random"
 TEACHER, STUDENT = "teacher", "Rabtriever"  # whom reports hold against each other
+TRIVIAL = (RANDOM, "label prior", "BM25")  # what a teacher has to be better than
+COMPARED = ("success@1", "mrr@10")
 Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
 COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10": "MRR@10"}
 NOTE = (
@@ -43,7 +46,8 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
     Returns:
         `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, the first system a random order; and with
         both a `teacher` and a `Rabtriever` also `"retention"`: metric -> the ratio of their means with a paired
-        interval, for metrics of which the teacher's own interval does not reach 0.
+        interval, for metrics of which the teacher's own interval does not reach 0. `"teacher_over"` and
+        `"student_over_teacher"`: the differences to trivial baselines and to the teacher, with paired intervals.
 
     Raises:
         ValueError: scores are NaN, or fit neither the queries nor each other.
@@ -74,7 +78,11 @@ def summary(values: Values, seed: int = 0) -> dict[str, Any]:
         "n": len(values[RANDOM][METRICS[0]]),
         "systems": {name: {m: _interval(v, seed) for m, v in metrics.items()} for name, metrics in values.items()},
     }
+    if TEACHER in values:
+        trivial = [name for name in TRIVIAL if name in values]
+        report["teacher_over"] = {name: _differences(values[TEACHER], values[name], seed) for name in trivial}
     if {TEACHER, STUDENT} <= values.keys():
+        report["student_over_teacher"] = _differences(values[STUDENT], values[TEACHER], seed)
         teacher, student = values[TEACHER], values[STUDENT]
         sure = [m for m in teacher if report["systems"][TEACHER][m]["low"] > 0]  # else the ratio has no upper bound
         report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in sure}
@@ -101,23 +109,45 @@ def markdown_table(report: Mapping[str, Any], corpus_size: int) -> str:
 
 
 def report_text(report: Mapping[str, Any], *more: str) -> str:
-    """A split's table, and sentences on its first stage, the student's faithfulness and repeated queries if there are.
+    """A split's table, warnings, and sentences on its first stage, the student's faithfulness and repeated queries.
 
     Args:
         report: of one split, as `training.evaluate` writes it.
         more: sentences of the caller's own, put behind the others.
     """
-    parts = [retention_line(report)]
-    if report.get("first_stage") is not None:
-        stage = report["first_stage"]
-        parts.insert(0, f"Ranked were the first {stage['documents']} documents of {stage['system']} alone.")
+    parts = [first_stage_line(report), retention_line(report)]
     if "faithfulness" in report:
         parts.append(faithfulness_line(report["faithfulness"]))
     parts += [
         f"Leakage: {share:.1%} of the queries of {pair} word by word."
         for pair, share in report.get("repeated", {}).items()
     ]
-    return f"{markdown_table(report, report['documents'])}\n\n{' '.join(filter(None, [*parts, *more]))}"
+    cautions = [f"**Warning.** {warning}" for warning in warnings(report, TEACHER, STUDENT)]
+    table = markdown_table(report, report["documents"])
+    return "\n\n".join(filter(None, [table, *cautions, " ".join(filter(None, [*parts, *more]))]))
+
+
+def first_stage_line(report: Mapping[str, Any]) -> str:
+    """What was ranked, where it was not the corpus, and what is known of the corpus then."""
+    if report.get("first_stage") is None:
+        return ""
+    stage, whole, sample = report["first_stage"], report.get("whole"), report.get("sample")
+    parts = [f"Ranked were the first {stage['documents']} documents of {stage['system']} alone."]
+    if whole is not None and STUDENT in whole["systems"]:
+        parts.append(f"Among all {report['documents']:,} documents: {_figures(whole, STUDENT)}.")
+    if sample is not None and TEACHER in report["systems"]:
+        every = sample["documents"] == report["documents"]
+        part = "all" if every else f"{sample['documents']:,} of the"
+        asked = f"{sample['n']} queries and {part} {report['documents']:,} documents"
+        if "systems" in sample:
+            found = "; ".join(_figures(sample, name) for name in (TEACHER, STUDENT) if name in sample["systems"])
+            parts.append(f"With {asked}{'' if every else ', the relevant ones among them'}: {found}.")
+        else:
+            parts.append(
+                f"How the teacher ranks the corpus was not measured: {asked} would take about {sample['minutes']:.0f} "
+                "minutes here."
+            )
+    return " ".join(parts)
 
 
 def retention_line(report: Mapping[str, Any]) -> str:
@@ -125,7 +155,7 @@ def retention_line(report: Mapping[str, Any]) -> str:
     parts = [
         f"{COLUMNS[metric]} {ratio['mean']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
         for metric, ratio in report.get("retention", {}).items()
-        if metric in ("success@1", "mrr@10")
+        if metric in COMPARED
     ]
     return f"Rabtriever keeps of the teacher: {', '.join(parts)}." if parts else ""
 
@@ -139,6 +169,15 @@ def calibration_line(report: Mapping[str, Any]) -> str:
 def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
     low, high = bootstrap_interval(values, seed)
     return {"mean": float(values.mean()), "low": low, "high": high}
+
+
+def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+    return {metric: _interval(first[metric] - second[metric], seed) for metric in COMPARED}
+
+
+def _figures(report: Mapping[str, Any], system: str) -> str:
+    parts = [f"{COLUMNS[metric]} {_cell(report['systems'][system][metric])}" for metric in COMPARED]
+    return f"{system} {', '.join(parts)}"
 
 
 def _retention(student: np.ndarray, teacher: np.ndarray, seed: int) -> dict[str, float]:

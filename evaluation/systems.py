@@ -48,7 +48,7 @@ class System:
     vector_bytes: int | None = None
     model: Any = None
 
-    def candidate_scores(self, queries: Sequence[str], rows: Tensor, corpus_size: int) -> Tensor:
+    def candidate_scores(self, queries: Sequence[str], rows: Tensor, corpus_size: int) -> tuple[Tensor, Tensor | None]:
         """Scores of each query's candidates, minus infinity for the rest of the corpus.
 
         Args:
@@ -57,10 +57,11 @@ class System:
             corpus_size: `m`.
 
         Returns:
-            `(n, m)` fp32.
+            `(n, m)` fp32; and `(n, m)` with the rest of the corpus, of a system that scores it anyway.
         """
-        judged = self.judge(queries, rows) if self.judge is not None else self.score(queries).gather(1, rows)
-        return torch.full((len(rows), corpus_size), -torch.inf).scatter(1, rows, judged.float())
+        whole = None if self.judge is not None else self.score(queries)
+        judged = self.judge(queries, rows) if self.judge is not None else whole.gather(1, rows)
+        return torch.full((len(rows), corpus_size), -torch.inf).scatter(1, rows, judged.float()), whole
 
     def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
         """Median wall time of one query at a time, text in, scores out, of the corpus or of `rows` `(n, c)`."""
@@ -160,7 +161,7 @@ def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_re
 
 
 def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool) -> System:
-    if _is_sentence_transformer(path):
+    if is_sentence_transformer(path):
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
         with refusing(f"{path} cannot be loaded", "a bi-encoder of sentence-transformers with safetensors weights"):
@@ -191,7 +192,7 @@ def _name(path: str) -> str:
     return parts[-1] if parts else path
 
 
-def _is_sentence_transformer(path: str) -> bool:
+def is_sentence_transformer(path: str) -> bool:
     """Whether the folder or repository is laid out for sentence-transformers; reads what is cached where offline.
 
     Raises:

@@ -26,6 +26,7 @@ from evaluation.report import COLUMNS, NOTE, calibration_line, report_text
 from model_cards.layout import CARDS, EVALUATION
 from model_cards.licenses import FROM_SCRATCH, HELP, KEYS, license_table, parse_licenses
 from modeling_rabtriever.files import replace_file, write_text
+from training.command import run_command
 from training.tasks.beir import RetrievalTask
 from training.tasks.named import load_task, named_tasks
 
@@ -244,4 +245,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,6 +16,7 @@ TokenIds: TypeAlias = list[int]
 PAPER_INSTRUCTION = (
     "Can Query be appropriately responded with Document? If the answer is true, choose <T>; otherwise, choose <F>."
 )
+PAPER_ANSWERS = ("<T>", "<F>")
 SIDES = ("left", "right")
 # Unicode's white space: what tokenizers strip too, where Python's own strip takes four control characters more.
 BLANKS = (
@@ -30,6 +31,12 @@ _FIXED = (
     "tokenizer", "true_answer", "false_answer", "instruction", "document_template", "query_template",
     "max_document_length", "max_query_length", "query_truncation_side",
 )  # fmt: skip
+
+
+def paper_instruction(true_answer: str, false_answer: str) -> str:
+    """The paper's question, asking for these answers."""
+    answers = dict(zip(PAPER_ANSWERS, (true_answer, false_answer), strict=True))
+    return re.sub("|".join(PAPER_ANSWERS), lambda found: str(answers[found[0]]).strip(), PAPER_INSTRUCTION)
 
 
 class MissingProcessorError(ValueError):
@@ -53,7 +60,8 @@ class RabtrieverProcessor(ProcessorMixin):
         tokenizer: the backbone's tokenizer.
         true_answer: the answer "relevant"; must be one token of the vocabulary.
         false_answer: the answer "not relevant"; one token, another one.
-        instruction: the question put to the model; stands where `query_template` says `{instruction}`.
+        instruction: the question put to the model; stands where `query_template` says `{instruction}`. Default: the
+            paper's, with these answers in it.
         document_template: text of the prefix, with `{document}` once.
         query_template: text of the suffix, with `{query}` once; its last token is the answer position.
         max_document_length: tokens kept of a document (from its start), those of the template not counted.
@@ -73,7 +81,7 @@ class RabtrieverProcessor(ProcessorMixin):
         tokenizer: Any = None,
         true_answer: str = "<T>",
         false_answer: str = "<F>",
-        instruction: str = PAPER_INSTRUCTION,
+        instruction: str | None = None,
         document_template: str = "Document: {document}\n",
         query_template: str = "Query: {query}\n{instruction}",
         max_document_length: int = 128,
@@ -82,6 +90,8 @@ class RabtrieverProcessor(ProcessorMixin):
         chat_template: Any = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
+        if instruction is None:
+            instruction = paper_instruction(true_answer, false_answer)
         if not isinstance(instruction, str):
             raise ValueError(f"instruction is {instruction!r}; accepted: a text")
         self.true_answer = true_answer

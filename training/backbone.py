@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from tokenizers import pre_tokenizers, trainers
-from transformers import AutoConfig, AutoTokenizer, Qwen2Tokenizer, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer, set_seed
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from modeling_rabtriever import (
     GenerativeRerankerConfig,
@@ -18,7 +19,8 @@ from modeling_rabtriever import (
     RabtrieverModel,
     RabtrieverProcessor,
 )
-from modeling_rabtriever.processing_rabtriever import PAPER_INSTRUCTION
+from modeling_rabtriever.errors import refusing
+from modeling_rabtriever.processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, paper_instruction
 from training.tasks.named import named_tasks
 
 DTYPES = ["float32", "bfloat16", "float16"]
@@ -60,7 +62,9 @@ class PromptArguments:
     false_answer: str = field(default="<F>", metadata={"help": "Answer 'not relevant': one token of the vocabulary."})
     instruction: str = field(
         default=PAPER_INSTRUCTION,
-        metadata={"help": "The question put to the model; default: the named task's, or else the paper's."},
+        metadata={
+            "help": "The question put to the model; default: the named task's, or else the paper's with these answers."
+        },
     )
     document_template: str = field(
         default="Document: {document}\n", metadata={"help": "Prompt prefix; holds {document} once."}
@@ -75,13 +79,25 @@ class PromptArguments:
     )
 
     def for_task(self, source: str) -> "PromptArguments":
-        """With the wordings of a task of `named.yaml`, where none were given."""
+        """With the wordings of a task of `named.yaml`, where none were given; the paper's asks for these answers.
+
+        Raises:
+            ValueError: the instruction asks for the paper's answers, and the answers are others.
+        """
         about, default = named_tasks().get(source), PromptArguments()
-        if about is None:
-            return self
-        wordings = ("instruction", "document_template", "query_template")
+        wordings = () if about is None else ("instruction", "document_template", "query_template")
         left = {name: getattr(about, name) for name in wordings if getattr(self, name) == getattr(default, name)}
-        return replace(self, **left)
+        prompt = replace(self, **left)
+        if prompt.instruction == PAPER_INSTRUCTION:
+            prompt.instruction = paper_instruction(prompt.true_answer, prompt.false_answer)
+        answers = (prompt.true_answer, prompt.false_answer)
+        wrong = [answer for answer in PAPER_ANSWERS if answer in prompt.instruction and answer not in answers]
+        if wrong:
+            raise ValueError(
+                f"instruction asks for {', '.join(wrong)}, true_answer is {answers[0]!r}, false_answer {answers[1]!r}; "
+                "accepted: an instruction that asks for these, as the default does"
+            )
+        return prompt
 
 
 def build_reranker(
@@ -109,15 +125,17 @@ def build_reranker(
     scratch = source.endswith(".json")
     hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": trust_remote_code}
     if scratch:
-        settings = _read_config(Path(source))
+        settings = read_backbone_config(Path(source))
         tokenizer = train_tokenizer(texts, settings["vocab_size"], (prompt.true_answer, prompt.false_answer))
         # Unused rows of the embedding would only cost memory.
         own = {"vocab_size": len(tokenizer)}
         own |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
         text_config = AutoConfig.for_model(**{**settings, **own})
     else:
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-        text_config = AutoConfig.from_pretrained(source, **hub)
+        accepted = "a Hub id or a folder of a causal language model"
+        with refusing(f"model_name_or_path {source} cannot be loaded", accepted):
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+            text_config = AutoConfig.from_pretrained(source, **hub)
     processor = RabtrieverProcessor(tokenizer, **vars(prompt))
     config = GenerativeRerankerConfig(
         text_config=text_config, true_token_id=processor.true_token_id, false_token_id=processor.false_token_id
@@ -209,10 +227,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, s
     )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_backbone_config(path: Path) -> dict[str, Any]:
+    """The settings of a language model to start from scratch with, from a .json file.
+
+    Raises:
+        ValueError: the file is missing, is no JSON object, or describes no model that transformers can build and run.
+    """
     if not path.is_file():
         raise ValueError(f"model_name_or_path {path} is no file; accepted: a .json model configuration that exists")
-    settings = json.loads(path.read_text())
+    accepted = "a .json configuration of a causal language model, such as training/recipes/backbones/qwen2-1m.json"
+    with refusing(f"model_name_or_path {path} is no model configuration", accepted):
+        settings = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(settings, dict) or not {"model_type", "vocab_size"} <= settings.keys():
-        raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: a configuration of a causal model')
+        raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: {accepted}')
+    if settings["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(f"{path}: model_type is {settings['model_type']!r}; accepted: {accepted}")
+    with refusing(f"model_name_or_path {path} describes no model that computes", accepted), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # costs nothing there, and finds sizes that do not fit
     return settings

@@ -27,12 +27,14 @@ from modeling_rabtriever.files import write_json, writing
 from modeling_rabtriever.loading import DTYPES, load_model
 from training.anchors import check_count, drawn_anchors
 from training.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
+from training.command import run_command
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
+from training.student_checks import check, check_sources
 from training.tasks.beir import RetrievalTask, Split, with_unjudged
 from training.tasks.named import check_leakage, load_task
 from training.teacher_states import TeacherScores, TeacherStates
@@ -140,8 +142,9 @@ ARGUMENTS = (RunArguments, StudentArguments, SourceArguments, PromptArguments, R
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained student."""
-    run, student, source, prompt, config = parse_stage("distill", ARGUMENTS, argv)
-    _check(student, source, prompt)
+    arguments = parse_stage("distill", ARGUMENTS, argv)
+    run, student, source, prompt, config = arguments
+    check_sources(student, source, prompt)
     output = Path(config.output_dir)
     task = load_task(run.data, run.skip_bad)
     judged, dev = run.splits(task)
@@ -158,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if stage.done:
         say(f"student: done before, in {stage.model}")
         return stage.model
+    check(arguments, task)
     if source.model_name_or_path is None:
         reranker = load_model(reranker_path, student.dtype, trust_remote_code=student.trust_remote_code)
     else:
@@ -183,6 +187,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         args=config,
         pools=pools,
     )
+    stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
     model.predictor.fold_whitening()
 
@@ -247,32 +252,10 @@ def _teacher(
     return TeacherScores(folder, len(train), scorer.judge, identity), scorer.pools
 
 
-def _check(student: StudentArguments, source: SourceArguments, prompt: PromptArguments) -> None:
-    other = [name for name in ("cross_encoder", "scores") if getattr(student, name) is not None]
-    if len(other) > 1:
-        raise ValueError("cross_encoder and scores are both given; accepted: one of them")
-    if source.model_name_or_path is not None and (student.teacher is not None or not other):
-        raise ValueError(
-            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder or scores, and "
-            "without teacher, whose backbone the student would have otherwise"
-        )
-    if source.model_name_or_path is not None and student.document_anchors:
-        raise ValueError(
-            f"document_anchors is {student.document_anchors}, but {source.model_name_or_path} is no reranker whose "
-            "answers would tell of a document; accepted: 0 with model_name_or_path"
-        )
-    if source.model_name_or_path is None and prompt != PromptArguments():
-        changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]
-        raise ValueError(
-            f"{', '.join(changed)} given, but the student reads its teacher's prompt; accepted: only with "
-            "model_name_or_path"
-        )
-
-
 def judged_queries(split: Split) -> Dataset:
     """The columns the trainer reads: `query` and `relevant` (corpus rows)."""
     return Dataset.from_dict({"query": split.queries, "relevant": [list(rows) for rows in split.relevant]})
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

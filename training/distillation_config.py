@@ -1,5 +1,6 @@
 """Settings of the student's training."""
 
+import math
 from dataclasses import dataclass, field
 
 from trl.trainer.base_config import _BaseConfig
@@ -90,10 +91,10 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         fit_to_machine(self)
         super().__post_init__()
         weights = {name: value for name, value in vars(self).items() if name in WEIGHTS}
-        if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"{weights}; accepted: none below 0 and at least one above")
+        if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
+            raise ValueError(f"{weights}; accepted: none below 0 or infinite and at least one above")
         for name in ("temperature", "sampling_temperature"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
         shares = (self.on_policy_fraction, self.teacher_top_fraction)
         if min(shares) < 0 or sum(shares) > 1:
@@ -108,10 +109,22 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         for name, accepted in (("states_dtype", STATES_DTYPES), ("kl_form", KL_FORMS)):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: {', '.join(accepted)}")
+        for name in ("activation_checkpointing", "remove_unused_columns"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is true; accepted: false")
         if self.refresh_rounds < 0:
             raise ValueError(f"refresh_rounds is {self.refresh_rounds}; accepted: 0 or more")
         if self.refresh_rounds and self.refresh_candidates < 1:
             raise ValueError(f"refresh_candidates is {self.refresh_candidates}; accepted: 1 or more where rounds are")
+
+    def check_candidates(self, available: int) -> None:
+        """Raises a ValueError if a run needs more candidates of a query than there are documents to ask about."""
+        total = self.initial_candidates + self.refresh_rounds * self.refresh_candidates + self.teacher_pool
+        if total > available:
+            raise ValueError(
+                f"initial_candidates + refresh_rounds * refresh_candidates + teacher_pool is {total}; accepted: at "
+                f"most {available}, the documents a query's teacher can be asked about"
+            )
 
     @property
     def on_policy(self) -> int:

@@ -87,13 +87,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         pools: list[list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
-        total = args.initial_candidates + args.refresh_rounds * args.refresh_candidates + args.teacher_pool
-        smallest = min(map(len, pools)) if pools else len(documents)
-        if total > smallest:
-            raise ValueError(
-                f"initial_candidates + refresh_rounds * refresh_candidates + teacher_pool is {total}; accepted: at "
-                f"most {smallest}, the documents a query's teacher can be asked about"
-            )
+        args.check_candidates(min(map(len, pools)) if pools else len(documents))
         if not isinstance(teacher, TeacherStates) and (args.mse_weight or args.kl_weight):
             raise ValueError(
                 f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "

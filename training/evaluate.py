@@ -20,29 +20,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from evaluation.baselines import BM25
-from evaluation.calibration import expected_calibration_error, reliability
-from evaluation.faithfulness import score_faithfulness, state_faithfulness
-from evaluation.metrics import Run, rank_documents
-from evaluation.plots import recall_curves, reliability_diagram, score_histograms
-from evaluation.report import DEPTH, NOTE, STUDENT, TEACHER, query_values, report_text, summary
-from evaluation.runs import read_run, run_names, write_query_values, write_run
-from evaluation.systems import System, baselines, load_system, name_and_path, public_encoder
+from evaluation.report import NOTE, report_text
+from evaluation.runs import read_run, run_names
+from evaluation.splits import evaluate_split
+from evaluation.systems import baselines, is_sentence_transformer, load_system, name_and_path, public_encoder
 from model_cards.generate import write_cards
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.files import write_json, write_tensors, write_text
+from modeling_rabtriever.files import write_text
 from modeling_rabtriever.loading import DTYPES
+from training.checks import NOTHING, Earlier, check_file, check_folder, check_model, check_positive, check_splits
+from training.command import run_command
 from training.processes import on_main
 from training.recipe import parse_stage
 from training.stages import StageFolder, earlier_model, file_digest, model_digest
 from training.tasks.beir import RetrievalTask, Split
-from training.tasks.named import check_leakage, load_task
+from training.tasks.named import load_task
 from training.train_reranker import RunArguments
-
-STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
 
 
 @dataclass
@@ -71,7 +63,8 @@ class EvaluationArguments:
         default=None,
         metadata={
             "help": "Let every system rank BM25's first so many documents alone, where the corpus is too large for a "
-            "reranker to judge it all; what BM25 misses counts as missed. Default: the whole corpus."
+            "reranker to judge it all; what BM25 misses counts as missed. Figures in the whole corpus stand "
+            "beside, the teacher's for a sample. Default: the whole corpus."
         },
     )
     max_queries: int | None = field(
@@ -129,11 +122,13 @@ def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
     if stage.done:
         print(f"evaluation: done before, in {stage.folder}")
         return stage.folder
+    check((run, arguments), task)
     systems = baselines(task, run.train_split)
     if arguments.sentence_encoder is not None:
         encoder = public_encoder(arguments.sentence_encoder, task.corpus)
         systems += [encoder] if encoder is not None else []
     systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
+    stage.start()
     reports = [
         evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates)
         for split in chosen
@@ -148,6 +143,26 @@ def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
     return stage.folder
 
 
+def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
+    """As `training.train_reranker.check`."""
+    _, given = arguments
+    check_splits(task, splits=given.splits)
+    if given.seed < 0:
+        raise ValueError(f"seed is {given.seed}; accepted: 0 or more")
+    check_folder("output_dir", given.output_dir)
+    check_positive(candidates=given.candidates, max_queries=given.max_queries)
+    for path in given.run_files:
+        check_file("run_files", path)
+    for path in given.model or []:
+        name_or_path = name_and_path(path)[1]
+        if not is_sentence_transformer(name_or_path):
+            check_model("model", name_or_path, trust_remote_code=given.trust_remote_code)
+    if given.model is None and not given.run_files:
+        for stage, name in (("train_reranker", "teacher"), ("distill", "student")):
+            if stage not in earlier:
+                earlier_model(None, given.output_dir, name, "train it first, or pass --model")
+
+
 def fixed_sample(split: Split, count: int | None) -> Split:
     """The same `count` queries of a split every time, in their order; all of them without a count."""
     if count is None or count >= len(split):
@@ -155,136 +170,5 @@ def fixed_sample(split: Split, count: int | None) -> Split:
     return split.take(sorted(random.Random(13).sample(range(len(split)), count)))
 
 
-def evaluate_split(
-    task: RetrievalTask,
-    split: Split,
-    systems: Sequence[System],
-    seed: int,
-    folder: Path,
-    given: dict[str, Run] | None = None,
-    candidates: int | None = None,
-) -> dict[str, Any]:
-    """Ranks documents for a split with every system and writes all that is known of it to `folder`.
-
-    Calibration and faithfulness are of scores of the whole corpus, and left out where only candidates are ranked.
-
-    Args:
-        task: what the split belongs to.
-        split: the queries.
-        systems: what ranks.
-        seed: of the intervals.
-        folder: where to.
-        given: rankings of other systems, per query the corpus rows.
-        candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
-
-    Raises:
-        ValueError: two systems have one name, or a system's scores hold NaN or do not fit queries and corpus.
-    """
-    names = [system.name for system in systems] + list(given or {})
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"systems are {', '.join(names)}; accepted: names that differ, as --model NAME=PATH gives them"
-        )
-    rows = None if candidates is None else first_stage(task, split, candidates)
-    scores = {
-        system.name: system.score(split.queries)
-        if rows is None
-        else system.candidate_scores(split.queries, rows, len(task.corpus))
-        for system in systems
-    }
-    for name, matrix in scores.items():
-        if matrix.shape != (len(split), len(task.corpus)):
-            raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {len(task.corpus)})")
-    pools = None if rows is None else rows.tolist()
-    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
-    runs |= {name: run if pools is None else only(run, pools) for name, run in (given or {}).items()}
-    values = query_values(runs, split.relevant, len(task.corpus), pools)
-    report = {"task": task.name, "split": split.name, "documents": len(task.corpus)}
-    report["first_stage"] = None if rows is None else {"system": "BM25", "documents": rows.shape[1]}
-    repeated = {pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")}
-    report |= {"repeated": repeated, **summary(values, seed)}
-    for system in systems:
-        found = report["systems"][system.name]
-        found["milliseconds"] = system.milliseconds_per_query(split.queries, rows)
-        found["vector_bytes"] = system.vector_bytes
-        write_run(
-            folder / f"{split.name}-{system.name.replace(' ', '-')}.trec",
-            system.name, split.query_ids, task.corpus_ids, runs[system.name], scores[system.name],
-        )  # fmt: skip
-    write_query_values(folder / f"{split.name}-queries.jsonl", split.query_ids, values)
-    recall_curves(runs, split.relevant, folder / f"{split.name}-recall.png")
-    models = {system.name: system.model for system in systems if system.model is not None and rows is None}
-    if models:
-        shown = {name: scores[name] for name in models}
-        score_histograms(shown, split.relevant, folder / f"{split.name}-scores.png")
-    if TEACHER in models:
-        groups = reliability(scores[TEACHER], split.relevant)
-        report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
-        reliability_diagram(groups, report["calibration"]["ece"], folder / f"{split.name}-reliability.png")
-    if {TEACHER, STUDENT} <= models.keys():
-        teacher, student = models[TEACHER], models[STUDENT]
-        states = paired_states(teacher, student, split.queries, task.corpus, scores[TEACHER])
-        report["faithfulness"] = {
-            "scores": score_faithfulness(scores[TEACHER], scores[STUDENT], student.config.embedding_dim),
-            "states": state_faithfulness(*states),
-        }
-        pair = {name: scores[name] for name in (TEACHER, STUDENT)}
-        write_tensors(folder / f"{split.name}-scores.safetensors", pair)
-    write_json(folder / f"{split.name}.json", report)
-    return report
-
-
-def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
-    """BM25's first documents of each query, `(n, count)` corpus rows; equal scores in the order of the corpus."""
-    ranked = rank_documents(BM25(task.corpus)(split.queries), min(count, len(task.corpus)))
-    return torch.tensor(ranked)
-
-
-def only(run: Run, pools: Run) -> Run:
-    """A ranking without what is not among each query's candidates."""
-    return [[row for row in ranked if row in pool] for ranked, pool in zip(run, map(set, pools), strict=True)]
-
-
-@torch.no_grad()
-def paired_states(
-    teacher: GenerativeRerankerModel,
-    student: RabtrieverModel,
-    queries: Sequence[str],
-    corpus: Sequence[str],
-    scores: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Predicted and true states of some pairs: for up to `STATE_QUERIES` queries the teacher's best and others.
-
-    Args:
-        teacher: the reranker.
-        student: distilled from it.
-        queries: the split's texts.
-        corpus: the documents' texts.
-        scores: `(n, m)`, the teacher's.
-
-    Returns:
-        `h_hat` and `h_{Q|D}`, each `(pairs, d)` fp32.
-    """
-    rng = random.Random(13)
-    rows = sorted(rng.sample(range(len(queries)), min(STATE_QUERIES, len(queries))))
-    drawn = [(row, document) for row in rows for document in rng.sample(range(len(corpus)), min(3, len(corpus)))]
-    pairs = sorted({*drawn, *((row, int(scores[row].argmax())) for row in rows)})
-    documents = sorted({document for _, document in pairs})
-    query_features = student.query_features([queries[row] for row in rows])  # a text stands in several pairs
-    document_features = student.document_features([corpus[document] for document in documents])
-    predicted, true = [], []
-    for start in range(0, len(pairs), 64):
-        block = pairs[start : start + 64]
-        texts = {"query": [queries[row] for row, _ in block], "document": [corpus[document] for _, document in block]}
-        inputs = teacher.processor(**texts).to(teacher.device)
-        true.append(teacher(**inputs).hidden_state.float().cpu())
-        output = student(
-            query_features=query_features[[rows.index(row) for row, _ in block]],
-            document_features=document_features[[documents.index(document) for _, document in block]],
-        )
-        predicted.append(output.hidden_state.cpu())
-    return torch.cat(predicted), torch.cat(true)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,6 +13,7 @@ text that any split of the task has is left out. Interrupted, it goes on after t
 """
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -28,12 +29,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from modeling_rabtriever.errors import refusing
 from modeling_rabtriever.files import write_folder, write_text
 from training.backbone import BackboneArguments
+from training.checks import NOTHING, Earlier, check_language_model, check_splits, check_training
+from training.command import run_command
 from training.pretrain import PretrainingTrainer
 from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
 from training.stages import StageFolder, model_digest
 from training.swaps import swapped
+from training.tasks.beir import RetrievalTask
 from training.tasks.named import load_task
 from training.train_reranker import RunArguments
 
@@ -65,7 +69,7 @@ class GenerationArguments:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: {least} or more")
         if not self.count + self.swapped:
             raise ValueError("count and swapped are both 0; accepted: at least one query")
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}; accepted: a number above 0")
 
 
@@ -74,25 +78,23 @@ ARGUMENTS = (RunArguments, BackboneArguments, GenerationArguments, LanguageModel
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the file of queries."""
-    run, backbone, settings, config = parse_stage("generate_queries", ARGUMENTS, argv)
-    if settings.count and (backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json")):
-        raise ValueError(
-            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, "
-            "or count 0"
-        )
+    arguments = parse_stage("generate_queries", ARGUMENTS, argv)
+    run, backbone, settings, config = arguments
     task = load_task(run.data, run.skip_bad)
-    queries = task.split(run.train_split).queries
     inputs = {"task": task.fingerprint()}
     if settings.count:
-        inputs["model"] = model_digest(backbone.model_name_or_path)
+        inputs["model"] = model_digest(str(backbone.model_name_or_path))
     stage = StageFolder(Path(config.output_dir) / "queries", (run, backbone, settings, config), inputs, run.overwrite)
     path = stage.folder / "queries.jsonl"
     if stage.done:
         say(f"queries: done before, in {path}")
         return path
+    check(arguments, task)
+    queries = task.split(run.train_split).queries
     known = {query for split in task.splits.values() for query in split.queries}
     if settings.swapped and settings.count:  # too few names are found out before a language model has written for hours
         swapped(queries, task.corpus, settings.swapped, known, config.seed)
+    stage.start()
     texts = written(backbone, config, queries, settings, known, stage) if settings.count else []
     if settings.swapped:
         texts += swapped(queries, task.corpus, settings.swapped, known | set(texts), config.seed)
@@ -107,6 +109,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
     on_main(clear)
     say(f"{len(texts)} queries in {path}")
     return path
+
+
+def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:  # noqa: ARG001
+    """As `training.train_reranker.check`; also refuses a model that starts from scratch."""
+    run, backbone, settings, config = arguments
+    if settings.count and (backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json")):
+        raise ValueError(
+            f"model_name_or_path is {backbone.model_name_or_path}; accepted: Hub id or folder of a pretrained model, "
+            "or count 0"
+        )
+    check_splits(task, train_split=run.train_split)
+    check_training(config)
+    if settings.count:
+        room = getattr(
+            check_language_model(backbone, config, config.trust_remote_code), "max_position_embeddings", math.inf
+        )
+        if settings.max_new_tokens >= room:
+            raise ValueError(
+                f"max_new_tokens is {settings.max_new_tokens}; accepted: less than the model's context, {room}"
+            )
 
 
 def written(
@@ -284,4 +306,4 @@ def opening(query: str, rng: random.Random) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

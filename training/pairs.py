@@ -41,6 +41,8 @@ class NegativeArguments:
             )
         if not 0 <= self.hard_negative_fraction <= 1:
             raise ValueError(f"hard_negative_fraction is {self.hard_negative_fraction}; accepted: 0 to 1")
+        if self.hard_negative_depth < 1:
+            raise ValueError(f"hard_negative_depth is {self.hard_negative_depth}; accepted: at least 1")
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArgumen
 
 
 def draw_groups(
-    task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int
+    task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int, count: int | None = None
 ) -> Iterator[tuple[int, list[int]]]:
     """Endless passes over a split: every (query, relevant document) once per pass, in random order, with new negatives.
 
@@ -82,6 +84,7 @@ def draw_groups(
             BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
             tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
         seed: of the draw.
+        count: how many, where other splits have a say too; default: `negative_count` of this one.
 
     Yields:
         Query row and corpus rows, the relevant one first; all groups have one size. Documents judged relevant for the
@@ -91,7 +94,8 @@ def draw_groups(
         ValueError: a query has fewer documents that are not relevant than negatives are asked for.
     """
     rng = random.Random(seed)
-    count, hard_fraction = negative_count(task, split, negatives), negatives.hard_negative_fraction
+    hard_fraction = negatives.hard_negative_fraction
+    count = negative_count(task, split, negatives) if count is None else count
     judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
     mine = negatives.negatives_per_positive is not None and hard_fraction > 0
     hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None

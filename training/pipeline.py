@@ -6,16 +6,21 @@ Usage:
 
 A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker,
 generate_queries, distill, evaluate). pretrain and generate_queries run only if the recipe has a section for them.
+`python -m training.<stage> --help` lists a stage's flags. All stages are checked before the first one runs.
 """
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from training import distill, evaluate, generate_queries, pretrain, train_reranker
+from training.command import run_command
 from training.processes import say
 from training.recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
+from training.stages import finished
 from training.tasks.named import load_task
 
 _STAGES = {
@@ -24,6 +29,14 @@ _STAGES = {
     "generate_queries": generate_queries,
     "distill": distill,
     "evaluate": evaluate,
+}
+
+_FOLDERS = {
+    "pretrain": "backbone",
+    "train_reranker": "teacher",
+    "generate_queries": "queries",
+    "distill": "student",
+    "evaluate": "evaluation",
 }
 
 
@@ -44,34 +57,43 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     stages = [stage for stage in STAGES if stage not in OPTIONAL or sections[stage]]
     recipes = [item for config in configs for item in ("--config", config)]
     commands = {stage: [*recipes, *own] for stage, own in by_stage(flags, stages).items()}
-    # A broken recipe or a missing split fails before the first stage, not before the last.
-    settings = {stage: parse_stage(stage, _STAGES[stage].ARGUMENTS, commands[stage]) for stage in stages}
     stages = stages[: stages.index(last) + 1]
-    check_splits({stage: settings[stage] for stage in stages})
+    check({stage: commands[stage] for stage in stages})
     for stage in stages:
         say(f"== {stage}")
         _STAGES[stage].main(commands[stage])
 
 
-def check_splits(settings: Mapping[str, tuple[Any, ...]]) -> None:
-    """Looks for every split the stages will ask for.
+def check(commands: Mapping[str, Sequence[str]]) -> None:
+    """Checks all stages before the first one runs: what the last one lacks shows at once, not after hours.
 
     Args:
-        settings: stage -> what `parse_stage` returned for it.
+        commands: stage -> its command line, in the order of the run.
 
     Raises:
-        ValueError: a task cannot be read, or lacks one of them.
+        ValueError: a flag, a key, a split, a file, a model or a setting of a stage; the message names the stage.
     """
+    arguments = {}
+    for stage, command in commands.items():
+        with _named(stage):
+            arguments[stage] = parse_stage(stage, _STAGES[stage].ARGUMENTS, command)
     load = functools.cache(load_task)
-    for stage, (run, arguments, *_) in settings.items():
-        task = load(run.data, run.skip_bad)
-        if stage == "evaluate":
-            for name in arguments.splits:
-                task.split(name)
-        elif stage == "generate_queries":
-            task.split(run.train_split)
-        else:
-            run.splits(task)
+    tasks = {run.data: load(run.data, run.skip_bad) for run, *_ in arguments.values()}
+    earlier: dict[str, Any] = {}
+    for stage, parsed in arguments.items():
+        run, output = parsed[0], Path(parsed[-1].output_dir)
+        if finished(output / _FOLDERS[stage]) and not run.overwrite:
+            continue  # it is skipped, and need not find its model on the Hub again
+        with _named(stage):
+            earlier[stage] = _STAGES[stage].check(parsed, tasks[run.data], earlier)
+
+
+@contextmanager
+def _named(stage: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{stage}: {error}") from error
 
 
 def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:
@@ -98,4 +120,4 @@ def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, 
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -19,6 +19,8 @@ from trl import SFTTrainer
 from modeling_rabtriever import RabtrieverProcessor
 from modeling_rabtriever.files import write_json, writing
 from training.backbone import BackboneArguments, PromptArguments, build_reranker, padded
+from training.checks import NOTHING, Earlier, check_language_model, check_training
+from training.command import run_command
 from training.processes import on_main, say
 from training.recipe import parse_stage
 from training.reranker_trainer import LanguageModelTrainingConfig
@@ -52,7 +54,8 @@ class PretrainingTrainer(SharedTrainer, SFTTrainer):
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained backbone."""
-    run, backbone, prompt, config = parse_stage("pretrain", ARGUMENTS, argv)
+    arguments = parse_stage("pretrain", ARGUMENTS, argv)
+    run, backbone, prompt, config = arguments
     prompt = prompt.for_task(run.data)
     task = load_task(run.data, run.skip_bad)
     train, dev = run.splits(task)
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if stage.done:
         say(f"backbone: done before, in {stage.model}")
         return stage.model
+    check(arguments, task)
     texts = tokenizer_texts(task, run, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
     config.output_dir = str(stage.checkpoints)
@@ -73,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         eval_dataset=None if dev is None else prompt_dataset(task, dev, reranker.processor),
         processing_class=padded(reranker.processor.tokenizer),
     )
+    stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
 
     def save() -> None:
@@ -84,6 +89,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     on_main(save)
     stage.finish(parameters=reranker.num_parameters())
     return stage.model
+
+
+def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> Any:  # noqa: ARG001
+    """As `training.train_reranker.check`."""
+    run, backbone, prompt, config = arguments
+    run.splits(task)
+    check_training(config, "loss")
+    prompt.for_task(run.data)
+    return check_language_model(backbone, config, config.trust_remote_code)
 
 
 def prompt_dataset(task: RetrievalTask, split: Split, processor: RabtrieverProcessor) -> Dataset:
@@ -101,4 +115,4 @@ def prompt_dataset(task: RetrievalTask, split: Split, processor: RabtrieverProce
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -24,9 +24,11 @@ from safetensors.torch import load_file
 from transformers.utils import logging
 
 from evaluation.plots import student_against_teacher, training_curves
-from evaluation.report import NOTE, markdown_table, retention_line
+from evaluation.report import NOTE, STUDENT, TEACHER, markdown_table, retention_line
+from evaluation.report_warnings import warnings
 from modeling_rabtriever.files import write_json
 from training import pipeline
+from training.command import run_command
 from training.evaluate import fixed_sample
 from training.tasks.beir import RetrievalTask, load_beir
 from training.tasks.household import write_household
@@ -115,11 +117,12 @@ def _show(run: Path, reports: dict[str, Any], answers: list[dict[str, Any]], sum
             print(f"  {hit['score']:8.2f}  {hit['document']:<36} {place[hit['row']]}")
     print("\n== results")
     for report in reports.values():
-        print(f"\n{markdown_table(report, report['documents'])}\n\n{retention_line(report)}")
+        said = [f"Warning. {warning}" for warning in warnings(report, TEACHER, STUDENT)]
+        print("\n\n".join(["", markdown_table(report, report["documents"]), *said, retention_line(report)]))
     print(f"\n{NOTE}\n\n{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB. Written to {run}:")
     for name in ("quickstart.json", "training_curves.png", "student_against_teacher.png", "student/model/README.md"):
         print(f"  {run / name}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

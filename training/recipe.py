@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from trl import TrlParser
+
+from training.command import StageParser, parse_or_help
 
 STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
 OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
@@ -29,15 +30,18 @@ def read_recipe(*paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str,
     """Shared keys and the sections of recipe files; where two have a key, the later one's value counts.
 
     Raises:
-        ValueError: a file is missing, no YAML mapping, or a section is not a mapping.
+        ValueError: a file is missing or cannot be read, is no YAML mapping, or a section is not a mapping.
     """
     shared: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {stage: {} for stage in SECTIONS}
     for path in paths:
         if not Path(path).is_file():
             raise ValueError(f"--config {path} is no file; accepted: a recipe such as training/recipes/household.yaml")
-        recipe = yaml.safe_load(Path(path).read_text())
-        if not isinstance(recipe, dict):
+        try:
+            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"--config {path} is no YAML ({error}); accepted: a mapping of settings") from None
+        if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
             raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
         for stage in SECTIONS:
             section = recipe.pop(stage, None) or {}
@@ -57,22 +61,15 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
         argv: command line without the program's name; `None` reads `sys.argv`.
 
     Raises:
-        ValueError: the recipe has a key that neither this stage nor, for shared keys, any stage knows.
+        ValueError: a flag or a key is unknown, or a value is not accepted.
+        SystemExit: help was asked for and printed.
     """
-    configs, rest = split_config(argv)
-    parser = TrlParser(argument_types, prog=f"python -m training.{stage}", allow_abbrev=False)
-    parser.add_argument("--config", action="append", help="recipe (YAML), or several; flags override it")
+    configs, flags = split_config(argv)
+    parser = StageParser(stage, argument_types)
     if configs:
         shared, sections = read_recipe(*configs)
-        unknown = parser.set_defaults_with_config(**{**shared, **sections[stage]})[::2]
-        if unknown:
-            listed = ", ".join(key.removeprefix("--") for key in unknown)
-            raise ValueError(
-                f"{' + '.join(configs)} has unknown keys for {stage}: {listed}; accepted: what "
-                f"python -m training.{stage} --help lists"
-            )
-    *parsed, _ = parser.parse_args_into_dataclasses(args=rest)
-    return tuple(parsed)
+        parser.set_recipe(" + ".join(configs), {**shared, **sections[stage]})
+    return parse_or_help(parser, flags)
 
 
 def split_config(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -27,6 +27,7 @@ from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from model_cards.licenses import HELP, fill_licenses, parse_licenses
 from modeling_rabtriever.files import write_text
+from training.command import run_command
 from training.release_checks import check_card, check_loading, expected, load_card, release_files
 
 TAG = re.compile(r"v\d+\.\d+(\.\d+)?")
@@ -210,4 +211,4 @@ def _same(path: Path, remote: RepoFile) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -1,11 +1,13 @@
 """Training of the teacher: TRL's supervised fine-tuning, with the loss on the answer token alone or over candidates."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from modeling_rabtriever import GenerativeRerankerModel
@@ -14,7 +16,9 @@ from training.document_states import attach_joint_predictor, document_lm_loss, j
 from training.losses import check_finite, listwise_cross_entropy
 from training.machine import fit_to_machine
 from training.pairs import GroupCollator
+from training.processes import on_main
 from training.shared_trainer import BatchArguments, SharedTrainer
+from training.watch import CorpusWatch
 
 OBJECTIVES = ("sft", "listwise")
 
@@ -75,10 +79,20 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective is {self.objective!r}; accepted: {', '.join(OBJECTIVES)}")
         for name in ("joint_weight", "document_lm_weight"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: 0 or more")
-        if self.joint_learning_rate is not None and not self.joint_learning_rate > 0:
+        if self.joint_learning_rate is not None and not 0 < self.joint_learning_rate < math.inf:
             raise ValueError(f"joint_learning_rate is {self.joint_learning_rate}; accepted: null or a number above 0")
+
+
+def check_batches(args: TrainingArguments, group_size: int) -> None:
+    """Raises a ValueError if a batch would split groups of a relevant document and its negatives."""
+    for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
+        if getattr(args, name) % group_size:
+            raise ValueError(
+                f"{name} is {getattr(args, name)}; accepted: a multiple of the group size {group_size} "
+                "(a relevant document and its negatives)"
+            )
 
 
 class RerankerTrainer(SharedTrainer, SFTTrainer):
@@ -91,6 +105,8 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):
         group_size: pairs per group; `per_device_train_batch_size` must be a multiple of it.
         reranker: the teacher; its backbone is trained.
         args: the settings.
+        corpus_watch: queries and documents that are ranked at every evaluation, as `eval_corpus_success@1`, ...; a
+            relevant document that leads its group can still be lost among all the others.
         kwargs: those of `SFTTrainer`.
 
     Raises:
@@ -102,16 +118,18 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):
     loss_is_scaled_for_ga = False  # the loss is a mean over the batch
 
     def __init__(
-        self, *, group_size: int, reranker: GenerativeRerankerModel, args: RerankerTrainingConfig, **kwargs: Any
+        self,
+        *,
+        group_size: int,
+        reranker: GenerativeRerankerModel,
+        args: RerankerTrainingConfig,
+        corpus_watch: CorpusWatch | None = None,
+        **kwargs: Any,
     ) -> None:
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
-            if getattr(args, name) % group_size:
-                raise ValueError(
-                    f"{name} is {getattr(args, name)}; accepted: a multiple of the group size {group_size} "
-                    "(a relevant document and its negatives)"
-                )
+        check_batches(args, group_size)
         self.group_size = group_size
         self.reranker = reranker
+        self.corpus_watch = corpus_watch
         if args.joint_weight:
             attach_joint_predictor(reranker, kwargs.get("peft_config"))
         tokenizer = padded(reranker.processor.tokenizer)
@@ -180,6 +198,15 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):
             self._metrics["train" if self.model.training else "eval"][name].append(means[name].item())
         check_finite("the teacher's loss", **{name: means[name].detach() for name in losses})
         return torch.stack([weights[name] * means[name] for name in losses]).sum()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As transformers'; also ranks the part of the corpus that is watched."""
+        watch = self.corpus_watch
+        found = {} if watch is None else on_main(lambda: watch.measure(self.reranker))
+        for name, value in found.items():
+            self._metrics["eval"][name].append(value)  # logged beside the loss
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        return super().evaluate(*args, **kwargs) | {f"{prefix}_{name}": value for name, value in found.items()}
 
 
 def _leads_group(scores: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from modeling_rabtriever.errors import refusing
 from modeling_rabtriever.files import write_json
-from training.checkpoints import checkpoint_to_resume
+from training.checkpoints import CHECKSUMS, checkpoint_to_resume
 from training.processes import on_main
 
 # Settings that change how a run is watched, stored or split over devices, not what comes out of it.
@@ -45,6 +46,9 @@ _NOT_RESULTS = (
 class StageFolder:
     """One stage's folder. A finished stage with the same settings and inputs is skipped, an unfinished one resumed.
 
+    Nothing is written or removed before `start`, so a stage whose settings turn out to be unusable leaves the folder as
+    it was. A run that was started and left nothing to go on from stands in nobody's way.
+
     Args:
         folder: the stage's folder.
         settings: the dataclasses the stage was called with.
@@ -59,22 +63,29 @@ class StageFolder:
         self.folder = folder
         self._record = {"settings": _settings(settings), "inputs": inputs}
         self._started = time.monotonic()
-        self.done = on_main(lambda: self._open(overwrite))
+        self._stale, self.done = on_main(lambda: self._compared(overwrite))
 
-    def _open(self, overwrite: bool) -> bool:
-        """Makes the folder this run's, and says whether the run is done."""
-        found = json.loads(self._path.read_text()) if self._path.exists() else None
-        if found is not None and {name: found[name] for name in self._record} != self._record:
-            if not overwrite:
-                raise ValueError(
-                    f"{self.folder} holds a run with other {_differences(found, self._record)}. Choose another "
-                    "output_dir, or pass --overwrite true to replace it"
-                )
+    def _compared(self, overwrite: bool) -> tuple[bool, bool]:
+        """Whether the folder is of another run, which makes room, and whether this run is done."""
+        found = self._found()
+        stale = found is not None and {name: found[name] for name in self._record} != self._record
+        if found is not None and stale and not overwrite and (found["done"] or self._has_results()):
+            raise ValueError(
+                f"{self.folder} holds a run with other {_differences(found, self._record)}; accepted: another "
+                "output_dir, or --overwrite true, which replaces it"
+            )
+        return stale, found is not None and not stale and bool(found["done"])
+
+    def start(self) -> None:
+        """Makes the folder this run's; call it when nothing is left to check. What another run left is removed."""
+        on_main(self._start)
+        self._stale = False
+
+    def _start(self) -> None:
+        if self._stale:
             shutil.rmtree(self.folder)
-            found = None
-        if found is None:
+        if self._found() is None:
             write_json(self._path, {**self._record, "done": False})
-        return found is not None and bool(found["done"])
 
     @property
     def model(self) -> Path:
@@ -99,6 +110,19 @@ class StageFolder:
         """The checkpoint to go on from, `given` or the newest finished one: as `checkpoint_to_resume`."""
         return checkpoint_to_resume(self.checkpoints, given)
 
+    def _found(self) -> dict[str, Any] | None:
+        if not self._path.exists():
+            return None
+        with refusing(f"{self._path} is no record of a stage", "the file as a stage wrote it, or none"):
+            found: dict[str, Any] = json.loads(self._path.read_text())
+            return {name: found[name] for name in (*self._record, "done")}
+
+    def _has_results(self) -> bool:
+        """Whether there is more than a record: a finished checkpoint, a model, a log."""
+        others = (path for path in self.folder.rglob("*") if path.is_file() and self.checkpoints not in path.parents)
+        finished_checkpoints = any(self.checkpoints.glob(f"checkpoint-*/{CHECKSUMS}"))
+        return finished_checkpoints or any(path != self._path for path in others)
+
     def finish(self, **result: Any) -> None:
         """Marks the stage as done, with `result` kept beside the settings."""
         seconds = round(time.monotonic() - self._started, 1)
@@ -108,6 +132,12 @@ class StageFolder:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
         on_main(close)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a stage has been finished there."""
+    path = folder / "stage.json"
+    return path.is_file() and bool(json.loads(path.read_text()).get("done"))
 
 
 def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -> str:

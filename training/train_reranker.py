@@ -11,25 +11,29 @@ Starts from --model_name_or_path, or else from <output_dir>/backbone/model, whic
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import IntervalStrategy, Trainer, TrainingArguments
 from trl import ModelConfig, get_peft_config
 
-from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel
 from modeling_rabtriever.files import write_json, writing
-from training.backbone import BackboneArguments, PromptArguments, build_reranker
+from training.backbone import BackboneArguments, PromptArguments, build_reranker, check_student
+from training.checks import NOTHING, Earlier, check_language_model, check_positive, check_splits, check_training
+from training.command import run_command
 from training.document_states import detach_joint_predictor
 from training.dry_run import plan, report
 from training.pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
 from training.processes import on_main, say
 from training.recipe import parse_stage
-from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
+from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
+from training.shared_trainer import check_division
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
+from training.watch import WATCHED, watched_corpus
 
 DEV = "dev"  # the split that is watched where none is named
 
@@ -67,10 +71,9 @@ class RunArguments:
         Raises:
             ValueError: the task lacks the first, or a second that was asked for by name.
         """
-        train = task.split(self.train_split)
-        if self.dev_split is None:
-            return train, task.splits.get(DEV)
-        return train, task.split(self.dev_split)
+        named = {"train_split": self.train_split, "dev_split": self.dev_split}
+        check_splits(task, **{option: name for option, name in named.items() if name is not None})
+        return task.splits[self.train_split], task.splits.get(self.dev_split or DEV)
 
 
 @dataclass
@@ -104,6 +107,10 @@ class LoraArguments:
         default=None, metadata={"help": "Names of the layers with adapters; default: all linear layers but the head."}
     )
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout is {self.lora_dropout}; accepted: 0 to 1, less than 1")
+
     def peft_config(self) -> Any:
         """As `trl.get_peft_config` makes it; `None` without LoRA."""
         modules = self.lora_target_modules or ["all-linear"]
@@ -124,7 +131,8 @@ ARGUMENTS = (
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher (with `dry_run`, where it would go)."""
-    run, backbone, prompt, watch, negatives, lora, dry, config = parse_stage("train_reranker", ARGUMENTS, argv)
+    arguments = parse_stage("train_reranker", ARGUMENTS, argv)
+    run, backbone, prompt, watch, negatives, lora, dry, config = arguments
     prompt = prompt.for_task(run.data)
     backbone.model_name_or_path = earlier_model(
         backbone.model_name_or_path,
@@ -146,13 +154,52 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if stage.done:
         say(f"teacher: done before, in {stage.model}")
         return stage.model
+    check(arguments, task)
     reranker = build_reranker(
         backbone, prompt, tokenizer_texts(task, run, prompt), config.seed, config.trust_remote_code
     )
     config.output_dir = str(stage.checkpoints)
     trainer = make_trainer(reranker, task, run, watch, negatives, config, lora.peft_config())
     train_and_save(reranker, trainer, stage, lora, relevant_share=1 / trainer.group_size)
+    if trainer.corpus_watch is not None:
+        say(trainer.corpus_watch.line(trainer.state.log_history))
     return stage.model
+
+
+def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> Any:
+    """What can be known before the first step, also of a stage that comes before.
+
+    Args:
+        arguments: instances of `ARGUMENTS`.
+        task: what is trained on.
+        earlier: the stages of the same call that come before.
+
+    Returns:
+        The configuration of the language model this stage will leave.
+
+    Raises:
+        ValueError: a split, a file or a model is missing, or a setting cannot be used.
+    """
+    run, backbone, prompt, watch, negatives, lora, _, config = arguments
+    train, dev = run.splits(task)
+    check_training(config, "loss", *WATCHED)
+    prompt.for_task(run.data)
+    check_positive(dev_groups=watch.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
+    size = group_size(task, train, dev, negatives)
+    check_batches(config, size)
+    check_division(config, size)
+    if backbone.model_name_or_path is None and "pretrain" in earlier:
+        return earlier["pretrain"]
+    remedy = "run training.pretrain first, or pass --model_name_or_path"
+    source = earlier_model(backbone.model_name_or_path, config.output_dir, "backbone", remedy)
+    found = check_language_model(replace(backbone, model_name_or_path=source), config, config.trust_remote_code, lora)
+    check_student(GenerativeRerankerConfig(text_config=found, true_token_id=0, false_token_id=1))
+    return found
+
+
+def group_size(task: RetrievalTask, train: Split, dev: Split | None, negatives: NegativeArguments) -> int:
+    """A relevant document and its negatives: as many as both splits have for every query."""
+    return 1 + min(negative_count(task, split, negatives) for split in (train, dev) if split is not None)
 
 
 def train_and_save(
@@ -160,6 +207,7 @@ def train_and_save(
 ) -> None:
     """Trains the reranker's backbone, from the stage's last checkpoint on, and finishes the stage."""
     config = trainer.args
+    stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
@@ -186,23 +234,24 @@ def make_trainer(
 ) -> RerankerTrainer:
     """The trainer with its data: as many passes over the training split as the run takes, drawn in advance."""
     train, dev = run.splits(task)
-    group_size = 1 + negative_count(task, train, negatives)
+    size = group_size(task, train, dev, negatives)
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    groups_per_step = max(rows_per_step // group_size, 1)
+    groups_per_step = max(rows_per_step // size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
-    groups = take_groups(draw_groups(task, train, negatives, config.seed), config.max_steps * groups_per_step)
+    groups = take_groups(draw_groups(task, train, negatives, config.seed, size - 1), config.max_steps * groups_per_step)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
     processor, watched = reranker.processor, None
     if dev is None:
         watch_nothing(task, config)
     else:
-        drawn = take_groups(draw_groups(task, dev, negatives, config.seed), watch.dev_groups)
+        drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), watch.dev_groups)
         watched = pair_dataset(drawn, dev, task.corpus, processor)
     return RerankerTrainer(
-        group_size=group_size,
+        group_size=size,
         reranker=reranker,
         args=config,
+        corpus_watch=None if dev is None else watched_corpus(task, dev),
         train_dataset=pair_dataset(groups, train, task.corpus, processor),
         eval_dataset=watched,
         peft_config=peft_config,
@@ -233,4 +282,4 @@ def tokenizer_texts(task: RetrievalTask, run: RunArguments, prompt: PromptArgume
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -22,6 +22,8 @@ from trl import DPOConfig, DPOTrainer
 
 from modeling_rabtriever.loading import load_model
 from training.backbone import padded
+from training.checks import check_positive, check_teacher, check_training
+from training.command import run_command
 from training.machine import fit_to_machine
 from training.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
 from training.processes import on_main, process_count, say
@@ -60,6 +62,10 @@ class RerankerDPOConfig(BatchArguments, DPOConfig):
         super().__post_init__()
         if self.max_length is not None:
             raise ValueError(f"max_length is {self.max_length}; accepted: set the limits of the teacher's processor")
+        if not self.precompute_ref_log_probs:
+            raise ValueError("precompute_ref_log_probs is false; accepted: true, the reference is not kept in memory")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta is {self.beta}; accepted: a number above 0")
 
 
 class RerankerDPOTrainer(SharedTrainer, DPOTrainer):
@@ -92,9 +98,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     run, prior, watch, negatives, lora, config = parse_stage("train_reranker_dpo", ARGUMENTS, argv)
     task = load_task(run.data, run.skip_bad)
     train, dev = run.splits(task)
+    check_training(config, "loss", "rewards/accuracies")
+    check_positive(dev_groups=watch.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
     path = earlier_model(
         prior.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
     )
+    check_teacher(path, config.trust_remote_code)
     inputs = {"task": task.fingerprint(), "teacher": model_digest(path)}
     settings = (run, prior, watch, negatives, lora, config)
     stage = StageFolder(Path(config.output_dir) / "teacher_dpo", settings, inputs, run.overwrite)
@@ -141,4 +150,4 @@ def shared(rows: Dataset, stage: StageFolder, name: str) -> Dataset:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

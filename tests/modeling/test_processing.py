@@ -235,3 +235,12 @@ def test_threads_share_a_processor(processor: RabtrieverProcessor, templates: di
 
     with ThreadPoolExecutor(8) as threads:
         assert sum(threads.map(read, range(8))) == 0
+
+
+def test_the_default_instruction_asks_for_the_answers(tokenizer: PreTrainedTokenizerFast) -> None:
+    start = "Can Query be appropriately responded with Document? If the answer is true, choose "
+    assert RabtrieverProcessor(tokenizer).instruction == PAPER_INSTRUCTION == start + "<T>; otherwise, choose <F>."
+    turned = RabtrieverProcessor(tokenizer, true_answer="<F>", false_answer="<T>")
+    assert turned.instruction == start + "<F>; otherwise, choose <T>."
+    kept = RabtrieverProcessor(tokenizer, true_answer="<F>", false_answer="<T>", instruction=PAPER_INSTRUCTION)
+    assert kept.instruction == PAPER_INSTRUCTION  # as saved models have it

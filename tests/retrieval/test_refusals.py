@@ -114,7 +114,7 @@ BAD: dict[str, tuple[list[Document], str]] = {
     "a reserved name": ([*corpus(1), Document("late", "x", {"vector": 1})], "'late' has a metadata field called 'vec"),
     "an inner name": ([Document("late", "x", {"_rowid": 1})], "'late' has a metadata field called '_rowid'"),
     "a name with NUL": ([Document("late", "x", {"a\0b": 1})], "'late' has a metadata field called"),
-    "a name that is no text": ([Document("late", "x", {1: 1})], "'late' has other metadata; accepted: a dictionary with"),
+    "a name that is no text": ([Document("late", "x", {1: 1})], "'late' has other metadata; accepted: a dict"),
     "a large number": ([Document("late", "x", {"a": 1 << 63})], "'late' has 9223372036854775808 in the metadata"),
     "infinity": ([Document("late", "x", {"a": math.inf})], "metadata of the document 'late' cannot be written as JSON"),
     "inner infinity": ([Document("late", "x", {"a": [{"b": -math.inf}]})], "document 'late' cannot be written as JSON"),

@@ -1,10 +1,12 @@
-"""A teacher's trainer on the animals, for the tests of its losses."""
+"""A teacher's trainer on the animals, for the tests of its losses, and a recipe of the whole pipeline."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from modeling_rabtriever import GenerativeRerankerModel
 from training.pairs import PairGroups, pair_dataset
@@ -22,7 +24,7 @@ def teacher_trainer(
 
     def make(**settings: Any) -> RerankerTrainer:
         task = load_beir(beir_folder)
-        peft_config = settings.pop("peft_config", None)
+        peft_config, eval_dataset = settings.pop("peft_config", None), settings.pop("eval_dataset", None)
         config = RerankerTrainingConfig(
             output_dir=str(tmp_path / "checkpoints"),
             train_sampling_strategy="sequential",
@@ -36,7 +38,50 @@ def teacher_trainer(
             reranker=reranker,
             args=config,
             train_dataset=pair_dataset(GROUPS, task.split("train"), task.corpus, reranker.processor),
+            eval_dataset=eval_dataset,
             peft_config=peft_config,
         )
 
     return make
+
+
+@pytest.fixture
+def recipe(beir_folder: Path, tmp_path: Path) -> Path:
+    """Teacher, student and evaluation in seconds."""
+    backbone = tmp_path / "backbone.json"
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 64, "initializer_range": 0.1}
+    backbone.write_text(json.dumps({"model_type": "qwen3", "vocab_size": 400, "head_dim": 8, **sizes}))
+    shared = {"learning_rate": 5e-3, "logging_steps": 5, "eval_strategy": "steps", "eval_steps": 10, "save_steps": 5}
+    content = {
+        "data": str(beir_folder),
+        "output_dir": str(tmp_path / "run"),
+        "seed": 1,
+        "train_reranker": {
+            "model_name_or_path": str(backbone),
+            "instruction": "Relevant:",
+            "max_document_length": 16,
+            "max_query_length": 16,
+            "objective": "listwise",
+            "negatives_per_positive": 3,
+            "per_device_train_batch_size": 16,
+            "per_device_eval_batch_size": 16,
+            "dev_groups": 8,
+            "max_steps": 20,
+            "activation_checkpointing": False,
+            **shared,
+        },
+        "distill": {
+            "embedding_dim": 16,
+            "initial_candidates": 4,
+            "refresh_rounds": 1,
+            "refresh_candidates": 2,
+            "per_device_train_batch_size": 12,
+            "max_steps": 20,
+            **shared,
+        },
+        "evaluate": {"splits": ["test"]},
+    }
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.metrics import query_metrics
+from evaluation import splits
+from evaluation.metrics import query_metrics, rank_documents
 from evaluation.runs import read_run, write_run
 from evaluation.systems import System
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from training import evaluate
-from training.tasks.beir import load_beir
+from training.tasks.beir import RetrievalTask, Split, load_beir
 
 
 def call(beir_folder: Path, output: Path, *flags: str) -> Path:
@@ -105,8 +106,17 @@ def test_candidates_of_a_first_stage(
     # Every answer is BM25's first, so each system finds it among its three.
     assert {found["success@3"]["mean"] for found in report["systems"].values()} == {1.0}
     assert report["systems"]["random"]["success@1"]["mean"] == pytest.approx(1 / 3)
+    assert set(report["systems"]) - set(report["whole"]["systems"]) == {"teacher"}
     task = load_beir(beir_folder)
     split = task.split("test")
+    for part, name, model in (("whole", "Rabtriever", student), ("sample", "teacher", reranker)):
+        scores = model.score(split.queries, task.corpus) if name == "teacher" else _similarities(model, split, task)
+        expected = query_metrics(rank_documents(scores, 10), split.relevant)["mrr@10"].mean()
+        assert report[part]["systems"][name]["mrr@10"]["mean"] == pytest.approx(expected)
+    assert report["sample"]["documents"] == 12 and report["sample"]["n"] == 24
+    text = (folder / "report.md").read_text()
+    assert "Among all 12 documents: Rabtriever R@1" in text
+    assert "With 24 queries and all 12 documents: teacher R@1" in text
     bm25, teacher = (
         read_run(folder / f"test-{name}.trec", split.query_ids, task.corpus_ids) for name in ("BM25", "teacher")
     )
@@ -121,3 +131,30 @@ def test_candidates_of_a_first_stage(
     assert report["systems"]["other"]["success@3"]["mean"] == 1.0
     with pytest.raises(ValueError, match="candidates is 0; accepted: 1 or more"):
         call(beir_folder, tmp_path / "none", *models, "--candidates", "0")
+
+
+def _similarities(student: RabtrieverModel, split: Split, task: RetrievalTask) -> torch.Tensor:
+    return student.similarity(student.encode_query(split.queries), student.encode_document(task.corpus))
+
+
+def test_a_teacher_too_slow_for_the_corpus_is_said_to_be(
+    beir_folder: Path, reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits, "SAMPLE_SECONDS", 0)
+    reranker.save_pretrained(tmp_path / "teacher")
+    folder = call(beir_folder, tmp_path / "out", "--model", str(tmp_path / "teacher"), "--candidates", "3")
+    report = json.loads((folder / "test.json").read_text())
+    assert "systems" not in report["sample"] and report["sample"]["minutes"] >= 1
+    assert (
+        "How the teacher ranks the corpus was not measured: 24 queries and all 12" in (folder / "report.md").read_text()
+    )
+
+
+def test_as_many_candidates_as_documents_are_the_corpus(
+    beir_folder: Path, reranker: GenerativeRerankerModel, tmp_path: Path
+) -> None:
+    reranker.save_pretrained(tmp_path / "teacher")
+    folder = call(beir_folder, tmp_path / "out", "--model", str(tmp_path / "teacher"), "--candidates", "12")
+    report = json.loads((folder / "test.json").read_text())
+    assert report["first_stage"] is None and "calibration" in report
+    assert "is below BM25's, 100.0" in (folder / "report.md").read_text()  # an untrained teacher

@@ -143,7 +143,7 @@ def test_a_log_that_holds_test_queries_is_refused(beir_folder: Path, tmp_path: P
         (["--top_k", "0"], "top_k is 0; accepted"),
         (["--temperature", "0"], "temperature is 0.0; accepted"),
         (["--model_name_or_path", "x.json"], "model_name_or_path is x.json; accepted: .* a pretrained model"),
-        (["--max_new_tokens", "500"], "max_new_tokens is 500, after first words of .* tokens; accepted: at most 128"),
+        (["--max_new_tokens", "127"], "max_new_tokens is 127, after first words of .* tokens; accepted: at most 128"),
     ],
 )
 def test_unusable_settings_are_refused(

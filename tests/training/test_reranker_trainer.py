@@ -8,11 +8,15 @@ import pytest
 import torch
 from trl import SFTTrainer
 
+from evaluation.metrics import mean_metrics, rank_documents
+from evaluation.samples import corpus_sample
 from modeling_rabtriever import GenerativeRerankerModel
 from tests.training.conftest import GROUPS
 from training.losses import listwise_cross_entropy
+from training.pairs import pair_dataset
 from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
-from training.tasks.beir import load_beir
+from training.tasks.beir import RetrievalTask, Split, load_beir
+from training.watch import watched_corpus
 
 MakeTrainer: TypeAlias = Callable[..., RerankerTrainer]
 
@@ -104,3 +108,55 @@ def test_batches_that_split_groups_are_refused(teacher_trainer: MakeTrainer) -> 
 def test_unusable_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RerankerTrainingConfig(output_dir=str(tmp_path), **settings)
+
+
+def test_the_corpus_is_ranked_at_every_evaluation(
+    reranker: GenerativeRerankerModel, beir_folder: Path, teacher_trainer: MakeTrainer
+) -> None:
+    """Beside the share of groups that a relevant document leads, which says nothing of all the other documents."""
+    task = load_beir(beir_folder)
+    dev = task.split("dev")
+    trainer = teacher_trainer(
+        eval_dataset=pair_dataset(GROUPS, dev, task.corpus, reranker.processor), eval_strategy="steps", eval_steps=1
+    )
+    trainer.corpus_watch = watched_corpus(task, dev)
+    trainer.train()
+    evaluated = next(record for record in trainer.state.log_history if "eval_loss" in record)
+    scores = reranker.eval().score(dev.queries, task.corpus)
+    expected = mean_metrics(rank_documents(scores, 10), dev.relevant)
+    assert evaluated["eval_corpus_success@1"] == expected["success@1"] and "eval_leads_group" in evaluated
+    found = trainer.evaluate()
+    assert found["eval_corpus_mrr@10"] == expected["mrr@10"] and found["eval_loss"] > 0
+    trainer.model.train()
+    trainer.corpus_watch.measure(reranker)
+    assert trainer.model.training
+
+
+def test_what_is_watched_is_bounded_and_holds_the_relevant() -> None:
+    relevant = [{row: 1, 5000 + row: 2} for row in range(500)]
+    split = Split("dev", [f"q{row}" for row in range(500)], [f"query {row}" for row in range(500)], relevant)
+    task = RetrievalTask("many", [f"d{row}" for row in range(9000)], [f"text {row}" for row in range(9000)], {})
+    watch = watched_corpus(task, split)
+    assert watch == watched_corpus(task, split)
+    assert (len(watch.queries), len(watch.documents), len(set(watch.documents))) == (64, 256, 256)
+    for query, judged in zip(watch.queries, watch.relevant, strict=True):
+        row = split.queries.index(query)
+        assert {watch.documents[place]: grade for place, grade in judged.items()} == {
+            f"text {row}": 1, f"text {5000 + row}": 2,
+        }  # fmt: skip
+    log = [{"eval_leads_group": 0.5, "eval_corpus_success@1": 0.2, "eval_corpus_mrr@10": 0.3}]
+    log += [{"eval_leads_group": 0.88, "eval_corpus_success@1": 0.138, "eval_corpus_mrr@10": 0.25}, {"loss": 1.0}]
+    assert watch.line(log) == (
+        "On dev a relevant document leads its group for 88.0% of the queries; in the corpus (64 queries, 256 of 9,000 "
+        "documents) the teacher has R@1 13.8, MRR@10 25.0."
+    )
+    assert watch.line([{"loss": 1.0}]) == ""
+
+
+def test_a_sample_takes_fewer_queries_where_many_documents_are_relevant() -> None:
+    relevant = [{10 * query + place: 1 for place in range(10)} for query in range(30)]
+    queries, documents = corpus_sample(relevant, 1000, 30, 50)
+    assert len(queries) == 5 and documents == sorted(row for query in queries for row in relevant[query])
+    queries, documents = corpus_sample([dict.fromkeys(range(80), 1)], 1000, 30, 50)
+    assert queries == [0] and documents == list(range(80))
+    assert corpus_sample(relevant, 300, 30, 400) == (list(range(30)), list(range(300)))

@@ -72,8 +72,8 @@ def test_without_dev_all_stages_train_unwatched(
 @pytest.mark.parametrize(
     ("gone", "flags", "message"),
     [
-        ("dev", ["--dev_split", "dev"], "task animals has no split 'dev'; accepted: test, train"),
-        ("train", [], "task animals has no split 'train'; accepted: dev, test"),
+        ("dev", ["--dev_split", "dev"], "dev_split is 'dev', which animals lacks; accepted: test, train"),
+        ("train", [], "train_split is 'train', which animals lacks; accepted: dev, test"),
     ],
 )
 def test_a_split_that_is_needed_or_named_is_missed_at_once(
@@ -98,7 +98,7 @@ def test_a_missing_evaluation_split_stops_the_pipeline_before_its_first_stage(
     recipe: Path, without: Callable[..., None], tmp_path: Path
 ) -> None:
     without("test")
-    with pytest.raises(ValueError, match="task animals has no split 'test'; accepted: dev, train"):
+    with pytest.raises(ValueError, match="splits is 'test', which animals lacks; accepted: dev, train"):
         pipeline.main(["--config", str(recipe)])
     assert not (tmp_path / "run").exists()
     called = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever.files import write_json, write_text
-from training.checkpoints import finish_checkpoint
+from training.checkpoints import CHECKSUMS, finish_checkpoint
 from training.stages import StageFolder, model_digest
 
 
@@ -41,11 +41,39 @@ def test_other_settings_or_inputs_are_refused_and_named(tmp_path: Path) -> None:
         _stage(tmp_path, task="u")
 
 
-def test_overwrite_starts_anew(tmp_path: Path) -> None:
+def test_overwrite_starts_anew_once_nothing_can_fail_any_more(tmp_path: Path) -> None:
     _stage(tmp_path).finish()
     (tmp_path / "model").mkdir()
     stage = _stage(tmp_path, rate=0.2, overwrite=True)
-    assert not stage.done and not stage.model.exists()
+    assert not stage.done and stage.model.exists() and _stage(tmp_path).done
+    stage.start()
+    assert not stage.model.exists() and not _stage(tmp_path, rate=0.2).done
+
+
+def test_a_stage_that_fails_before_it_starts_leaves_nothing(tmp_path: Path) -> None:
+    _stage(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_started_stage_without_a_checkpoint_stands_in_nobodys_way(tmp_path: Path) -> None:
+    stage = _stage(tmp_path)
+    stage.start()
+    write_text(stage.checkpoints / "candidates-000.safetensors", "of a run that failed in its first step")
+    other = _stage(tmp_path, rate=0.2)
+    other.start()
+    assert not stage.checkpoints.exists()
+    for path in (stage.checkpoints / "checkpoint-5" / CHECKSUMS, tmp_path / "queries.jsonl"):
+        write_text(path, "{}")
+        with pytest.raises(ValueError, match=r"rate \(0.2 there, 0.1 now\)"):
+            _stage(tmp_path)
+        path.unlink()
+
+
+def test_a_record_nobody_can_read_is_named(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"settings": {}}'):
+        write_text(tmp_path / "stage.json", text)
+        with pytest.raises(ValueError, match=r"stage.json is no record of a stage .*; accepted: the file as a stage"):
+            _stage(tmp_path)
 
 
 def test_the_last_whole_checkpoint_is_resumed(tmp_path: Path) -> None:
