@@ -18,8 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 quickstart: install ## train, distil, save, reload and query on the embedded task (minutes, offline)
 	$(BIN)/python -m training.quickstart
 
-test: install ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: install ## all tests, on two cores (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 versions: install ## the Hub files under other releases of transformers (kept in .versions)
 	timeout 600 $(BIN)/python -m tests.versions

@@ -141,7 +141,8 @@ def measure(device: str, shapes: list[str], rounds: int, passages: int) -> list[
     for shape in shapes:
         path = SHAPES[shape]
         backbone = BACKBONE if path is None else json.loads(path.read_text())
-        reranker = make_reranker(backbone, torch.bfloat16, device)
+        # A CPU only shows that the script runs, and many compute bf16 slowly.
+        reranker = make_reranker(backbone, torch.float32 if device == "cpu" else torch.bfloat16, device)
         rows += queries(reranker, shape, device, rounds)
         rows.append(encoding(reranker, shape, device, 32 if tiny else 4096, rate))
         print(rows[-3:], flush=True)
