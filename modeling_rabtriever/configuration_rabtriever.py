@@ -14,7 +14,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 PREDICTOR_TYPES = ("paper", "hadamard")
-POOLINGS = ("last", "mean")
+POOLINGS = ("first", "last", "mean")
+# Their position 0 belongs to padding, and real tokens start behind the padding token's id.
+POSITIONS_BEHIND_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod")
 
 
 class GenerativeRerankerConfig(PreTrainedConfig):
@@ -52,7 +54,10 @@ class GenerativeRerankerConfig(PreTrainedConfig):
     @property
     def window(self) -> int | None:
         """The backbone's window in tokens; `None` if its configuration states none."""
-        return getattr(self.text_config, "max_position_embeddings", None)
+        config: Any = self.text_config
+        positions = getattr(config, "max_position_embeddings", None)
+        behind_padding = positions is not None and config.model_type in POSITIONS_BEHIND_PADDING
+        return positions - config.pad_token_id - 1 if behind_padding else positions
 
     @property
     def attention_window(self) -> int | None:
@@ -85,9 +90,13 @@ class GenerativeRerankerConfig(PreTrainedConfig):
 
 
 class RabtrieverConfig(GenerativeRerankerConfig):
-    """A frozen backbone, the teacher's two answer rows, and a predictor whose score is an inner product.
+    """A text encoder, the teacher's two answer rows, and a predictor whose score is an inner product.
 
     Args:
+        text_config: configuration of the encoder: the teacher's language model, or any other text model.
+        true_token_id: as in `GenerativeRerankerConfig`; `None` if the encoder is not the teacher's.
+        false_token_id: likewise.
+        answer_size: width of the teacher's states, which the predictor predicts; `None` means the encoder's own width.
         predictor_type: `"paper"` (arXiv 2604.23336, Eq. 12: `MLP(e_Q) * e_D`, index width = hidden size) or
             `"hadamard"` (`B(f(e_Q) * A e_D) + shift(e_Q)` with a learned document map `A` and a free index width).
         embedding_dim: the index width `k`: numbers stored per document. `"paper"` fixes it to the hidden size (`None`
@@ -102,8 +111,9 @@ class RabtrieverConfig(GenerativeRerankerConfig):
             (`"hadamard"` only).
         feature_layers: hidden states the features are read from, as in `output_hidden_states`: `-1` is the last layer
             after the final norm, `0` the input embeddings.
-        feature_poolings: how each layer becomes one vector: `"last"` (last token), `"mean"` (mean over the text's
-            tokens). Layers and poolings are joined, layer by layer. The paper uses the last token of the last layer.
+        feature_poolings: how each layer becomes one vector: `"first"` (first token, often called CLS), `"last"` (last
+            token), `"mean"` (mean over the text's tokens). Layers and poolings are joined, layer by layer. The paper
+            uses the last token of the last layer.
         query_anchors: document prefixes, as token ids, that every query is read behind, one pass of the backbone each,
             instead of alone (`"hadamard"` only). The backbone was trained to read queries behind documents, and says
             more of one when it does. Documents are read as ever. Empty: one pass, the query alone.
@@ -121,6 +131,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
 
     model_type = "rabtriever"
 
+    answer_size: int = None  # type: ignore[assignment]  # filled in below
     predictor_type: str = "hadamard"
     embedding_dim: int = None  # type: ignore[assignment]  # filled in below
     num_heads: int = 1
@@ -145,13 +156,15 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         if self.predictor_type not in PREDICTOR_TYPES:
             raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
         self._check_features()
+        if self.answer_size is None:
+            self.answer_size = self.hidden_size
         if self.predictor_hidden_size is None:
             self.predictor_hidden_size = self.hidden_size
         if self.predictor_type == "paper":
             self._check_paper()
         elif self.embedding_dim is None:
             self.embedding_dim = self.hidden_size
-        for name in ("embedding_dim", "num_heads", "predictor_hidden_size"):
+        for name in ("answer_size", "embedding_dim", "num_heads", "predictor_hidden_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
@@ -231,6 +244,7 @@ class RabtrieverConfig(GenerativeRerankerConfig):
         if self.embedding_dim is None:
             self.embedding_dim = self.hidden_size
         required = {
+            "answer_size": self.hidden_size,
             "embedding_dim": self.hidden_size,
             "num_heads": 1,
             "shared_dim": 0,

@@ -36,6 +36,12 @@ def last_token(states: Tensor, attention_mask: Tensor | None) -> Tensor:
     return states[torch.arange(len(states), device=states.device), last]
 
 
+def padded_right(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The same texts with their padding behind them, where every kind of backbone counts positions rightly."""
+    order = attention_mask.bool().int().argsort(dim=1, descending=True, stable=True)
+    return input_ids.gather(1, order), attention_mask.gather(1, order)
+
+
 def behind(anchor: Sequence[int], input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same tokens put behind each text: prompts, their mask, and a mask of the texts' own tokens.
 
@@ -73,4 +79,9 @@ def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:
     return (states.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-_POOLINGS = {"last": last_token, "mean": _mean}
+def _first_token(states: Tensor, attention_mask: Tensor) -> Tensor:
+    first = attention_mask.bool().int().argmax(-1)
+    return states[torch.arange(len(states), device=states.device), first]
+
+
+_POOLINGS = {"first": _first_token, "last": last_token, "mean": _mean}

@@ -66,7 +66,7 @@ class RabtrieverPredictor(FullPrecisionModule):
         self.config = config
         heads, units = config.num_heads, config.predictor_hidden_size
         query_features, features = config.query_state_size, config.document_state_size
-        k, d, learned = config.factors, config.hidden_size, config.predictor_type == "hadamard"
+        k, d, learned = config.factors, config.answer_size, config.predictor_type == "hadamard"
         self.query_hidden = nn.Linear(query_features, heads * units)
         # A convolution of width 1 in groups is one linear layer per head.
         self.query_output = nn.Conv1d(heads * units, k, kernel_size=1, groups=heads)

@@ -1,4 +1,4 @@
-"""The student: a frozen backbone and a small predictor whose score is an inner product of two vectors.
+"""The student: a text encoder and a small predictor whose score is an inner product of two vectors.
 
 document -> prefix ids -> backbone -> features x_D -> v = A x_D                              offline, once
 query    -> suffix ids -> backbone -> features x_Q -> u = (B^T (w_T - w_F)) * f(x_Q)         one pass per query
@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel
-from .modeling_pooling import before, behind, in_full_precision, last_token, pool_states
+from .modeling_pooling import before, behind, in_full_precision, last_token, padded_right, pool_states
 from .modeling_predictor import FullPrecisionLinear, RabtrieverPredictor, init_predictor_layer
 from .modeling_prompted import PromptedPreTrainedModel
 from .processing_rabtriever import RabtrieverProcessor, Texts
@@ -32,12 +32,14 @@ class RabtrieverOutput(ModelOutput):
 
     Args:
         logits: `(n,)` [`(n, c)`] fp32; predicted log-odds `(w_T - w_F) . h_hat`.
+        scores: `(n,)` [`(n, c)`] fp32; `<u, v>`, which equals `logits` up to a number per query.
         hidden_state: `(n, d)` [`(n, c, d)`] fp32; `h_hat`, the predicted context-aware state `h_{Q|D}`.
         query_embeds: `(n, k)` fp32; `u`.
-        document_embeds: `(n, k)` [`(n, c, k)`] fp32; `v`. `<u, v>` equals `logits` up to a number per query.
+        document_embeds: `(n, k)` [`(n, c, k)`] fp32; `v`. With `document_places`: `(m, k)`, of each document once.
     """
 
     logits: Tensor | None = None
+    scores: Tensor | None = None
     hidden_state: Tensor | None = None
     query_embeds: Tensor | None = None
     document_embeds: Tensor | None = None
@@ -46,8 +48,9 @@ class RabtrieverOutput(ModelOutput):
 class RabtrieverModel(PromptedPreTrainedModel):
     """Ranks documents by an inner product of vectors: `similarity(encode_query(q), encode_document(d))`.
 
-    Backbone and answer rows are the teacher's and frozen; only the predictor trains. Vectors are not normalised: any
-    vector store with a dot metric serves them as they are.
+    The encoder is the teacher's backbone or any other text model. The answer rows are the teacher's. Both are frozen
+    until a trainer unfreezes the encoder; the predictor always trains. Vectors are not normalised: any vector store
+    with a dot metric serves them as they are.
     """
 
     config_class = RabtrieverConfig
@@ -59,8 +62,10 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config)
+        if getattr(self.backbone, "pooler", None) is not None:
+            self.backbone.pooler = None  # BERT's head for sentence pairs, which reads nothing we pool
         self.predictor = RabtrieverPredictor(config)
-        self.answer_head = FullPrecisionLinear(config.hidden_size, 2, bias=False)  # rows w_T, w_F of the teacher's head
+        self.answer_head = FullPrecisionLinear(config.answer_size, 2, bias=False)  # rows w_T, w_F of the teacher's head
         self.post_init()
         self._freeze()
 
@@ -85,15 +90,15 @@ class RabtrieverModel(PromptedPreTrainedModel):
         self.predictor.freeze_whitening()
 
     def train(self, mode: bool = True) -> "RabtrieverModel":
-        """Sets training mode for the predictor; the frozen backbone stays in evaluation mode (no dropout)."""
+        """Sets training mode; a frozen encoder stays in evaluation mode (no dropout)."""
         super().train(mode)
-        self.backbone.eval()
+        self.backbone.train(mode and any(weight.requires_grad for weight in self.backbone.parameters()))
         return self
 
     def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
         query = _longest(self.config.query_anchors) + processor.max_suffix_length
         document = processor.max_prefix_length + _longest(self.config.document_anchors)
-        return max(processor.max_pair_length, query, document)
+        return max(query, document)
 
     def get_input_embeddings(self) -> nn.Module:
         """The backbone's token embeddings."""
@@ -124,7 +129,6 @@ class RabtrieverModel(PromptedPreTrainedModel):
         student.to(teacher.device)  # type: ignore[arg-type]  # transformers wraps the signature away
         return student.eval()
 
-    @torch.no_grad()
     def pool_document(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """States of the chosen layers, pooled and joined, and whatever else the predictor reads.
 
@@ -136,16 +140,15 @@ class RabtrieverModel(PromptedPreTrainedModel):
             `(batch, document_feature_size)` fp32: states of the document's own tokens, then the teacher's log-odds for
             each of `config.document_anchors`, read behind it, then the mean input embedding for `config.shared_dim`.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        input_ids, mask = _padded_right(input_ids, attention_mask)
         poolings = self.config.feature_poolings
         pooled = self._pooled_states(input_ids, mask, mask, poolings)
         for anchor in self.config.document_anchors:
             prompts, read, _ = before(anchor, input_ids, mask)
-            answers = last_token(self._run(self.backbone, prompts, read).last_hidden_state, read)
+            answers = last_token(self._encode(prompts, read).last_hidden_state, read)
             pooled.append(self.log_odds(answers)[:, None])
         return torch.cat([*pooled, *self._pooled_words(input_ids, mask)], dim=-1)
 
-    @torch.no_grad()
     def pool_query(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """As `pool_document`, of queries: read behind each of `config.query_anchors` in turn, or else alone.
 
@@ -156,7 +159,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         Returns:
             `(batch, query_feature_size)` fp32; states of the query's own tokens, anchor by anchor.
         """
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        input_ids, mask = _padded_right(input_ids, attention_mask)
         anchors = self.config.query_anchors
         read = [behind(anchor, input_ids, mask) for anchor in anchors] if anchors else [(input_ids, mask, mask)]
         pooled = [part for prompts in read for part in self._pooled_states(*prompts, self.config.feature_poolings)]
@@ -167,11 +170,16 @@ class RabtrieverModel(PromptedPreTrainedModel):
     ) -> list[Tensor]:
         layers, last_layer = self.config.feature_layers, self.config.text_config.num_hidden_layers
         inner = any(layer not in (-1, last_layer) for layer in layers)
-        output = self._run(self.backbone, input_ids, attention_mask, output_hidden_states=inner)
+        output = self._encode(input_ids, attention_mask, output_hidden_states=inner)
         read = [
             output.last_hidden_state if layer in (-1, last_layer) else output.hidden_states[layer] for layer in layers
         ]
         return [pool_states(states, counted, poolings) for states in read]
+
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor, **kwargs: Any) -> Any:
+        # No positions are handed over: those of padding on the right are every backbone's own.
+        caching = {"use_cache": False} if hasattr(self.config.text_config, "use_cache") else {}
+        return self.backbone(input_ids=input_ids, attention_mask=attention_mask, **caching, **kwargs)
 
     def _pooled_words(self, input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
         if not self.config.shared_dim:
@@ -186,6 +194,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         document_attention_mask: Tensor | None = None,
         query_features: Tensor | None = None,
         document_features: Tensor | None = None,
+        document_places: Tensor | None = None,
     ) -> RabtrieverOutput:
         """Predicts the teacher's state and log-odds. Each side comes as token ids or as features computed before.
 
@@ -195,6 +204,8 @@ class RabtrieverModel(PromptedPreTrainedModel):
             query_features: `(n, query_feature_size)` as from `query_features()`, instead of the query's ids.
             document_features: `(n, document_feature_size)` as from `document_features()`, or `(n, c,
                 document_feature_size)` for `c` candidates per query.
+            document_places: `(n, c)` int64; which of `m` documents are each query's candidates, if a document is given
+                once and is a candidate of several.
 
         Raises:
             ValueError: a side is given twice or not at all, or the two sides do not fit together.
@@ -211,6 +222,9 @@ class RabtrieverModel(PromptedPreTrainedModel):
         if document_input_ids is not None:
             document = self.predictor.whiten_document(self.pool_document(document_input_ids, document_attention_mask))
         assert query is not None and document is not None
+        distinct = document
+        if document_places is not None:
+            document = distinct[document_places]
         sizes = self.config.query_feature_size, self.config.document_feature_size
         fit = query.dim() == 2 and document.dim() in (2, 3) and len(query) == len(document)
         if not fit or (query.shape[-1], document.shape[-1]) != sizes:
@@ -219,11 +233,17 @@ class RabtrieverModel(PromptedPreTrainedModel):
                 f"accepted: (n, {sizes[0]}) with (n, {sizes[1]}) or (n, c, {sizes[1]})"
             )
         hidden_state = self.predictor(query, document, self.answer_direction)
+        asked = self.predictor.encode_query(query, self.answer_direction)
+        vectors = self.predictor.encode_document(distinct)
+        own = vectors if document_places is None else vectors[document_places]
+        with in_full_precision(asked):
+            scores = torch.einsum("n...k,nk->n...", own, asked)
         return RabtrieverOutput(
             logits=self.log_odds(hidden_state),
+            scores=scores,
             hidden_state=hidden_state,
-            query_embeds=self.predictor.encode_query(query, self.answer_direction),
-            document_embeds=self.predictor.encode_document(document),
+            query_embeds=asked,
+            document_embeds=vectors,
         )
 
     def query_features(self, texts: Texts, token_budget: int | None = None) -> Tensor:
@@ -280,6 +300,12 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
+
+
+def _padded_right(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    if attention_mask is None:
+        return input_ids, torch.ones_like(input_ids)
+    return padded_right(input_ids, attention_mask)
 
 
 def _longest(anchors: Sequence[Sequence[int]]) -> int:

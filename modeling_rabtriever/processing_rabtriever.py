@@ -58,10 +58,11 @@ class RabtrieverProcessor(ProcessorMixin):
 
     Args:
         tokenizer: the backbone's tokenizer.
-        true_answer: the answer "relevant"; must be one token of the vocabulary.
+        true_answer: the answer "relevant"; must be one token of the vocabulary. `None`, with `false_answer`, for an
+            encoder that is never asked.
         false_answer: the answer "not relevant"; one token, another one.
         instruction: the question put to the model; stands where `query_template` says `{instruction}`. Default: the
-            paper's, with these answers in it.
+            paper's, with these answers in it; empty without answers.
         document_template: text of the prefix, with `{document}` once.
         query_template: text of the suffix, with `{query}` once; its last token is the answer position.
         max_document_length: tokens kept of a document (from its start), those of the template not counted.
@@ -79,8 +80,8 @@ class RabtrieverProcessor(ProcessorMixin):
     def __init__(
         self,
         tokenizer: Any = None,
-        true_answer: str = "<T>",
-        false_answer: str = "<F>",
+        true_answer: str | None = "<T>",
+        false_answer: str | None = "<F>",
         instruction: str | None = None,
         document_template: str = "Document: {document}\n",
         query_template: str = "Query: {query}\n{instruction}",
@@ -90,8 +91,13 @@ class RabtrieverProcessor(ProcessorMixin):
         chat_template: Any = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
+        if (true_answer is None) != (false_answer is None):
+            raise ValueError(
+                f"true_answer is {true_answer!r}, false_answer {false_answer!r}; accepted: two texts, or None for both"
+            )
         if instruction is None:
-            instruction = paper_instruction(true_answer, false_answer)
+            asked = true_answer is not None and false_answer is not None
+            instruction = paper_instruction(true_answer, false_answer) if asked else ""  # type: ignore[arg-type]
         if not isinstance(instruction, str):
             raise ValueError(f"instruction is {instruction!r}; accepted: a text")
         self.true_answer = true_answer
@@ -112,7 +118,7 @@ class RabtrieverProcessor(ProcessorMixin):
         self._query_frame = _frame(words, "query_template", query_template, "{query}", instruction)
         self._true_token_id = _answer_id(words, "true_answer", true_answer)
         self._false_token_id = _answer_id(words, "false_answer", false_answer)
-        if self.true_token_id == self.false_token_id:
+        if self.true_token_id == self.false_token_id and self.true_token_id is not None:
             raise ValueError(
                 f"true_answer and false_answer are both token {self.true_token_id}; accepted: two that differ"
             )
@@ -154,13 +160,13 @@ class RabtrieverProcessor(ProcessorMixin):
         return settings, unused
 
     @property
-    def true_token_id(self) -> int:
-        """Vocabulary id of `true_answer`."""
+    def true_token_id(self) -> int | None:
+        """Vocabulary id of `true_answer`; `None` if there are no answers."""
         return self._true_token_id
 
     @property
-    def false_token_id(self) -> int:
-        """Vocabulary id of `false_answer`."""
+    def false_token_id(self) -> int | None:
+        """Vocabulary id of `false_answer`; `None` if there are no answers."""
         return self._false_token_id
 
     @property
@@ -343,7 +349,9 @@ def _beginning_of_text(tokenizer: Any) -> TokenIds:
     return [bos] if bos is not None and list(tokenizer("")["input_ids"][:1]) == [bos] else []
 
 
-def _answer_id(words: _Words, name: str, answer: Any) -> int:
+def _answer_id(words: _Words, name: str, answer: Any) -> int | None:
+    if answer is None:
+        return None
     ids = words.ids(answer) if isinstance(answer, str) else []
     if len(ids) != 1 or ids[0] == words.unknown:
         raise ValueError(

@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -30,6 +31,7 @@ from training.backbone import BackboneArguments, PromptArguments, SourceArgument
 from training.command import run_command
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
+from training.encoders import finish_encoder, other_encoder, start_alike, student_of, teachers_encoder, train_encoder
 from training.other_teachers import cross_encoder, scores_from_jsonl
 from training.processes import on_main, say
 from training.recipe import parse_stage
@@ -75,6 +77,16 @@ class StudentArguments:
             "bfloat16 asks several times faster where the machine computes in it.",
             "choices": list(DTYPES),
         },
+    )
+    encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a text model or sentence-transformers model: the student's encoder, with its "
+            "own tokenizer, prompts and pooling. Default: the teacher's backbone."
+        },
+    )
+    encoder_layers: int | None = field(
+        default=None, metadata={"help": "How many of the first layers of the teacher's backbone the student keeps."}
     )
     predictor_type: str = field(
         default="hadamard", metadata={"help": "Form of the predictor.", "choices": ["hadamard", "paper"]}
@@ -129,7 +141,10 @@ class StudentArguments:
 
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig` but for the anchors themselves."""
-        others = ("teacher", "cross_encoder", "scores", "unjudged_queries", "states", "trust_remote_code", "dtype")
+        others = (
+            "teacher", "cross_encoder", "scores", "unjudged_queries", "states", "trust_remote_code", "dtype",
+            "encoder", "encoder_layers",
+        )  # fmt: skip
         return {name: value for name, value in vars(self).items() if name not in (*others, *self.anchors())}
 
     def anchors(self) -> dict[str, int]:
@@ -172,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     set_seed(config.seed)
     anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
     reranker = reranker.to(config.device).eval()
-    model = RabtrieverModel.from_teacher(reranker, **anchors, **student.predictor())
+    model = fresh_student(reranker, student, config, **anchors)
     config.output_dir = str(stage.checkpoints)
     folder = states_folder(student.states or output / "states", inputs)
     teacher, pools = _teacher(student, reranker, task, train, folder, config)
@@ -189,6 +204,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
+    finish_encoder(model, config.train_encoder)
     model.predictor.fold_whitening()
 
     def save() -> None:
@@ -199,6 +215,31 @@ def main(argv: Sequence[str] | None = None) -> Path:
     on_main(save)
     stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=model.config.embedding_dim)
     return stage.model
+
+
+def fresh_student(
+    reranker: GenerativeRerankerModel, student: StudentArguments, config: RabtrieverDistillationConfig, **anchors: Any
+) -> RabtrieverModel:
+    """The student before its first step, on the reranker's device, its encoder ready to train if it is to."""
+    if student.encoder is None:
+        encoder = teachers_encoder(reranker, student.encoder_layers)
+    else:
+        encoder = other_encoder(student.encoder, reranker.processor, trust_remote_code=student.trust_remote_code)
+    settings = {**student.predictor(), **anchors}
+    if encoder.alike:
+        size = encoder.config.hidden_size
+        config.whitening_damping = None
+        settings |= {
+            "feature_poolings": encoder.poolings,
+            "embedding_dim": size,
+            "predictor_hidden_size": 2 * size,
+            "num_heads": 1,
+        }
+    model = student_of(encoder, reranker, **settings)
+    if encoder.alike:
+        start_alike(model)
+    train_encoder(model, config.train_encoder, config.encoder_lora_rank)
+    return model.to(reranker.device)
 
 
 def training_queries(

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from trl.trainer.base_config import _BaseConfig
 
+from training.losses import LISTWISE_FORMS
 from training.machine import fit_to_machine
 from training.shared_trainer import BatchArguments
 
 STATES_DTYPES = ("float32", "float16")
 WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight", "margin_mse_weight", "infonce_weight")
 KL_FORMS = ("reverse", "forward", "vocabulary")
+ENCODERS = ("none", "lora", "full")
 
 
 @dataclass
@@ -41,7 +43,26 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     infonce_weight: float = field(
         default=0.0, metadata={"help": "Weight of InfoNCE over the candidates, which ignores the teacher; to compare."}
     )
-    temperature: float = field(default=2.0, metadata={"help": "Temperature of the listwise reverse KL."})
+    listwise_form: str = field(
+        default="reverse", metadata={"help": "Which KL over the candidates that is.", "choices": LISTWISE_FORMS}
+    )
+    in_batch_documents: bool = field(
+        default=False,
+        metadata={"help": "Whether other queries' candidates count as irrelevant ones (forward KL only)."},
+    )
+    temperature: float = field(default=2.0, metadata={"help": "Temperature of the listwise KL."})
+    train_encoder: str = field(
+        default="none",
+        metadata={
+            "help": "How the encoder trains: not at all ('none', as in the paper), with all its weights ('full'), or by "
+            "adapters that are merged at the end ('lora').",
+            "choices": ENCODERS,
+        },
+    )
+    encoder_learning_rate: float = field(
+        default=3e-5, metadata={"help": "Learning rate of a training encoder; learning_rate is the predictor's."}
+    )
+    encoder_lora_rank: int = field(default=32, metadata={"help": "Rank of the adapters with train_encoder lora."})
     initial_candidates: int = field(
         default=16, metadata={"help": "Candidates per query at the start: its positives, the rest uniform."}
     )
@@ -79,14 +100,15 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         metadata={"help": "Type of the teacher's states on disk.", "choices": STATES_DTYPES},
     )
     activation_checkpointing: bool | None = field(
-        default=False, metadata={"help": "Stays false: the backbone is not run while the predictor trains."}
+        default=False,
+        metadata={"help": "Whether a training encoder keeps fewer activations and computes them again."},
     )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Stays false: batches hold row numbers, which the model never sees."}
     )
 
     def __post_init__(self) -> None:
-        if self.bf16 is None and not self.fp16:
+        if self.bf16 is None and not self.fp16 and self.train_encoder == "none":
             self.bf16 = False  # predictor and losses are fp32; there is nothing large to save on
         fit_to_machine(self)
         super().__post_init__()
@@ -106,12 +128,22 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
                 f"teacher_pool is {self.teacher_pool}; accepted: at least the {self.teacher_top} documents per round "
                 "that teacher_top_fraction takes from it, and 0 where that fraction is 0"
             )
-        for name, accepted in (("states_dtype", STATES_DTYPES), ("kl_form", KL_FORMS)):
+        for name, accepted in (
+            ("states_dtype", STATES_DTYPES),
+            ("kl_form", KL_FORMS),
+            ("listwise_form", LISTWISE_FORMS),
+            ("train_encoder", ENCODERS),
+        ):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: {', '.join(accepted)}")
-        for name in ("activation_checkpointing", "remove_unused_columns"):
-            if getattr(self, name):
-                raise ValueError(f"{name} is true; accepted: false")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns is true; accepted: false")
+        if self.activation_checkpointing and self.train_encoder == "none":
+            raise ValueError("activation_checkpointing is true; accepted: false for an encoder that does not train")
+        if self.in_batch_documents and self.listwise_form != "forward":
+            raise ValueError(f"in_batch_documents is true with listwise_form {self.listwise_form!r}; accepted: forward")
+        if not 0 < self.encoder_learning_rate < math.inf:
+            raise ValueError(f"encoder_learning_rate is {self.encoder_learning_rate}; accepted: a number above 0")
         if self.refresh_rounds < 0:
             raise ValueError(f"refresh_rounds is {self.refresh_rounds}; accepted: 0 or more")
         if self.refresh_rounds and self.refresh_candidates < 1:

@@ -1,7 +1,6 @@
-"""Training of the student: the predictor is fitted to the frozen teacher, on candidates the student picks itself."""
+"""Training of the student: predictor and encoder are fitted to the teacher, on candidates the student picks itself."""
 
 from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +30,20 @@ from training.losses import (
     check_finite,
     hidden_state_mse,
     listwise_cross_entropy,
-    listwise_reverse_kl,
+    listwise_kl,
     margin_mse,
     normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
-from training.machine import mapped_on
-from training.processes import is_main, on_main
+from training.processes import on_main
 from training.shared_trainer import SharedTrainer
-from training.teacher_states import TeacherScores, TeacherStates, cached_features
+from training.sides import FrozenSide, MovingSide
+from training.teacher_states import TeacherScores, TeacherStates
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
 SAMPLING_SCORES = 64_000_000
+# Texts of a side whose features a training encoder's whitening is fitted to.
+FITTED_TEXTS = 8192
 
 
 class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
@@ -102,20 +103,19 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
                 f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
                 "infonce_weight and margin_mse_weight"
             )
-        documents_ = cached_features(
-            teacher.folder, "documents", model, partial(model.document_features, progress=is_main()), documents
-        )
-        queries_ = cached_features(teacher.folder, "train-queries", model, model.query_features, queries)
+        self._moving = args.train_encoder != "none"
+        self._queries = self._side(model, "query", queries, "train-queries")
+        self._documents = self._side(model, "document", documents, "documents")
         if args.whitening_damping is not None:
-            model.predictor.fit_whitening(queries_, documents_, args.whitening_damping)
-        # Everything before the predictor is frozen, so it is computed once; it stays in the CPU's memory.
-        self._documents = mapped_on(model.device, model.predictor.whiten_document, documents_, back=True)
-        self._queries = mapped_on(model.device, model.predictor.whiten_query, queries_, back=True)
+            sides = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
+            model.predictor.fit_whitening(*sides, args.whitening_damping)
+        self._sides = [self._queries, self._documents]
         if eval_dataset is not None:
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
-            asked = list(eval_dataset["query"])
-            watched = cached_features(teacher.folder, "eval-queries", model, model.query_features, asked)
-            self._eval_queries = mapped_on(model.device, model.predictor.whiten_query, watched, back=True)
+            self._eval_queries = self._side(model, "query", list(eval_dataset["query"]), "eval-queries")
+            self._sides.append(self._eval_queries)
+        for side in self._sides:
+            side.whiten()
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(
@@ -128,17 +128,38 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         )
         self.add_callback(_Refresh(self))
 
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """As transformers', with a learning rate of its own for the encoder."""
+        if self.optimizer is None and self._moving:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            groups = []
+            for encoder in (False, True):
+                for decay in (False, True):
+                    weights = [
+                        weight
+                        for name, weight in self.model.named_parameters()
+                        if weight.requires_grad
+                        and name.startswith("backbone.") == encoder
+                        and (name in decayed) == decay
+                    ]
+                    group = {"params": weights, "weight_decay": self.args.weight_decay if decay else 0.0}
+                    groups.append(group | ({"lr": self.args.encoder_learning_rate} if encoder else {}))
+            self.optimizer = kind([group for group in groups if group["params"]], **settings)
+        return super().create_optimizer(*args)
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The weighted sum of the terms in `terms`, on the current candidates of a batch of queries."""
         rows = inputs["rows"].cpu()
         documents = self.candidates[rows]
-        device = self.args.device
-        output = model(
-            query_features=self._queries[rows].to(device), document_features=self._documents[documents].to(device)
-        )
-        terms = self.terms(output, rows, documents)
+        # Each document is read once, however many queries of the batch it is a candidate of.
+        distinct, places = documents.unique(return_inverse=True)
+        with self.accelerator.autocast():
+            query, document = self._queries.features(rows), self._documents.features(distinct)
+        output = model(query_features=query, document_features=document, document_places=places.to(document.device))
+        terms = self.terms(output, rows, documents, distinct)
         terms = self.batch_means(terms, dict.fromkeys(terms, len(rows)))
         check_finite("the student's loss", **{name: term.detach() for name, term in terms.items()})
         for name, term in terms.items():
@@ -146,19 +167,20 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         loss = torch.stack([getattr(self.args, f"{name}_weight") * term for name, term in terms.items()]).sum()
         return (loss, output) if return_outputs else loss
 
-    def terms(self, output: RabtrieverOutput, rows: Tensor, documents: Tensor) -> dict[str, Tensor]:
+    def terms(self, output: RabtrieverOutput, rows: Tensor, documents: Tensor, distinct: Tensor) -> dict[str, Tensor]:
         """Every loss term whose weight is not 0, unweighted.
 
         Args:
             output: the student's, for `(n, c)` pairs.
             rows: `(n,)` training queries.
             documents: `(n, c)` their candidates, a positive first.
+            distinct: `(m,)` the documents of the batch, each once.
         """
         asked = rows.unsqueeze(1).expand_as(documents)
         device = output.logits.device
         teacher = self.teacher.logits(asked, documents).to(device)
         terms: dict[str, Callable[[], Tensor]] = {
-            "listwise": lambda: listwise_reverse_kl(output.logits, teacher, self.args.temperature),
+            "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
             "mse": lambda: (normalized_hidden_state_mse if self.args.normalize_states else hidden_state_mse)(
                 output.hidden_state, self._teacher_states(asked, documents, device)
             ),
@@ -167,6 +189,22 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             "infonce": lambda: listwise_cross_entropy(self._without_other_positives(output.logits, rows, documents)),
         }
         return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
+
+    def _listwise(
+        self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
+    ) -> Tensor:
+        others = None
+        if self.args.in_batch_documents:
+            others = self.model.similarity(output.query_embeds, output.document_embeds)
+            others = others.masked_fill(self._known(rows, documents, distinct).to(others.device), -torch.inf)
+        return listwise_kl(output.scores, teacher, self.args.temperature, self.args.listwise_form, others)
+
+    def _known(self, rows: Tensor, documents: Tensor, distinct: Tensor) -> Tensor:
+        """`(n, m)`: which documents of the batch are a query's own candidates, or relevant for it."""
+        known = (documents.unsqueeze(2) == distinct).any(1)
+        for place, row in enumerate(rows.tolist()):
+            known[place] |= torch.isin(distinct, torch.tensor(self._relevant[row], dtype=torch.long))
+        return known
 
     def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:
         if self.args.kl_form == "vocabulary":
@@ -199,7 +237,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Ranks the whole corpus for every evaluation query: `eval_success@1`, `eval_mrr@10`, ..."""
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in on_main(self._ranked).items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._ranked().items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -237,23 +275,23 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     def _ranked(self) -> dict[str, float]:
         documents = self._document_vectors()
         run = []
-        for features in self._eval_queries.split(self._rows_per_block()):
-            run.extend(rank_documents(self._scores(features, documents), depth=10))
+        for queries in self._query_vectors(self._eval_queries).split(self._rows_per_block()):
+            run.extend(rank_documents(self.model.similarity(queries, documents), depth=10))
         return mean_metrics(run, self._eval_relevant)
 
     @torch.no_grad()
     def _draw(self, round_: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
-        documents = cache(self._document_vectors)  # on the process that asks for them
+        vectors = self._query_vectors(self._queries), self._document_vectors()
         blocks = torch.arange(len(self._queries)).split(self._rows_per_block())
-        return torch.cat([self._draw_block(rows, documents, generator) for rows in blocks])
+        return torch.cat([self._draw_block(rows, vectors, generator) for rows in blocks])
 
-    def _draw_block(self, rows: Tensor, documents: Callable[[], Tensor], generator: torch.Generator) -> Tensor:
+    def _draw_block(self, rows: Tensor, vectors: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
         args = self.args
         excluded = excluding(outside_pools(self._pools, rows, len(self._documents)), self.candidates[rows])
 
         def from_student() -> Tensor:
-            scores = self._scores(self._queries[rows], documents()).cpu()
+            scores = self.model.similarity(vectors[0][rows.to(vectors[0].device)], vectors[1]).cpu()
             return sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
 
         drawn = on_main(from_student)
@@ -271,12 +309,19 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         self.teacher.ask(asked.flatten(), documents.flatten())
         return asked
 
-    def _document_vectors(self) -> Tensor:
-        return mapped_on(self.args.device, self.model.predictor.encode_document, self._documents)
+    def _side(self, model: RabtrieverModel, side: str, texts: list[str], name: str) -> FrozenSide | MovingSide:
+        if self._moving:
+            return MovingSide(model, side, texts)
+        return FrozenSide(model, side, texts, self.teacher.folder, name)
 
-    def _scores(self, query_features: Tensor, documents: Tensor) -> Tensor:
-        query = self.model.predictor.encode_query(query_features.to(self.args.device), self.model.answer_direction)
-        return self.model.similarity(query, documents)
+    def _document_vectors(self) -> Tensor:
+        with self.accelerator.autocast():
+            return self._documents.mapped(self.model.predictor.encode_document)
+
+    def _query_vectors(self, queries: FrozenSide | MovingSide) -> Tensor:
+        encode, answer = self.model.predictor.encode_query, self.model.answer_direction
+        with self.accelerator.autocast():
+            return queries.mapped(lambda features: encode(features, answer))
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+LISTWISE_FORMS = ("reverse", "forward", "symmetric")
+
 
 def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of the predicted state: `mean((h_hat - h)^2)` over pairs and dimensions.
@@ -108,6 +110,37 @@ def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) ->
     log_p = (student.float() / temperature).log_softmax(-1)
     log_q = (teacher.float() / temperature).log_softmax(-1)
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def listwise_kl(
+    student: Tensor, teacher: Tensor, temperature: float, form: str = "reverse", others: Tensor | None = None
+) -> Tensor:
+    """The KL between the distributions that student and teacher put over a query's documents, averaged over queries.
+
+    As `listwise_reverse_kl`. `"forward"` is `KL(pi_teacher || pi_student)`, `"symmetric"` the mean of the two.
+
+    Args:
+        student: `(n, c)`, scores or log-odds.
+        teacher: `(n, c)`, log-odds.
+        temperature: above 0.
+        form: `"reverse"`, `"forward"` or `"symmetric"`.
+        others: `(n, m)`, the student's scores of further documents, taken for irrelevant: the teacher's distribution is
+            0 there, which the forward form alone allows. `-inf` leaves a document out.
+
+    Returns:
+        A scalar, fp32, in nats.
+
+    Raises:
+        ValueError: the form is unknown, or another than forward with `others`.
+    """
+    if form not in LISTWISE_FORMS or (others is not None and form != "forward"):
+        raise ValueError(f"form is {form!r}; accepted: {', '.join(LISTWISE_FORMS)}; with others: forward")
+    every = student if others is None else torch.cat([student, others], dim=1)
+    log_p = (every.float() / temperature).log_softmax(-1)[:, : student.shape[1]]
+    log_q = (teacher.float() / temperature).log_softmax(-1)
+    reverse = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    forward = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    return {"reverse": reverse, "forward": forward, "symmetric": (reverse + forward) / 2}[form]
 
 
 def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
