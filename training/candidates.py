@@ -1,7 +1,7 @@
 """Which documents a query is trained on: its positives, uniform ones, the teacher's best, and the student's own.
 
 A ranker's policy is the distribution it puts over documents, `pi(D|Q) = softmax_D(score / temperature)`. On-policy
-candidates are drawn from the student's own `pi` over the whole corpus, so the teacher is asked where the student looks.
+candidates are drawn from the student's own `pi` over its best documents: the teacher is asked where the student looks.
 
 Bias: the listwise loss takes its softmax over the candidates instead of the corpus. Candidates are drawn without
 replacement and not re-weighted by how likely they were to be drawn, so the loss over them is a biased estimate of the
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor
 
 from modeling_rabtriever.files import read_tensors, write_tensors
+
+DRAWN_FROM = 1000  # documents per query that on-policy candidates are drawn from: the student's best
+DOCUMENT_BLOCK = 65_536  # scored at once while they are looked for
 
 
 def positives_and_uniform(
@@ -61,67 +64,94 @@ def positives_and_uniform(
     return torch.tensor(lists)
 
 
-def sample_from_student(
-    scores: Tensor, excluded: Tensor, count: int, temperature: float, generator: torch.Generator
-) -> Tensor:
-    """New candidates, drawn from the student's distribution over the corpus.
+def best_documents(
+    queries: Tensor, documents: Tensor, asked: Tensor, pools: Sequence[Sequence[int]] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The student's best `DRAWN_FROM` documents for each query, of those its teacher was not asked about.
 
-    Drawing without replacement from a softmax is taking the largest of its Gumbel-perturbed logits.
+    Exact, block by block: no table of queries and the whole corpus is ever held.
 
     Args:
-        scores: `(n, m)`, the student's scores of the whole corpus.
-        excluded: `(n, m)` bool, the documents that may not be drawn.
+        queries: `(n, k)`, their vectors.
+        documents: `(m, k)`, the corpus's.
+        asked: `(n, c)` int64, corpus rows the teacher was asked about.
+        pools: per query the corpus rows the teacher can be asked about; `None` means all.
+
+    Returns:
+        Scores and corpus rows, `(n, N)` each, on the CPU; a score of `-inf` marks a place without a document.
+    """
+    if pools is not None:
+        return _best_of_pools(queries, documents, asked, pools)
+    scores, rows = queries.new_empty(len(queries), 0), asked.new_empty(len(queries), 0)
+    for start in range(0, len(documents), DOCUMENT_BLOCK):
+        block = queries @ documents[start : start + DOCUMENT_BLOCK].T
+        line, place = ((asked >= start) & (asked < start + block.shape[1])).nonzero(as_tuple=True)
+        block[line, asked[line, place].to(block.device) - start] = -torch.inf
+        kept = block.topk(min(DRAWN_FROM, block.shape[1]), dim=1)
+        scores = torch.cat([scores, kept.values], dim=1)
+        rows = torch.cat([rows, kept.indices.cpu() + start], dim=1)
+        best = scores.topk(min(DRAWN_FROM, scores.shape[1]), dim=1)
+        scores, rows = best.values, rows.gather(1, best.indices.cpu())
+    return scores.cpu(), rows
+
+
+def draw_on_policy(scores: Tensor, rows: Tensor, count: int, temperature: float, generator: torch.Generator) -> Tensor:
+    """New candidates, drawn from the student's distribution over its best documents.
+
+    Drawing without replacement from a softmax is taking the largest of its Gumbel-perturbed logits. Beyond the best
+    `DRAWN_FROM` documents the distribution is cut; in smaller corpora it is the student's own.
+
+    Args:
+        scores: `(n, N)`, as from `best_documents`.
+        rows: `(n, N)` int64, the corpus rows these scores belong to.
         count: new candidates per query.
         temperature: above 0; of `softmax(scores / temperature)`; higher explores more.
         generator: seeded source of the draw.
 
     Returns:
-        `(n, count)` int64 corpus rows, distinct and none of them excluded.
+        `(n, count)` int64 corpus rows, distinct.
 
     Raises:
-        ValueError: a query has fewer than `count` documents that are not excluded.
+        ValueError: a query has fewer than `count` documents left.
     """
-    _check_left(excluded, count)
+    _check_left(int((scores > -torch.inf).sum(1).min()), count)
     noise = -torch.empty_like(scores).exponential_(generator=generator).log()
-    return (scores / temperature + noise).masked_fill(excluded, -torch.inf).topk(count, dim=1).indices
+    return rows.gather(1, (scores / temperature + noise).topk(count, dim=1).indices)
 
 
-def sample_uniform(excluded: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """New candidates, all documents alike: as `sample_from_student` with equal scores.
+def draw_uniform(
+    asked: Tensor, corpus_size: int, count: int, seed: int | str, pools: Sequence[Sequence[int]] | None = None
+) -> Tensor:
+    """New candidates, all documents alike.
+
+    Args:
+        asked: `(n, c)` int64, corpus rows that may not be drawn.
+        corpus_size: number of documents `m`.
+        count: new candidates per query.
+        seed: of the draw.
+        pools: as in `best_documents`.
+
+    Returns:
+        `(n, count)` int64 corpus rows, distinct.
 
     Raises:
-        ValueError: a query has fewer than `count` documents that are not excluded.
+        ValueError: a query has fewer than `count` documents left.
     """
-    _check_left(excluded, count)
-    return torch.rand(excluded.shape, generator=generator).masked_fill(excluded, -1.0).topk(count, dim=1).indices
+    rng = random.Random(seed)
+    lists = []
+    for query, known in enumerate(map(set, asked.tolist())):
+        pool = range(corpus_size) if pools is None else pools[query]
+        # Of count + len(known) documents at least count are not known.
+        drawn = rng.sample(pool, min(count + len(known), len(pool)))
+        left = [row for row in drawn if row not in known]
+        _check_left(len(left), count)
+        lists.append(left[:count])
+    return torch.tensor(lists, dtype=torch.long).view(len(lists), count)
 
 
 def best_of(documents: Tensor, logits: Tensor, count: int) -> Tensor:
     """The teacher's best of those it was asked about: `(n, c)` corpus rows and `(n, c)` log-odds -> `(n, count)`."""
     return documents.gather(1, logits.topk(count, dim=1).indices)
-
-
-def outside_pools(pools: Sequence[Sequence[int]] | None, rows: Tensor, corpus_size: int) -> Tensor:
-    """Which documents the teacher cannot be asked about.
-
-    Args:
-        pools: per query the corpus rows it can be; `None` means the whole corpus.
-        rows: `(n,)` int64, the queries wanted.
-        corpus_size: number of documents `m`.
-
-    Returns:
-        `(n, m)` bool.
-    """
-    outside = torch.full((len(rows), corpus_size), pools is not None)
-    if pools is not None:
-        for place, row in enumerate(rows.tolist()):
-            outside[place, pools[row]] = False
-    return outside
-
-
-def excluding(excluded: Tensor, documents: Tensor) -> Tensor:
-    """`excluded` `(n, m)` with `documents` `(n, c)` excluded too."""
-    return excluded.scatter(1, documents, True)
 
 
 def keep_round(folder: Path, round_: int, documents: Tensor) -> None:
@@ -155,7 +185,18 @@ def _path(folder: Path, round_: int) -> Path:
     return folder / f"candidates-{round_:03d}.safetensors"
 
 
-def _check_left(excluded: Tensor, count: int) -> None:
-    left = int((~excluded).sum(1).min())
+def _best_of_pools(
+    queries: Tensor, documents: Tensor, asked: Tensor, pools: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, pools))
+    rows = torch.tensor([[*pool, *[-1] * (longest - len(pool))] for pool in pools])
+    scores = torch.stack(
+        [documents[own.to(documents.device)] @ query for query, own in zip(queries, rows, strict=True)]
+    )
+    barred = (rows < 0) | (rows.unsqueeze(2) == asked.unsqueeze(1)).any(2)
+    return scores.cpu().masked_fill(barred, -torch.inf), rows
+
+
+def _check_left(left: int, count: int) -> None:
     if not 0 <= count <= left:
         raise ValueError(f"{count} new candidates of {left} documents not asked yet; accepted: 0 to {left}")

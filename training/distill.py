@@ -288,7 +288,8 @@ def _teacher(
     elif student.scores is not None:
         scorer = scores_from_jsonl(student.scores, task, train)
     else:
-        return TeacherStates(folder, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)), None
+        states = getattr(torch, config.states_dtype) if config.needs_states else None
+        return TeacherStates(folder, reranker, train.queries, task.corpus, states), None
     identity = {"scorer": scorer.identity, "task": task.fingerprint(), "split": train.name}
     return TeacherScores(folder, len(train), scorer.judge, identity), scorer.pools
 

@@ -54,7 +54,7 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     train_encoder: str = field(
         default="none",
         metadata={
-            "help": "How the encoder trains: not at all ('none', as in the paper), with all its weights ('full'), or by "
+            "help": "How the encoder trains: not at all ('none', the paper's way), with all weights ('full'), or by "
             "adapters that are merged at the end ('lora').",
             "choices": ENCODERS,
         },
@@ -157,6 +157,11 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
                 f"initial_candidates + refresh_rounds * refresh_candidates + teacher_pool is {total}; accepted: at "
                 f"most {available}, the documents a query's teacher can be asked about"
             )
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether a term reads the teacher's states; log-odds are enough for the others."""
+        return self.mse_weight > 0 or (self.kl_weight > 0 and self.kl_form == "vocabulary")
 
     @property
     def on_policy(self) -> int:

@@ -14,14 +14,14 @@ from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.modeling_rabtriever import RabtrieverOutput
 from training.candidates import (
+    DOCUMENT_BLOCK,
+    best_documents,
     best_of,
-    excluding,
+    draw_on_policy,
+    draw_uniform,
     keep_round,
     kept_rounds,
-    outside_pools,
     positives_and_uniform,
-    sample_from_student,
-    sample_uniform,
 )
 from training.distillation_config import RabtrieverDistillationConfig
 from training.losses import (
@@ -89,7 +89,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         **kwargs: Any,
     ) -> None:
         args.check_candidates(min(map(len, pools)) if pools else len(documents))
-        if not isinstance(teacher, TeacherStates) and (args.mse_weight or args.kl_weight):
+        stateless = not isinstance(teacher, TeacherStates) or teacher.dtype is None
+        if args.needs_states and stateless or args.kl_weight and not isinstance(teacher, TeacherStates):
             raise ValueError(
                 f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
                 "states; accepted: 0 for both, with listwise_weight or margin_mse_weight above 0"
@@ -281,28 +282,26 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
 
     @torch.no_grad()
     def _draw(self, round_: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
         vectors = self._query_vectors(self._queries), self._document_vectors()
-        blocks = torch.arange(len(self._queries)).split(self._rows_per_block())
-        return torch.cat([self._draw_block(rows, vectors, generator) for rows in blocks])
+        rows = torch.arange(len(self._queries))
+        blocks = rows.split(max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK)))
+        generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
+        drawn = on_main(lambda: torch.cat([self._on_policy(own, *vectors, generator) for own in blocks]))
+        if self.args.teacher_top:
+            pool = on_main(lambda: self._uniform(drawn, self.args.teacher_pool, f"{round_}-pool"))
+            best = best_of(pool, self.teacher.logits(self._ask(rows, pool), pool), self.args.teacher_top)
+            drawn = torch.cat([drawn, best], dim=1)
+        left = self.args.refresh_candidates - drawn.shape[1]
+        return torch.cat([drawn, on_main(lambda: self._uniform(drawn, left, round_))], dim=1)
 
-    def _draw_block(self, rows: Tensor, vectors: tuple[Tensor, Tensor], generator: torch.Generator) -> Tensor:
-        args = self.args
-        excluded = excluding(outside_pools(self._pools, rows, len(self._documents)), self.candidates[rows])
+    def _on_policy(self, rows: Tensor, queries: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
+        pools = None if self._pools is None else [self._pools[row] for row in rows.tolist()]
+        best = best_documents(queries[rows.to(queries.device)], documents, self.candidates[rows], pools)
+        return draw_on_policy(*best, self.args.on_policy, self.args.sampling_temperature, generator)
 
-        def from_student() -> Tensor:
-            scores = self.model.similarity(vectors[0][rows.to(vectors[0].device)], vectors[1]).cpu()
-            return sample_from_student(scores, excluded, args.on_policy, args.sampling_temperature, generator)
-
-        drawn = on_main(from_student)
-        excluded = excluding(excluded, drawn)
-        if args.teacher_top:
-            pool = on_main(lambda: sample_uniform(excluded, args.teacher_pool, generator))
-            asked = self._ask(rows, pool)
-            best = best_of(pool, self.teacher.logits(asked, pool), args.teacher_top)
-            drawn, excluded = torch.cat([drawn, best], dim=1), excluding(excluded, best)
-        uniform = on_main(lambda: sample_uniform(excluded, args.refresh_candidates - drawn.shape[1], generator))
-        return torch.cat([drawn, uniform], dim=1)
+    def _uniform(self, drawn: Tensor, count: int, round_: int | str) -> Tensor:
+        asked = torch.cat([self.candidates, drawn], dim=1)
+        return draw_uniform(asked, len(self._documents), count, f"{self.args.seed}-{round_}", self._pools)
 
     def _ask(self, rows: Tensor, documents: Tensor) -> Tensor:
         asked = rows.unsqueeze(1).expand_as(documents)

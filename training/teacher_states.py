@@ -1,4 +1,4 @@
-"""The cache of what the frozen teacher knows: features of all texts, and `h_{Q|D}` of every pair it was asked about.
+"""The cache of what the teacher knows: log-odds of every pair it was asked about, its states, features of all texts.
 
 A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the
 shard in work; the next one asks only for what is missing. The processes of a run divide the pairs, and runs that share
@@ -129,7 +129,9 @@ class TeacherScores:
         Those `named` are opened even if a network's file system does not list them yet.
         """
         paths = sorted({*self.folder.glob("pairs-*.safetensors"), *named} - self._opened)
-        shards = [_read_shard(path) for path in paths]  # states stay memory-mapped until rows are read
+        self._opened |= set(paths)
+        every = map(_read_shard, paths)  # states stay memory-mapped until rows are read
+        shards = [shard for shard in every if self.holds_enough(shard)]
         if not shards:
             return
         sizes = torch.tensor([len(shard["keys"]) for shard in shards])
@@ -142,7 +144,10 @@ class TeacherScores:
         self._logits = torch.cat([self._logits, *(shard["logits"] for shard in shards)])
         self._starts = torch.cat([self._starts, self._starts[-1] + sizes.cumsum(0)])
         self._shards += shards
-        self._opened |= set(paths)
+
+    def holds_enough(self, shard: dict[str, Tensor]) -> bool:
+        """Whether a shard says all of its pairs that this cache is asked for; if not, they are asked again."""
+        return True
 
 
 class TeacherStates(TeacherScores):
@@ -153,10 +158,10 @@ class TeacherStates(TeacherScores):
         teacher: the frozen reranker.
         queries: all queries pairs may be asked about.
         documents: the corpus.
-        dtype: of the stored states; log-odds are always fp32.
+        dtype: of the stored states, or `None` to store log-odds alone; these are always fp32.
 
     Raises:
-        ValueError: the folder holds states of another teacher, prompt, text or dtype.
+        ValueError: the folder holds states of another teacher, prompt or text.
     """
 
     def __init__(
@@ -165,13 +170,13 @@ class TeacherStates(TeacherScores):
         teacher: GenerativeRerankerModel,
         queries: Sequence[str],
         documents: Sequence[str],
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
     ) -> None:
         self.teacher, self.dtype = teacher, dtype
         self._suffixes = teacher.processor.query_ids(queries)
         self._prefixes = teacher.processor.document_ids(documents)
-        identity = {"states": fingerprint(teacher, queries, documents), "dtype": str(dtype)}
-        super().__init__(folder, len(queries), self._states_and_log_odds, identity)
+        identity = {"states": fingerprint(teacher, queries, documents)}
+        super().__init__(folder, len(queries), self._read_pairs, identity)
 
     def hidden_states(self, queries: Tensor, documents: Tensor) -> Tensor:
         """The teacher's states `h_{Q|D}` of asked pairs: rows of shape `(...)` -> `(..., d)` fp32.
@@ -187,8 +192,15 @@ class TeacherStates(TeacherScores):
             states[here] = self._shards[shard]["states"][slots[here] - self._starts[shard]].float()
         return states
 
-    def _states_and_log_odds(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
+    def holds_enough(self, shard: dict[str, Tensor]) -> bool:
+        """Whether a shard has states of the wanted type, if any are wanted."""
+        return self.dtype is None or ("states" in shard and shard["states"].dtype == self.dtype)
+
+    def _read_pairs(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         pairs = list(zip(queries.tolist(), documents.tolist(), strict=True))
+        if self.dtype is None:
+            asked = self._prefixes, self._suffixes, pairs
+            return {"logits": self.teacher.map_pairs(self.teacher.log_odds, *asked, progress=False).cpu()}
         states = self.teacher.map_pairs(lambda read: read, self._prefixes, self._suffixes, pairs, progress=False)
         return {"logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
 
@@ -279,6 +291,6 @@ def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
     found = read_record(path)
     if found != identity:
         raise ValueError(
-            f"{folder} holds states of another teacher, prompt, task or dtype ({found}); this run needs {identity}. "
+            f"{folder} holds states of another teacher, prompt or task ({found}); this run needs {identity}. "
             "Delete the folder or choose another one"
         )

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from training.candidates import best_of, excluding, positives_and_uniform, sample_from_student, sample_uniform
+from training import candidates
+from training.candidates import best_documents, best_of, draw_on_policy, draw_uniform, positives_and_uniform
 
 
 def test_lists_hold_the_positives_and_no_document_twice() -> None:
@@ -31,8 +32,8 @@ def test_uniform_candidates_are_uniform() -> None:
 def test_on_policy_candidates_follow_the_students_distribution() -> None:
     scores = torch.tensor([0.0, 1.0, 2.0, 3.0])
     temperature = 1.5
-    asked = excluding(torch.zeros(20_000, 4, dtype=torch.bool), torch.zeros(20_000, 1, dtype=torch.long))
-    drawn = sample_from_student(scores.expand(20_000, -1), asked, 1, temperature, _generator())
+    best = best_documents(torch.ones(20_000, 1), scores[:, None], torch.zeros(20_000, 1, dtype=torch.long))
+    drawn = draw_on_policy(*best, 1, temperature, _generator())
     shares = torch.bincount(drawn.flatten(), minlength=4) / 20_000
     policy = (scores[1:] / temperature).softmax(0)  # document 0 has been asked already
     torch.testing.assert_close(shares, torch.cat([torch.zeros(1), policy]), atol=0.015, rtol=0)
@@ -41,27 +42,48 @@ def test_on_policy_candidates_follow_the_students_distribution() -> None:
 def test_draws_without_replacement_match_sequential_draws() -> None:
     """The second draw follows the distribution renormalised without the first (naive enumeration)."""
     weights = torch.tensor([0.1, 0.2, 0.7])
-    nothing = torch.zeros(20_000, 3, dtype=torch.bool)
-    drawn = sample_from_student(weights.log().expand(20_000, -1), nothing, 2, 1.0, _generator())
+    rows = torch.arange(3).expand(20_000, -1)
+    drawn = draw_on_policy(weights.log().expand(20_000, -1), rows, 2, 1.0, _generator())
     found = torch.bincount(drawn.sort(1).values @ torch.tensor([3, 1]), minlength=9) / 20_000
     for a, b in ((0, 1), (0, 2), (1, 2)):
         p, q = weights[a].item(), weights[b].item()
         assert found[3 * a + b].item() == pytest.approx(p * q / (1 - p) + q * p / (1 - q), abs=0.015)
 
 
-def test_excluded_documents_are_never_drawn() -> None:
-    asked = excluding(torch.zeros(2, 10, dtype=torch.bool), torch.tensor([[0, 1, 2], [7, 8, 9]]))
-    for drawn in (
-        sample_from_student(torch.zeros(2, 10), asked, 7, 1.0, _generator()),
-        sample_uniform(asked, 7, _generator()),
-    ):
+def test_the_best_documents_are_found_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "DOCUMENT_BLOCK", 7)
+    monkeypatch.setattr(candidates, "DRAWN_FROM", 5)
+    queries, documents = torch.randn(4, 3, generator=_generator()), torch.randn(30, 3, generator=_generator())
+    asked = torch.tensor([[0, 6], [7, 8], [29, 1], [13, 14]])
+    scores, rows = best_documents(queries, documents, asked)
+    every = (queries @ documents.T).scatter(1, asked, -torch.inf)
+    wanted = every.topk(5, dim=1)
+    assert torch.equal(rows, wanted.indices)
+    torch.testing.assert_close(scores, wanted.values)
+
+
+def test_documents_asked_about_are_never_drawn() -> None:
+    asked = torch.tensor([[0, 1, 2], [7, 8, 9]])
+    best = best_documents(torch.zeros(2, 1), torch.zeros(10, 1), asked)
+    for drawn in (draw_on_policy(*best, 7, 1.0, _generator()), draw_uniform(asked, 10, 7, 0)):
         assert [sorted(row) for row in drawn.tolist()] == [[3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5, 6]]
 
 
+def test_only_pools_are_drawn_from() -> None:
+    asked, pools = torch.tensor([[1], [4]]), [[1, 3, 5], [0, 2, 4, 6]]
+    best = best_documents(torch.ones(2, 1), torch.arange(8.0)[:, None], asked, pools)
+    for drawn in (draw_on_policy(*best, 2, 1.0, _generator()), draw_uniform(asked, 8, 2, 0, pools)):
+        assert all(
+            set(row) <= {*pool} - {*known}
+            for row, pool, known in zip(drawn.tolist(), pools, asked.tolist(), strict=True)
+        )
+    with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
+        draw_on_policy(*best, 3, 1.0, _generator())
+
+
 def test_uniform_draws_are_uniform() -> None:
-    excluded = torch.zeros(20_000, 5, dtype=torch.bool)
-    excluded[:, 2] = True
-    shares = torch.bincount(sample_uniform(excluded, 2, _generator()).flatten(), minlength=5) / 40_000
+    drawn = draw_uniform(torch.full((20_000, 1), 2), 5, 2, 0)
+    shares = torch.bincount(drawn.flatten(), minlength=5) / 40_000
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0, 0.25, 0.25]), atol=0.015, rtol=0)
 
 
@@ -91,11 +113,11 @@ def test_lists_from_pools() -> None:
 def test_impossible_lists_are_refused() -> None:
     with pytest.raises(ValueError, match="5 candidates for query 0 of 4 documents; accepted: 1 to 4"):
         positives_and_uniform([[0]], 4, 5, seed=0)
-    excluded = torch.tensor([[True, True, False, False]])
+    asked = torch.tensor([[0, 1]])
     with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        sample_from_student(torch.zeros(1, 4), excluded, 3, 1.0, _generator())
+        draw_on_policy(*best_documents(torch.zeros(1, 1), torch.zeros(4, 1), asked), 3, 1.0, _generator())
     with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        sample_uniform(excluded, 3, _generator())
+        draw_uniform(asked, 4, 3, 0)
 
 
 def _generator() -> torch.Generator:

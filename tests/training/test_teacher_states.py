@@ -43,6 +43,22 @@ def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyP
     assert len(states) == 5
 
 
+def test_log_odds_alone_are_stored_where_no_states_are_wanted(
+    reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, None)
+    assert alone.ask(*PAIRS.T) == 5
+    expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
+    torch.testing.assert_close(alone.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
+    (shard,) = tmp_path.glob("pairs-*")
+    assert "states" not in read_tensors(shard)[0]
+    # Who wants states asks these pairs again; who does not reads the log-odds of both.
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 3
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 0
+    monkeypatch.setattr(reranker, "map_pairs", lambda *_, **__: pytest.fail("the teacher was asked again"))
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, None).ask(*PAIRS.T) == 0
+
+
 def test_a_pair_never_asked_is_an_error(states: TeacherStates) -> None:
     with pytest.raises(ValueError, match="never asked"):
         states.logits(torch.tensor([0]), torch.tensor([0]))
@@ -174,10 +190,8 @@ def test_a_cache_of_others_is_refused(
     reranker = make_reranker()
     TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     TeacherStates(tmp_path, make_reranker(), QUERIES, DOCUMENTS)  # the same weights again are no others
-    with pytest.raises(ValueError, match="another teacher, prompt, task or dtype"):
+    with pytest.raises(ValueError, match="another teacher, prompt or task"):
         TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS[:2])
-    with pytest.raises(ValueError, match="another teacher"):
-        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, torch.float16)
     with pytest.raises(ValueError, match="another teacher"):
         TeacherStates(tmp_path, make_reranker(num_hidden_layers=1), QUERIES, DOCUMENTS)
     reranker.processor = RabtrieverProcessor(
