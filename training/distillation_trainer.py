@@ -90,7 +90,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     ) -> None:
         args.check_candidates(min(map(len, pools)) if pools else len(documents))
         stateless = not isinstance(teacher, TeacherStates) or teacher.dtype is None
-        if args.needs_states and stateless or args.kl_weight and not isinstance(teacher, TeacherStates):
+        if (args.needs_states and stateless) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
             raise ValueError(
                 f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
                 "states; accepted: 0 for both, with listwise_weight or margin_mse_weight above 0"
@@ -105,6 +105,10 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
                 "infonce_weight and margin_mse_weight"
             )
         self._moving = args.train_encoder != "none"
+        if model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
+            model.predictor.shift.requires_grad_(
+                False
+            )  # it moves all documents of a query alike, which no other term sees
         self._queries = self._side(model, "query", queries, "train-queries")
         self._documents = self._side(model, "document", documents, "documents")
         if args.whitening_damping is not None:
@@ -196,15 +200,16 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     ) -> Tensor:
         others = None
         if self.args.in_batch_documents:
-            others = self.model.similarity(output.query_embeds, output.document_embeds)
-            others = others.masked_fill(self._known(rows, documents, distinct).to(others.device), -torch.inf)
+            vectors, batch = self.batch_vectors(output.document_embeds, distinct)
+            others = self.model.similarity(output.query_embeds, vectors)
+            others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
         return listwise_kl(output.scores, teacher, self.args.temperature, self.args.listwise_form, others)
 
-    def _known(self, rows: Tensor, documents: Tensor, distinct: Tensor) -> Tensor:
+    def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
         """`(n, m)`: which documents of the batch are a query's own candidates, or relevant for it."""
-        known = (documents.unsqueeze(2) == distinct).any(1)
+        known = (documents.unsqueeze(2) == batch).any(1)
         for place, row in enumerate(rows.tolist()):
-            known[place] |= torch.isin(distinct, torch.tensor(self._relevant[row], dtype=torch.long))
+            known[place] |= torch.isin(batch, torch.tensor(self._relevant[row], dtype=torch.long))
         return known
 
     def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:

@@ -199,9 +199,7 @@ def _pooling(folder: Path) -> str:
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds) <= set(_PIECES):
-        raise ValueError(
-            f"encoder {folder} has the modules {', '.join(kinds)}; accepted: Transformer, Pooling, Normalize"
-        )
+        raise ValueError(f"encoder {folder} has modules {', '.join(kinds)}; accepted: Transformer, Pooling, Normalize")
     settings = read_json(folder / modules[1]["path"] / "config.json")
     mode = settings.get("pooling_mode")
     modes = (

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
@@ -137,6 +139,27 @@ class SharedTrainer(Trainer):
         parts = {name: share * mean for (name, mean), share in zip(means.items(), shares, strict=True)}
         return {name: part + (value - part).detach() for (name, part), value in zip(parts.items(), whole, strict=True)}
 
+    def batch_vectors(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of all processes' parts of a batch, each text once, with a gradient to where it was encoded.
+
+        Args:
+            vectors: `(m, k)`, of this process's part.
+            rows: `(m,)` int64, which text each is of.
+
+        Returns:
+            `(m', k)` and `(m',)`, the same on every process.
+        """
+        if self.args.world_size == 1:
+            return vectors, rows
+        counts = gather(len(rows))
+        filled = functional.pad(vectors, (0, 0, 0, max(counts) - len(rows)))
+        everything = _OfAllProcesses.apply(filled, self.args.process_index, self.args.world_size)
+        parts = [part[:count] for part, count in zip(everything, counts, strict=True)]
+        every, known = torch.cat(parts), torch.cat(gather(rows))
+        rows, first = known.unique(return_inverse=True)
+        place = torch.full_like(rows, len(known)).scatter_reduce(0, first, torch.arange(len(known)), "amin")
+        return every[place.to(every.device)], rows
+
     def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers'; the loss of a batch, which every process knows whole, counts once."""
         if self.args.world_size > 1:
@@ -162,6 +185,23 @@ class SharedTrainer(Trainer):
             rotate_checkpoints(args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
         on_main(finish)
+
+
+class _OfAllProcesses(torch.autograd.Function):
+    """Tensors of equal shape, of every process; each process's own gets the gradients of all."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor, process: int, processes: int) -> Tensor:
+        context.process = process
+        parts = [torch.empty_like(own) for _ in range(processes)]
+        dist.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (total,) = (gradient.contiguous() for gradient in gradients)
+        dist.all_reduce(total)
+        return total[context.process], None, None
 
 
 def _whole_batches(loader: DataLoader) -> DataLoader:

@@ -22,6 +22,7 @@ def make_trainer(
     train_dataset: Dataset | None = None,
     teacher: TeacherScores | None = None,
     pools: list[list[int]] | None = None,
+    model: RabtrieverModel | None = None,
     **settings: Any,
 ) -> RabtrieverDistillationTrainer:
     """Few steps; `settings` are the trainer's own."""
@@ -43,7 +44,7 @@ def make_trainer(
         },
     )
     return RabtrieverDistillationTrainer(
-        model=RabtrieverModel.from_teacher(reranker, **(predictor or {"embedding_dim": 32, "num_heads": 2})),
+        model=model or RabtrieverModel.from_teacher(reranker, **(predictor or {"embedding_dim": 32, "num_heads": 2})),
         teacher=TeacherStates(folder / "states", reranker, train_dataset["query"], task.corpus)
         if teacher is None
         else teacher,

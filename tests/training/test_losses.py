@@ -13,6 +13,7 @@ from training.losses import (
     check_finite,
     hidden_state_mse,
     listwise_cross_entropy,
+    listwise_kl,
     listwise_reverse_kl,
     margin_mse,
     normalized_hidden_state_mse,
@@ -159,3 +160,37 @@ def test_a_loss_that_is_not_finite_stops_training(value: float) -> None:
     with pytest.raises(ValueError, match=r"the loss is not finite \(mse=1, kl=(nan|inf)\); accepted"):
         check_finite("the loss", mse=torch.tensor(1.0), kl=torch.tensor(value))
     check_finite("the loss", mse=torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("others", [None, 3])
+def test_listwise_forms(others: int | None) -> None:
+    """Naive sums over each list; documents of other queries have no share of the teacher's distribution."""
+    student, teacher, temperature = _numbers(4, 5), _numbers(4, 5, seed=1), 1.7
+    more = None if others is None else _numbers(4, others, seed=2)
+    if more is not None:
+        more[0, 1] = -math.inf
+    sums = {"reverse": 0.0, "forward": 0.0}
+    for row in range(4):
+        own = [score / temperature for score in student[row].tolist()]
+        every = [*own, *([] if more is None else [score / temperature for score in more[row].tolist()])]
+        scale = math.log(sum(map(math.exp, every)))
+        log_p = [score - scale for score in own]
+        asked = [score / temperature for score in teacher[row].tolist()]
+        log_q = [score - math.log(sum(map(math.exp, asked))) for score in asked]
+        sums["forward"] += sum(math.exp(q) * (q - p) for p, q in zip(log_p, log_q, strict=True)) / 4
+        sums["reverse"] += sum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True)) / 4
+    forward = listwise_kl(student, teacher, temperature, "forward", more)
+    assert forward.item() == pytest.approx(sums["forward"], rel=1e-5)
+    if more is None:
+        reverse = listwise_kl(student, teacher, temperature, "reverse")
+        assert reverse.item() == pytest.approx(sums["reverse"], rel=1e-5)
+        assert reverse.item() == pytest.approx(listwise_reverse_kl(student, teacher, temperature).item(), rel=1e-6)
+        both = listwise_kl(student, teacher, temperature, "symmetric")
+        assert both.item() == pytest.approx(sum(sums.values()) / 2, rel=1e-5)
+
+
+def test_other_documents_have_no_place_in_a_reverse_kl() -> None:
+    with pytest.raises(ValueError, match="form is 'reverse'; accepted: .*; with others: forward"):
+        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "reverse", _numbers(2, 2))
+    with pytest.raises(ValueError, match="form is 'sideways'"):
+        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "sideways")
