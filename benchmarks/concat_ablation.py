@@ -12,6 +12,7 @@ from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, Rabtr
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from training import distill
 from training.anchors import drawn_anchors
+from training.distillation import judged_queries
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.recipe import parse_stage
 from training.stages import model_digest
@@ -80,21 +81,21 @@ def concat_trainer(reranker: GenerativeRerankerModel, argv: list[str]) -> Rabtri
         reranker: the teacher that `--teacher` names.
         argv: the command line.
     """
-    run, student, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
+    run, asked, shape, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
     task = load_beir(run.data, run.skip_bad)
     judged, dev = run.splits(task)
-    unjudged = (student.unjudged_queries, config.output_dir, run.skip_bad)
+    unjudged = (asked.unjudged_queries, config.output_dir, run.skip_bad)
     train, inputs = distill.training_queries(task, run.train_split, *unjudged)
-    inputs["teacher"] = model_digest(student.teacher)
-    states = distill.states_folder(student.states, inputs)
+    inputs["teacher"] = model_digest(asked.teacher)
+    states = distill.states_folder(asked.states, inputs)
     set_seed(config.seed)
-    anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **student.anchors())
+    anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **shape.anchors())
     return RabtrieverDistillationTrainer(
-        model=ConcatModel.from_teacher(reranker, **anchors, **student.predictor()),
+        model=ConcatModel.from_teacher(reranker, **anchors, **shape.predictor()),
         teacher=TeacherStates(states, reranker, train.queries, task.corpus, getattr(torch, config.states_dtype)),
         documents=task.corpus,
-        train_dataset=distill.judged_queries(train),
-        eval_dataset=None if dev is None else distill.judged_queries(dev),
+        train_dataset=judged_queries(train),
+        eval_dataset=None if dev is None else judged_queries(dev),
         args=config,
     )
 

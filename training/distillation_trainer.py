@@ -105,10 +105,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
                 "infonce_weight and margin_mse_weight"
             )
         self._moving = args.train_encoder != "none"
-        if model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
-            model.predictor.shift.requires_grad_(
-                False
-            )  # it moves all documents of a query alike, which no other term sees
+        if args.in_batch_documents and model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
+            model.predictor.shift.requires_grad_(False)  # it moves all documents of a query alike
         self._queries = self._side(model, "query", queries, "train-queries")
         self._documents = self._side(model, "document", documents, "documents")
         if args.whitening_damping is not None:
@@ -198,12 +196,13 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     def _listwise(
         self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
-        others = None
-        if self.args.in_batch_documents:
-            vectors, batch = self.batch_vectors(output.document_embeds, distinct)
-            others = self.model.similarity(output.query_embeds, vectors)
-            others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
-        return listwise_kl(output.scores, teacher, self.args.temperature, self.args.listwise_form, others)
+        form = self.args.temperature, self.args.listwise_form
+        if not self.args.in_batch_documents:
+            return listwise_kl(output.logits, teacher, *form)
+        vectors, batch = self.batch_vectors(output.document_embeds, distinct)
+        others = self.model.similarity(output.query_embeds, vectors)
+        others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
+        return listwise_kl(output.scores, teacher, *form, others)
 
     def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
         """`(n, m)`: which documents of the batch are a query's own candidates, or relevant for it."""

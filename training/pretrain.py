@@ -28,7 +28,8 @@ from training.shared_trainer import SharedTrainer
 from training.stages import StageFolder, model_digest
 from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
-from training.train_reranker import RunArguments, tokenizer_texts, watch_nothing
+from training.train_reranker import RunArguments, tokenizer_texts
+from training.watch import watch_nothing
 
 ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
 

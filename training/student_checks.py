@@ -22,45 +22,48 @@ from training.tasks.beir import RetrievalTask
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
     """As `training.train_reranker.check`."""
-    run, student, source, prompt, config = arguments
-    check_sources(student, source, prompt)
+    run, asked, shape, source, prompt, config = arguments
+    check_sources(asked, shape, source, prompt)
     run.splits(task)
     check_training(config, *TABLE_METRICS)
-    if student.states is not None:
-        check_folder("states", student.states)
+    if asked.states is not None:
+        check_folder("states", asked.states)
     config.check_candidates(len(task.corpus))
-    check_file("scores", student.scores)
-    if student.unjudged_queries is not None:
-        path = student.unjudged_queries.replace("{output_dir}", config.output_dir)
+    check_file("scores", asked.scores)
+    if asked.unjudged_queries is not None:
+        path = asked.unjudged_queries.replace("{output_dir}", config.output_dir)
         if not ("generate_queries" in earlier and Path(path) == Path(config.output_dir) / "queries" / "queries.jsonl"):
             check_file("unjudged_queries", path)
-    if student.cross_encoder is not None:
-        check_model("cross_encoder", student.cross_encoder, trust_remote_code=student.trust_remote_code)
+    if asked.cross_encoder is not None:
+        check_model("cross_encoder", asked.cross_encoder, trust_remote_code=asked.trust_remote_code)
     if source.model_name_or_path is not None:
         prompt.for_task(run.data)
-        text_config = check_language_model(BackboneArguments(**vars(source)), config, student.trust_remote_code)
-    elif student.teacher is None and "train_reranker" in earlier:
+        text_config = check_language_model(BackboneArguments(**vars(source)), config, asked.trust_remote_code)
+    elif asked.teacher is None and "train_reranker" in earlier:
         text_config = earlier["train_reranker"]
     else:
         remedy = "run training.train_reranker first, or pass --teacher"
-        path = earlier_model(student.teacher, config.output_dir, "teacher", remedy)
-        text_config = check_teacher(path, student.trust_remote_code)
-    RabtrieverConfig(text_config=text_config, **student.predictor())
+        path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
+        text_config = check_teacher(path, asked.trust_remote_code)
+    if shape.encoder is None:
+        RabtrieverConfig(text_config=text_config, **shape.predictor())
+    else:
+        check_model("encoder", shape.encoder, trust_remote_code=asked.trust_remote_code)
 
 
-def check_sources(student: Any, source: SourceArguments, prompt: PromptArguments) -> None:
+def check_sources(asked: Any, shape: Any, source: SourceArguments, prompt: PromptArguments) -> None:
     """Raises a ValueError if the arguments that name teacher and backbone exclude each other."""
-    other = [name for name in ("cross_encoder", "scores") if getattr(student, name) is not None]
+    other = [name for name in ("cross_encoder", "scores") if getattr(asked, name) is not None]
     if len(other) > 1:
         raise ValueError("cross_encoder and scores are both given; accepted: one of them")
-    if source.model_name_or_path is not None and (student.teacher is not None or not other):
+    if source.model_name_or_path is not None and (asked.teacher is not None or not other):
         raise ValueError(
             f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder or scores, and "
             "without teacher, whose backbone the student would have otherwise"
         )
-    if source.model_name_or_path is not None and student.document_anchors:
+    if source.model_name_or_path is not None and shape.document_anchors:
         raise ValueError(
-            f"document_anchors is {student.document_anchors}, but {source.model_name_or_path} is no reranker whose "
+            f"document_anchors is {shape.document_anchors}, but {source.model_name_or_path} is no reranker whose "
             "answers would tell of a document; accepted: 0 with model_name_or_path"
         )
     if source.model_name_or_path is None and prompt != PromptArguments():

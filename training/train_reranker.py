@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import IntervalStrategy, Trainer, TrainingArguments
+from transformers import Trainer
 from trl import ModelConfig, get_peft_config
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel
@@ -33,9 +33,7 @@ from training.shared_trainer import check_division
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.beir import RetrievalTask, Split
 from training.tasks.named import load_task
-from training.watch import WATCHED, watched_corpus
-
-DEV = "dev"  # the split that is watched where none is named
+from training.watch import DEV, WATCHED, watch_nothing, watched_corpus
 
 
 @dataclass
@@ -256,21 +254,6 @@ def make_trainer(
         eval_dataset=watched,
         peft_config=peft_config,
     )
-
-
-def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:
-    """Trains without evaluations, for a task without a dev split, and says so.
-
-    Raises:
-        ValueError: a setting needs them.
-    """
-    if config.load_best_model_at_end:
-        raise ValueError(
-            f"load_best_model_at_end is true, and {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
-            + ", ".join(task.splits)
-        )
-    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): nothing is watched while training")
-    config.eval_strategy, config.eval_on_start = IntervalStrategy.NO, False
 
 
 def tokenizer_texts(task: RetrievalTask, run: RunArguments, prompt: PromptArguments) -> Iterator[str]:

@@ -31,7 +31,8 @@ from training.recipe import parse_stage
 from training.shared_trainer import BatchArguments, SharedTrainer
 from training.stages import StageFolder, earlier_model, model_digest
 from training.tasks.named import load_task
-from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save, watch_nothing
+from training.train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save
+from training.watch import watch_nothing
 
 
 @dataclass

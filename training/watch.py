@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import IntervalStrategy, TrainingArguments
 
 from evaluation.metrics import mean_metrics, rank_documents
 from evaluation.samples import among, corpus_sample
 from modeling_rabtriever import GenerativeRerankerModel
 from training.tasks.beir import RetrievalTask, Split
 
+DEV = "dev"  # the split that is watched where none is named
 QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation asks for 16,384 pairs whatever the corpus
 METRICS = ("success@1", "mrr@10")
 WATCHED = tuple(f"corpus_{name}" for name in METRICS)
@@ -61,3 +63,18 @@ def watched_corpus(task: RetrievalTask, split: Split) -> CorpusWatch:
     part = split.take(rows)
     texts = [task.corpus[row] for row in documents]
     return CorpusWatch(part.queries, texts, among(part.relevant, documents), len(task.corpus))
+
+
+def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:
+    """Trains without evaluations, for a task without a dev split, and says so.
+
+    Raises:
+        ValueError: a setting needs them.
+    """
+    if config.load_best_model_at_end:
+        raise ValueError(
+            f"load_best_model_at_end is true, and {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
+            + ", ".join(task.splits)
+        )
+    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): nothing is watched while training")
+    config.eval_strategy, config.eval_on_start = IntervalStrategy.NO, False

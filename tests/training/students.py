@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training.distill import judged_queries
+from training.distillation import judged_queries
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
 from training.tasks.beir import RetrievalTask

@@ -7,7 +7,7 @@ import pytest
 from modeling_rabtriever import RabtrieverProcessor
 from tests.conftest import DOCUMENTS, QUERIES
 from training.anchors import drawn_anchors
-from training.distill import StudentArguments
+from training.student_arguments import StudentArguments
 
 
 def test_anchors_are_texts_of_the_task(processor: RabtrieverProcessor) -> None:

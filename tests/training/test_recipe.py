@@ -52,7 +52,7 @@ def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
 def test_students_fit_beside_a_task(student: Path, tmp_path: Path) -> None:
     household = next(path for path in RECIPES if path.stem == "household")
     flags = ["--config", str(household), "--config", str(student), "--output_dir", str(tmp_path)]
-    _, arguments, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
+    _, _, arguments, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
     text_config = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2}
     RabtrieverConfig(text_config=text_config, true_token_id=1, false_token_id=2, **arguments.predictor())
     changed = read_recipe(student)[1]["distill"]
