@@ -15,6 +15,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.training.students import make_trainer
+from training.distill import main as distill_main
+from training.distillation import distill
+from training.distillation_config import RabtrieverDistillationConfig
 from training.encoders import (
     finish_encoder,
     other_encoder,
@@ -24,6 +27,7 @@ from training.encoders import (
     train_encoder,
 )
 from training.sides import MovingSide
+from training.student_arguments import StudentArguments
 from training.tasks.beir import load_beir
 
 # Positions, special tokens and the names of things differ between these families.
@@ -218,3 +222,70 @@ def test_settings_that_do_not_fit_are_refused(
     ):
         with pytest.raises(ValueError, match=message):
             make_trainer(reranker, task, tmp_path, **settings)
+
+
+@pytest.mark.parametrize("how", ["lora", "full"])
+def test_an_interrupted_run_ends_with_the_same_weights(
+    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, how: str
+) -> None:
+    task = load_beir(beir_folder)
+
+    def trainer(folder: Path) -> Any:
+        torch.manual_seed(0)
+        student = student_of(teachers_encoder(reranker), reranker, embedding_dim=32)
+        train_encoder(student, how, 4)
+        settings = {"save_strategy": "steps", "save_steps": 1, "encoder_learning_rate": 1e-2, "mse_weight": 0.0}
+        return make_trainer(reranker, task, folder, model=student, train_encoder=how, **settings)
+
+    whole, cut = trainer(tmp_path / "whole"), trainer(tmp_path / "cut")
+    whole.train()
+    cut.train()
+    resumed = trainer(tmp_path / "cut")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoints" / "checkpoint-4"))
+    assert torch.equal(resumed.candidates, whole.candidates)
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"activation_checkpointing": True}, {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}],
+    ids=str,
+)
+def test_what_saves_memory_changes_no_weight(
+    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    task = load_beir(beir_folder)
+    found = []
+    for number, own in enumerate(({}, settings)):
+        torch.manual_seed(0)
+        student = student_of(teachers_encoder(reranker), reranker, embedding_dim=32)
+        train_encoder(student, "full", 0)
+        trainer = make_trainer(
+            reranker, task, tmp_path / str(number), model=student, train_encoder="full", optim="sgd", learning_rate=0.1,
+            encoder_learning_rate=0.1, max_steps=3, refresh_rounds=0, initial_candidates=12, **own,
+        )  # fmt: skip
+        trainer.train()
+        found.append(student.state_dict())
+    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
+
+
+def test_from_python(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> None:
+    """The function gives what the stage writes."""
+    task = load_beir(beir_folder)
+    reranker.save_pretrained(tmp_path / "teacher")
+    settings: dict[str, Any] = {
+        "train_encoder": "full", "initial_candidates": 4, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 4,
+        "use_cpu": True, "report_to": "none", "disable_tqdm": True, "per_device_train_batch_size": 12,
+    }  # fmt: skip
+    config = RabtrieverDistillationConfig(str(tmp_path / "python"), **settings)
+    student = distill(reranker, task, config, StudentArguments(embedding_dim=16))
+    flags = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
+    flags += ["--data", str(beir_folder), "--output_dir", str(tmp_path / "stage"), "--embedding_dim", "16"]
+    folder = distill_main([*flags, "--teacher", str(tmp_path / "teacher")])
+    stage = RabtrieverModel.from_pretrained(folder)
+    torch.testing.assert_close(student.encode_query(QUERIES), stage.encode_query(QUERIES), atol=1e-5, rtol=1e-4)
+    small = write_sentence_transformer(tmp_path / "st", "bert", "mean")
+    flags += ["--output_dir", str(tmp_path / "small"), "--encoder", str(small), "--embedding_dim", "null"]
+    again = RabtrieverModel.from_pretrained(distill_main([*flags, "--teacher", str(tmp_path / "teacher")]))
+    assert again.config.hidden_size == again.config.embedding_dim == 24
+    assert again.config.answer_size == reranker.config.hidden_size
