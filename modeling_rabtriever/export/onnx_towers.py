@@ -32,10 +32,11 @@ class _Tower(nn.Module):
         super().__init__()
         self.transformer: Any = tower[0].auto_model
         self.rest = nn.ModuleList(list(tower)[1:])
+        self.caching = {"use_cache": False} if hasattr(self.transformer.config, "use_cache") else {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask `(batch, length)` int64 -> vectors `(batch, k)` fp32."""
-        states = self.transformer(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        states = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **self.caching)
         features = {"token_embeddings": states.last_hidden_state, "attention_mask": attention_mask}
         for module in self.rest:
             features = module(features)

@@ -27,7 +27,7 @@ def check_backbone(model: Any) -> None:
     parameters = model.backbone.parameters()
     if getattr(model, "is_quantized", False) or not all(tensor.is_floating_point() for tensor in parameters):
         raise ValueError("this model is quantised; accepted for an export: its full weights (float32, bfloat16)")
-    window, longest = model.config.attention_window, model.processor.max_pair_length
+    window, longest = model.config.attention_window, model._longest_prompt(model.processor)
     if model.config.text_config.model_type == "qwen2" and window is not None and window < longest:
         raise ValueError(
             f"a layer of this backbone attends to {window} tokens, fewer than the longest prompt, {longest}; accepted "
@@ -66,7 +66,9 @@ def write_backbone(config: PreTrainedConfig, weights: Weights, folder: Path) -> 
     """
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    _fill(model, weights)
+    # A student leaves out BERT's pooler, which nothing reads; without numbers for it others warn of missing weights.
+    unread = {name: torch.zeros(own.shape) for name, own in model.state_dict().items() if name.startswith("pooler.")}
+    _fill(model, unread | weights)
     _write(model, folder)
 
 

@@ -22,7 +22,9 @@ TOLERANCE = 1e-4  # of scores, relative to the largest one
 COMBINED = "combined"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # what decides how a tower reads texts
 # sentence-transformers joins poolings in this order, whatever the order they are named in.
-_POOLING_KEYS = {"mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
+_POOLING_KEYS = {
+    "first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"
+}  # fmt: skip
 # The names before version 5.4: vLLM skipped modules of the newer ones without a word until 2026-08-31, and
 # sentence-transformers reads both.
 _MODULES = "sentence_transformers.models"
@@ -120,7 +122,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
     settings = {"model_type": "SentenceTransformer", "prompts": {}, "similarity_fn_name": "dot"}
     write_json(folder / "config_sentence_transformers.json", settings)
     pooling = {key: name in student.config.feature_poolings for name, key in _POOLING_KEYS.items()}
-    others = ("cls_token", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
+    others = ("max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens")
     pooling |= {f"pooling_mode_{name}": False for name in others}
     width = {"word_embedding_dimension": student.config.hidden_size, "include_prompt": True}
     write_json(folder / "1_Pooling" / "config.json", width | pooling)
