@@ -30,9 +30,10 @@ class _Tower(nn.Module):
 
     def __init__(self, tower: SentenceTransformer) -> None:
         super().__init__()
-        self.transformer: Any = tower[0].auto_model
+        model: Any = tower[0].auto_model
+        self.transformer = model
         self.rest = nn.ModuleList(list(tower)[1:])
-        self.caching = {"use_cache": False} if hasattr(self.transformer.config, "use_cache") else {}
+        self.caching = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask `(batch, length)` int64 -> vectors `(batch, k)` fp32."""
