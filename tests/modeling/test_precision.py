@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,23 @@ def test_what_changes_vectors_changes_the_identity(student: RabtrieverModel, wha
     before = encoder_fingerprint(student)
     CHANGES[what](student)
     assert not same_encoder(encoder_fingerprint(student), before)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("use_parallel_residual", False), ("residual_multiplier", 0.5)])
+def test_any_setting_that_may_change_vectors_changes_the_identity(
+    make_reranker: Callable[..., GenerativeRerankerModel], setting: str, value: Any
+) -> None:
+    student = RabtrieverModel.from_teacher(make_reranker("gpt_neox"), embedding_dim=24, num_heads=3)
+    before = encoder_fingerprint(student)
+    setattr(student.config.text_config, setting, value)
+    assert not same_encoder(encoder_fingerprint(student), before)
+
+
+def test_settings_of_training_and_bookkeeping_keep_the_identity(student: RabtrieverModel) -> None:
+    before = encoder_fingerprint(student)
+    for setting, value in (("attention_dropout", 0.1), ("use_cache", False), ("initializer_range", 0.3)):
+        setattr(student.config.text_config, setting, value)
+    assert encoder_fingerprint(student) == before
 
 
 def test_a_rotated_vocabulary_changes_the_identity(student: RabtrieverModel, tmp_path: Path) -> None:
