@@ -66,7 +66,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
     added.add_argument(
         "--delete",
-        help="file with ids to delete, as encoded, one per line; in a .jsonl file strings or objects with id; - for "
+        help="file with ids to delete, as encoded, one per line; in JSON lines strings or objects with id; - for "
         "standard input",
     )
     added.add_argument(
