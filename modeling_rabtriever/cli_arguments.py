@@ -122,9 +122,9 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, from the command line."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given; accepted: a whole number of at least 1")
+    """A whole number of at least 1, such as a machine can count, from the command line."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a whole number of at least 1, of 18 digits")
     return int(text)
 
 

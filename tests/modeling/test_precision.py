@@ -11,6 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.identity import encoder_fingerprint, same_encoder
+from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import ExactIndex
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -158,6 +159,8 @@ def test_quantised_models_score_in_fp32(
         model.save_pretrained(tmp_path / name)
     quantised = {"quantization_config": BitsAndBytesConfig(**{setting: True})}
     loaded = RabtrieverModel.from_pretrained(tmp_path / "student", **quantised)
+    loaded.save_pretrained(tmp_path / "quantised")
+    _agrees(_scores(load_model(tmp_path / "quantised")), _scores(loaded), 1e-4)
     assert loaded.is_quantized and not loaded.backbone.layers[0].mlp.up_proj.weight.is_floating_point()
     assert {weight.dtype for weight in loaded.predictor.parameters()} == {torch.float32}
     before = encoder_fingerprint(loaded)
