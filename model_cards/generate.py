@@ -25,7 +25,7 @@ from transformers import AutoConfig
 from evaluation.report import COLUMNS, NOTE, calibration_line, report_text
 from model_cards.layout import CARDS, EVALUATION
 from model_cards.licenses import FROM_SCRATCH, HELP, KEYS, license_table, parse_licenses
-from modeling_rabtriever.files import replace_file, write_text
+from modeling_rabtriever.files import read_record, replace_file, write_text
 from training.command import run_command
 from training.tasks.beir import RetrievalTask
 from training.tasks.named import load_task, named_tasks
@@ -168,7 +168,7 @@ def _record(folder: Path) -> dict[str, Any]:
     path = folder / "stage.json"
     if not path.exists():
         raise ValueError(f"{path} is missing; accepted: a run whose stages are finished")
-    record: dict[str, Any] = json.loads(path.read_text())
+    record = read_record(path, settings=dict)
     return {**record, "data": record["settings"]["data"]}
 
 

@@ -66,7 +66,7 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
     added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
     added.add_argument(
         "--delete",
-        help="file with ids to delete, as encoded, one per line; in a .jsonl file strings or objects with id; - for "
+        help="file with ids to delete, as encoded, one per line; in JSON lines strings or objects with id; - for "
         "standard input",
     )
     added.add_argument(
@@ -122,9 +122,9 @@ def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argp
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, from the command line."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} given; accepted: a whole number of at least 1")
+    """A whole number of at least 1, such as a machine can count, from the command line."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a whole number of at least 1, of 18 digits")
     return int(text)
 
 

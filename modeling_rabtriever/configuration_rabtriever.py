@@ -67,7 +67,7 @@ class GenerativeRerankerConfig(PreTrainedConfig):
         windows = []
         if "sliding_attention" in kinds or (not kinds and getattr(config, "use_sliding_window", True)):
             windows.append(getattr(config, "sliding_window", None))
-        if "chunked_attention" in kinds:
+        if "chunked_attention" in kinds or not kinds:  # transformers' caches read it where no kinds are named
             windows.append(getattr(config, "attention_chunk_size", None))
         if "local" in str(getattr(config, "attention_types", "")):  # GPT-Neo
             windows.append(getattr(config, "window_size", None))

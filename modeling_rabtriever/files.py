@@ -39,7 +39,7 @@ def read_record(path: Path, **fields: type) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}); accepted: the file as it was written") from None
     if not isinstance(record, dict):
         raise ValueError(f"{path} is no record of ours; accepted: an object")

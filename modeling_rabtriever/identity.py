@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .modeling_prefix_cache import floating_weights, model_fingerprint
 from .modeling_rabtriever import RabtrieverModel
@@ -20,13 +20,12 @@ TOLERANCE = 0.01
 _SIZE_COUNTS = (
     30  # rounding leaves a tensor's size as it is, so that a per cent of it can weigh as much as the tolerance
 )
-# Settings of backbones that change their numbers and are no shape of a weight, in the names families give them.
-_SETTINGS = (
-    "model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
-    "activation_function", "hidden_activation", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon",
-    "rope_parameters", "rotary_pct", "partial_rotary_factor", "sliding_window", "layer_types", "attention_types",
-    "window_size", "query_pre_attn_scalar", "scale_embedding",
-)  # fmt: skip
+# Settings that change no number of a backbone while it reads. All others may, by whatever name a family has them.
+_NEUTRAL = re.compile(
+    "transformers_version|_name_or_path|architectures|auto_map|(torch_)?dtype|quantization_config|use_cache|return_dict|"
+    "output_.*|.*_token_id|.*dropout.*|.*_pdrop|layerdrop|initializer_.*|.*init_std|chunk_size_feed_forward|problem_type|"
+    "id2label|label2id|pretraining_tp|task_specific_params"
+)
 _READING = (
     "true_answer", "false_answer", "instruction", "document_template", "query_template", "max_document_length",
     "max_query_length", "query_truncation_side",
@@ -51,12 +50,26 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted({**model.predictor.state_dict(), "answers": model.answer_rows}.items()):
         digest.update(name.encode() + _bytes(tensor.float()))
-    backbone = model.config.text_config.to_dict()
-    settings = {name: backbone.get(name) for name in _SETTINGS}
-    settings |= {name: getattr(model.config, name) for name in _FEATURES}
-    digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    features = {name: getattr(model.config, name) for name in _FEATURES}
+    digest.update(json.dumps(features, sort_keys=True).encode() + backbone_settings(model.config.text_config).encode())
     digest.update(reading_fingerprint(model.processor).encode())
     return f"{digest.hexdigest()[:16]}-{_sketch(model.backbone)}"
+
+
+def backbone_fingerprint(model: Any) -> str:
+    """What a teacher's or student's backbone is told by, settings and weights; in the form of `encoder_fingerprint`."""
+    settings = hashlib.sha256(backbone_settings(model.config.text_config).encode()).hexdigest()[:16]
+    return f"{settings}-{_sketch(model.backbone)}"
+
+
+def backbone_settings(config: PreTrainedConfig) -> str:
+    """The settings of a backbone that may change its numbers, as JSON; those that are off or not set are left out."""
+    kept = {
+        name: value
+        for name, value in config.to_dict().items()
+        if not (value is None or value is False or value in ([], {}) or _NEUTRAL.fullmatch(name))
+    }
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def same_encoder(first: str, second: str) -> bool:

@@ -67,7 +67,8 @@ def check_loaded(
         complete: whether the files hold this very model, so that a further tensor is of another one.
 
     Raises:
-        ValueError: tensors are missing, have another shape, are too many, or hold no numbers that can be weights.
+        ValueError: tensors are missing, have another shape, are too many, hold no numbers that can be weights, or are
+            not quantised where the configuration says so.
     """
     mismatched = [f"{name} {tuple(here)} for {tuple(wanted)}" for name, here, wanted in info["mismatched_keys"]]
     whole = [] if getattr(model, "is_quantized", False) else _whole_numbers(model, stored)
@@ -78,6 +79,12 @@ def check_loaded(
     ):
         if found:
             raise ValueError(f"{path} holds {fault}: {_listed(found)}; accepted: this model's own weights")
+    quantizer = getattr(model, "hf_quantizer", None)
+    if getattr(quantizer, "pre_quantized", False) and all(tensor.dtype in _NUMBERS for tensor in stored.values()):
+        raise ValueError(
+            f"{path}: quantization_config in its config.json says that its weights are quantised, and none is; "
+            "accepted: the configuration its weights were saved with"
+        )
     if info["missing_keys"]:
         raise ValueError(
             f"{path} lacks weights of this model: {_listed(info['missing_keys'])}; accepted: all of them. The file was "

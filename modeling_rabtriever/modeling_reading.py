@@ -55,7 +55,8 @@ class PairReadingModel(PromptedPreTrainedModel):
             nonlocal read
             batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
             out = self._run(self.backbone.base_model, **batch, use_cache=True)
-            parts.append(take_prefixes(out.past_key_values, **batch, model=fingerprint))
+            cache = getattr(out, "past_key_values", None)  # families with a state of their own have none
+            parts.append(take_prefixes(cache, **batch, model=fingerprint))
             read += len(rows)
             return torch.arange(read - len(rows), read)
 

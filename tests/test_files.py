@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_rabtriever.files import read_tensors, write_json, write_tensors, write_text
+from modeling_rabtriever.files import read_record, read_tensors, write_json, write_tensors, write_text
 
 TENSORS = {
     "states": torch.randn(7, 5, generator=torch.Generator().manual_seed(0)),
@@ -19,6 +19,13 @@ TENSORS = {
     "one": torch.tensor(2.5, dtype=torch.float64),
     "mask": torch.tensor([True, False]),
 }
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "{", "[]", "\xff"])
+def test_records_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "r.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"r\.json is no .*; accepted"):
+        read_record(tmp_path / "r.json")
 
 
 def test_tensors_and_metadata_come_back(tmp_path: Path) -> None:

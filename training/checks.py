@@ -129,6 +129,8 @@ def check_training(config: TrainingArguments, *metrics: str) -> None:
         value = getattr(config, name)
         if value is not None and not least <= value < math.inf:
             raise ValueError(f"{name} is {value}; accepted: {least} or more")
+    if config.seed >= 1 << 32:
+        raise ValueError(f"seed is {config.seed}; accepted: less than 2^32")
     if config.max_steps <= 0 and not config.num_train_epochs > 0:
         raise ValueError(
             f"max_steps is {config.max_steps}, num_train_epochs {config.num_train_epochs}; accepted: one above 0"

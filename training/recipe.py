@@ -39,7 +39,7 @@ def read_recipe(*paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str,
             raise ValueError(f"--config {path} is no file; accepted: a recipe such as training/recipes/household.yaml")
         try:
             recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"--config {path} is no YAML ({error}); accepted: a mapping of settings") from None
         if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
             raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")

@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from modeling_rabtriever.errors import refusing
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import read_record, write_json
 from training.checkpoints import CHECKSUMS, checkpoint_to_resume
 from training.processes import on_main
 
@@ -136,8 +136,7 @@ class StageFolder:
 
 def finished(folder: Path) -> bool:
     """Whether a stage has been finished there."""
-    path = folder / "stage.json"
-    return path.is_file() and bool(json.loads(path.read_text()).get("done"))
+    return bool(read_record(folder / "stage.json").get("done"))
 
 
 def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -> str:

@@ -13,6 +13,7 @@ from training.checks import (
     check_folder,
     check_language_model,
     check_model,
+    check_positive,
     check_teacher,
     check_training,
 )
@@ -24,8 +25,13 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     """As `training.train_reranker.check`."""
     run, asked, shape, source, prompt, config = arguments
     check_sources(asked, shape, source, prompt)
-    run.splits(task)
+    judged, _ = run.splits(task)
     check_training(config, *TABLE_METRICS)
+    check_positive(initial_candidates=config.initial_candidates)
+    for name, texts in (("query_anchors", task.corpus), ("document_anchors", judged.queries)):
+        count, most = shape.anchors()[name], len({text.strip() for text in texts})
+        if count > most:
+            raise ValueError(f"{name} is {count}; accepted: at most {most}, the different texts there are")
     if asked.states is not None:
         check_folder("states", asked.states)
     config.check_candidates(len(task.corpus))

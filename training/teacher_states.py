@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.files import read_record, read_tensors, write_json, write_tensors, writing
+from modeling_rabtriever.identity import backbone_settings
 from training.processes import gather, is_main, on_each, on_main, own_part
 
 SHARD_PAIRS = 2048
@@ -262,8 +263,8 @@ def cached_features(
 
 
 def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
-    """A digest of the backbone's weights, the prompt, the tokenizer and the texts."""
-    digest = hashlib.sha256()
+    """A digest of the backbone's settings and weights, the prompt, the tokenizer and the texts."""
+    digest = hashlib.sha256(backbone_settings(model.config.text_config).encode())
     for name, weights in sorted(model.backbone.base_model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weights.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())

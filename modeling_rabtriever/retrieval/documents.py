@@ -12,7 +12,8 @@ from typing import Any
 
 from .json_lines import numbered_lines, parse_line
 
-FORMATS = (".jsonl", ".ndjson", ".json", ".parquet")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+FORMATS = (*JSON_LINES, ".parquet")
 _ID_FIELDS = ("id", "_id")
 _TEXT_FIELDS = ("title", "text")
 
@@ -136,7 +137,9 @@ def to_document(row: Any) -> Document:
         raise row
     if not isinstance(row, dict):
         raise BadDocumentError(f"{str(row)[:60]!r} is no object; accepted: an object with id and text")
-    id_ = _document_id(row)
+    id_ = row_id(row)
+    if id_ is None or not id_.strip():
+        raise BadDocumentError("the id is missing or blank; accepted: a field id or _id")
     title, body = (row.get(name) for name in _TEXT_FIELDS)
     if not isinstance(title, str | None) or not isinstance(body, str | None):
         raise BadDocumentError("title or text is no text; accepted: strings")
@@ -160,6 +163,18 @@ def id_text(value: Any) -> str:
     if not isinstance(value, str):
         raise BadDocumentError(f"the id is {str(value)[:60]}; accepted: a string or a number")
     return value
+
+
+def row_id(row: dict[str, Any]) -> str | None:
+    """The id of an object, `id` or `_id`, as text; `None` if it has none.
+
+    Raises:
+        BadDocumentError: it is no string or number, or there are two.
+    """
+    found = {name: id_text(row[name]) for name in _ID_FIELDS if row.get(name) is not None}
+    if len(set(found.values())) > 1:
+        raise BadDocumentError(f"id is {found['id']!r} and _id is {found['_id']!r}; accepted: one id")
+    return next(iter(found.values()), None)
 
 
 def file_rows(path: Path, span: tuple[int, int] | None = None) -> Iterator[tuple[int, str, Any]]:
@@ -194,16 +209,6 @@ def _check_file(path: Path) -> None:
             f"{path} ends in {path.suffix!r}; accepted: .jsonl, .ndjson, .json (one per line), .parquet; none of them "
             "compressed"
         )
-
-
-def _document_id(row: dict[str, Any]) -> str:
-    found = {name: id_text(row[name]) for name in _ID_FIELDS if row.get(name) is not None}
-    ids = set(found.values())
-    if len(ids) > 1:
-        raise BadDocumentError(f"id is {found['id']!r} and _id is {found['_id']!r}; accepted: one id")
-    if not ids or not (id_ := ids.pop()).strip():
-        raise BadDocumentError("the id is missing or blank; accepted: a field id or _id")
-    return id_
 
 
 def _json_rows(file: Iterable[bytes], begin: int = 0, stop: int | None = None) -> Iterator[tuple[int, str, Any]]:

@@ -4,15 +4,20 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
 from ..files import read_record, read_tensors, write_json, write_tensors
-from ..identity import reading_fingerprint
+from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
+
+MANIFEST = "prefixes.json"
+_FIELDS = {"model": str, "backbone": str, "prompt": str, "documents": int, "shards": list, "done": bool}
+_DIGEST = "documents"  # in a shard's metadata
 
 
 class PrefixFiles:
@@ -29,21 +34,23 @@ class PrefixFiles:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        record = read_record(self.folder / "prefixes.json", model=str, prompt=str, documents=int, done=bool)
+        record = read_record(self.folder / MANIFEST, **_FIELDS)
         if not record.get("done"):
             raise ValueError(f"{folder} holds no finished prefixes; accepted: a folder that PrefixFiles.write finished")
-        self._model: str = record["model"]
-        self._prompt: str = record["prompt"]
-        self._count: int = record["documents"]
+        self._record = record
 
     def __len__(self) -> int:
         """Number of documents."""
-        return self._count
+        return int(self._record["documents"])
 
     def __iter__(self) -> Iterator[DocumentPrefixes]:
-        """The shards, in the order of the documents, on the CPU."""
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
-            yield DocumentPrefixes.from_tensors(read_tensors(path)[0], self._model)
+        """The shards, in the order of the documents, on the CPU.
+
+        Raises:
+            ValueError: one is missing, broken, or of other documents.
+        """
+        for number, digest in enumerate(self._record["shards"]):
+            yield DocumentPrefixes.from_tensors(_read(self.folder, number, digest), self._record["model"])
 
     def score(
         self, reranker: GenerativeRerankerModel, queries: Sequence[str], token_budget: int | None = None
@@ -51,9 +58,12 @@ class PrefixFiles:
         """Log-odds of every query against every document: `(n, m)` fp32.
 
         Raises:
-            ValueError: a query is blank, a shard is broken, or the prefixes were made by another model or prompt.
+            ValueError: a query is blank, a shard is missing, broken or of other documents, or the prefixes were made by
+                another model or prompt.
         """
-        if reading_fingerprint(reranker.processor) != self._prompt:
+        if not same_encoder(backbone_fingerprint(reranker), self._record["backbone"]):
+            raise ValueError(f"{self.folder} holds prefixes of another model; accepted: those of this model's own")
+        if reading_fingerprint(reranker.processor) != self._record["prompt"]:
             raise ValueError(f"{self.folder} holds prefixes of another prompt; accepted: those of this model's own")
         return torch.cat([reranker.score(queries, shard, token_budget) for shard in self], dim=1)
 
@@ -66,7 +76,7 @@ class PrefixFiles:
         documents_per_shard: int = 256,
         token_budget: int | None = None,
     ) -> "PrefixFiles":
-        """Reads all documents and writes their prefixes, shard by shard, each atomically.
+        """Reads all documents and writes their prefixes, shard by shard, each atomically; broken ones again.
 
         Args:
             folder: where to; created if missing.
@@ -83,29 +93,59 @@ class PrefixFiles:
             raise ValueError(
                 f"{len(documents)} documents, {documents_per_shard} per shard; accepted: at least one of each"
             )
-        path = Path(folder) / "prefixes.json"
-        digest = hashlib.sha256("\0".join(map(json.dumps, documents)).encode()).hexdigest()[:16]
-        record = {
+        path = Path(folder) / MANIFEST
+        starts = range(0, len(documents), documents_per_shard)
+        parts = [documents[start : start + documents_per_shard] for start in starts]
+        record: dict[str, Any] = {
             "model": model_fingerprint(reranker),
+            "backbone": backbone_fingerprint(reranker),
             "prompt": reading_fingerprint(reranker.processor),
             "documents": len(documents),
-            "texts": digest,
-            "documents_per_shard": documents_per_shard,
+            "shards": [hashlib.sha256(json.dumps(list(part)).encode()).hexdigest()[:16] for part in parts],
             "done": False,
         }
         if path.exists():
-            found = read_record(path)
-            if {**found, "done": False} != record:
-                raise ValueError(
-                    f"{folder} holds prefixes of {found}; this call needs {record}; accepted: another folder"
-                )
+            _check_owner(path, record)
         else:
             write_json(path, record)
-        starts = range(0, len(documents), documents_per_shard)
-        for number, start in enumerate(logging.tqdm(starts, unit="shard", disable=len(starts) < 2)):
-            shard = Path(folder) / f"shard-{number:06d}.safetensors"
-            if not shard.exists():
-                prefixes = reranker.prefill(documents[start : start + documents_per_shard], token_budget)
-                write_tensors(shard, prefixes.tensors())
+        for number, part in enumerate(logging.tqdm(parts, unit="shard", disable=len(parts) < 2)):
+            if not _holds(Path(folder), number, record["shards"][number]):
+                tensors = reranker.prefill(part, token_budget).tensors()
+                write_tensors(_shard(Path(folder), number), tensors, {_DIGEST: record["shards"][number]})
         write_json(path, {**record, "done": True})
         return cls(folder)
+
+
+def _check_owner(path: Path, record: dict[str, Any]) -> None:
+    found = read_record(path, **_FIELDS)
+    others = [name for name in record if name not in ("backbone", "done") and found[name] != record[name]]
+    if not same_encoder(found["backbone"], record["backbone"]):
+        others.append("backbone")
+    if others:
+        raise ValueError(
+            f"{path.parent} holds prefixes with another {', another '.join(others)}; accepted: another folder, or the "
+            "model, prompt, documents and documents_per_shard it was made with"
+        )
+
+
+def _shard(folder: Path, number: int) -> Path:
+    return folder / f"shard-{number:06d}.safetensors"
+
+
+def _read(folder: Path, number: int, digest: str) -> dict[str, Tensor]:
+    path = _shard(folder, number)
+    tensors, metadata = read_tensors(path)
+    if metadata.get(_DIGEST) != digest:
+        raise ValueError(
+            f"{path} holds prefixes of other documents; accepted: the shard as it was written. PrefixFiles.write makes "
+            "it again"
+        )
+    return tensors
+
+
+def _holds(folder: Path, number: int, digest: str) -> bool:
+    try:
+        _read(folder, number, digest)
+    except ValueError:
+        return False  # missing or broken: made again
+    return True

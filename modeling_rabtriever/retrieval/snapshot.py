@@ -1,5 +1,6 @@
 """What searches read: one version of a store, which no writer changes."""
 
+import re
 import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from .approximate import ApproximateIndex, index_path
 from .exact import ExactIndex
 from .lance_table import StoreTable, foreign_errors
 from .metadata_columns import read_metadata
+
+# What brackets do not count in: texts, names in quotes, comments.
+_UNCOUNTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,9 @@ class Snapshot:
 
     def _allowed(self, where: str) -> Tensor:
         """Row ids of the documents that meet a condition."""
-        count = len(self)
+        condition, count = _whole(where), len(self)
         with foreign_errors("the store could not answer"):
-            found = self._rows(["id"], count).where(where).to_arrow()
+            found = self._rows(["id"], count).where(condition).to_arrow()
         return torch.tensor(found["_rowid"].to_pylist(), dtype=torch.long)
 
     def _hits(self, scores: list[list[float]], found: list[list[int]]) -> list[list[Hit]]:
@@ -139,3 +143,18 @@ class Snapshot:
     def _reading(self) -> AbstractContextManager[None]:
         folder = self._store.folder
         return foreign_errors(f"version {self.version} of {folder} cannot be read; call refresh, or index again")
+
+
+def _whole(where: str) -> str:
+    """A condition in brackets: LanceDB reads one as far as it goes and passes over the rest, but not inside brackets.
+
+    Raises:
+        ValueError: it closes a bracket that it did not open, and would end the brackets around it.
+    """
+    depth = 0
+    for bracket in re.findall("[()]", _UNCOUNTED.sub("", where)):
+        depth += 1 if bracket == "(" else -1
+        if depth < 0:
+            raise ValueError(f"where is {where!r}, which closes a bracket too many; accepted: one SQL condition")
+    end = "\n)" if "--" in where else ")"  # a line break ends a comment
+    return f"({where}{end}"

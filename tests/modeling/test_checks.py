@@ -1,5 +1,6 @@
 """Weights that are not all of the model's own are refused, whoever loads them."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.loading import load_model
 from tests.conftest import DOCUMENTS
 
 UP = "backbone.layers.0.mlp.up_proj.weight"
@@ -96,3 +98,16 @@ def test_what_was_asked_about_loading_is_told(student: RabtrieverModel, tmp_path
     torch.testing.assert_close(loaded.encode_document(DOCUMENTS), student.encode_document(DOCUMENTS))
     with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):
         RabtrieverModel.from_pretrained(tmp_path, variant="fp16")
+
+
+@pytest.mark.parametrize("setting", ["load_in_4bit", "load_in_8bit"])
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_weights_that_are_not_quantised_as_the_configuration_says_are_refused(
+    student: RabtrieverModel, tmp_path: Path, setting: str
+) -> None:
+    student.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", setting: True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="quantization_config in its config.json says .*; accepted"):
+        load_model(tmp_path)

@@ -74,7 +74,7 @@ def test_paper_predictor_fixes_width_and_features(text_config: TextConfig) -> No
         ({"feature_layers": [-4]}, "feature_layers holds -4; accepted"),
         ({"feature_layers": []}, "feature_layers is .*; accepted: one or more"),
         ({"feature_layers": [1, 1]}, "feature_layers is .*; accepted: one or more, each once"),
-        ({"feature_poolings": ["max"]}, "feature_poolings holds 'max'; accepted: last, mean"),
+        ({"feature_poolings": ["max"]}, "feature_poolings holds 'max'; accepted: first, last, mean"),
         ({"predictor_type": "concat"}, "predictor_type is 'concat'; accepted: paper, hadamard"),
         ({"true_token_id": 2}, "both 2; accepted: two that differ"),
         ({"true_token_id": None}, "true_token_id is None; accepted"),
@@ -89,3 +89,17 @@ def test_out_of_range_settings_are_refused(text_config: TextConfig, setting: dic
 def test_reranker_config_states_window_and_width(text_config: TextConfig) -> None:
     config = GenerativeRerankerConfig(text_config=text_config(), true_token_id=1, false_token_id=2)
     assert (config.window, config.hidden_size) == (128, 32)
+
+
+def test_chunks_of_attention_are_a_window(text_config: TextConfig) -> None:
+    """transformers' caches keep chunks where a configuration names a size, whatever kinds of layers there are."""
+    answers = {"true_token_id": 1, "false_token_id": 2}
+    config = GenerativeRerankerConfig(text_config=text_config("llama", attention_chunk_size=8), **answers)
+    assert config.attention_window == 8
+    assert GenerativeRerankerConfig(text_config=text_config("llama"), **answers).attention_window is None
+
+
+def test_windows_of_families_whose_positions_start_behind_padding() -> None:
+    for family, window in (("bert", 40), ("roberta", 38), ("mpnet", 38)):
+        sizes = {"model_type": family, "max_position_embeddings": 40, "pad_token_id": 1}
+        assert RabtrieverConfig(text_config=sizes).window == window

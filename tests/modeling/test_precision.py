@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.identity import encoder_fingerprint, same_encoder
+from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import ExactIndex
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -114,6 +116,23 @@ def test_what_changes_vectors_changes_the_identity(student: RabtrieverModel, wha
     assert not same_encoder(encoder_fingerprint(student), before)
 
 
+@pytest.mark.parametrize(("setting", "value"), [("use_parallel_residual", False), ("residual_multiplier", 0.5)])
+def test_any_setting_that_may_change_vectors_changes_the_identity(
+    make_reranker: Callable[..., GenerativeRerankerModel], setting: str, value: Any
+) -> None:
+    student = RabtrieverModel.from_teacher(make_reranker("gpt_neox"), embedding_dim=24, num_heads=3)
+    before = encoder_fingerprint(student)
+    setattr(student.config.text_config, setting, value)
+    assert not same_encoder(encoder_fingerprint(student), before)
+
+
+def test_settings_of_training_and_bookkeeping_keep_the_identity(student: RabtrieverModel) -> None:
+    before = encoder_fingerprint(student)
+    for setting, value in (("attention_dropout", 0.1), ("use_cache", False), ("initializer_range", 0.3)):
+        setattr(student.config.text_config, setting, value)
+    assert encoder_fingerprint(student) == before
+
+
 def test_a_rotated_vocabulary_changes_the_identity(student: RabtrieverModel, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     before = encoder_fingerprint(RabtrieverModel.from_pretrained(tmp_path))
@@ -140,6 +159,8 @@ def test_quantised_models_score_in_fp32(
         model.save_pretrained(tmp_path / name)
     quantised = {"quantization_config": BitsAndBytesConfig(**{setting: True})}
     loaded = RabtrieverModel.from_pretrained(tmp_path / "student", **quantised)
+    loaded.save_pretrained(tmp_path / "quantised")
+    _agrees(_scores(load_model(tmp_path / "quantised")), _scores(loaded), 1e-4)
     assert loaded.is_quantized and not loaded.backbone.layers[0].mlp.up_proj.weight.is_floating_point()
     assert {weight.dtype for weight in loaded.predictor.parameters()} == {torch.float32}
     before = encoder_fingerprint(loaded)

@@ -119,6 +119,16 @@ def test_memory_is_that_of_the_results(reranker, monkeypatch):
     assert all(part.untyped_storage().nbytes() == part.nbytes for part in kept)
 
 
+def test_a_family_with_a_state_of_its_own_is_refused(processor):
+    sizes = {"vocab_size": len(processor.tokenizer), "hidden_size": 32, "num_hidden_layers": 2, "context_length": 64}
+    answers = {"true_token_id": processor.true_token_id, "false_token_id": processor.false_token_id}
+    config = GenerativeRerankerConfig(text_config=AutoConfig.for_model("rwkv", **sizes), **answers)
+    model = GenerativeRerankerModel(config).eval()
+    model.processor = processor
+    with pytest.raises(ValueError, match="does not hold keys and values of every token; accepted"):
+        model.prefill(DOCUMENTS)
+
+
 def test_parts_describe_themselves(reranker):
     prefixes = reranker.prefill(DOCUMENTS)
     ids = reranker.processor.document_ids(DOCUMENTS)

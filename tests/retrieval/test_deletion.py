@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_rabtriever import cli
-from modeling_rabtriever.retrieval import Document, VectorStore
+from modeling_rabtriever.retrieval import Document, DocumentReader, VectorStore
 from modeling_rabtriever.retrieval.id_files import read_ids
 from tests.security.test_fuzz import many
 
@@ -69,7 +69,9 @@ def test_ids_that_are_not_there_are_named(
         ("ids.jsonl", b'"a"\nb\n', "ids.jsonl line 2 names no id"),
         ("ids.jsonl", b'{"text": "a"}\n', "line 1 names no id .*accepted: a JSON string, or an object with id or _id"),
         ("ids.jsonl", b"1\n", "accepted: a JSON string"),
-        ("ids.jsonl", b'{"id": true}\n', "accepted: a JSON string"),
+        ("ids.jsonl", b'{"id": true}\n', "line 1 names no id .*accepted: a string or a number"),
+        ("ids.jsonl", b'{"id": "a", "_id": "b"}\n', "line 1 names no id .*accepted: one id"),
+        ("ids.ndjson", b"a\n", "line 1 names no id .*broken JSON"),
         ("ids.jsonl", b"[" * 100_000 + b"\n", "line 1 names no id"),
     ],
 )
@@ -81,6 +83,18 @@ def test_lines_that_name_no_id_change_nothing(
         read_ids(str(tmp_path / name))
     assert cli.main(["index", "--store", str(store.folder), "--delete", str(tmp_path / name)]) == 2
     assert left(store) == set(IDS)
+
+
+@pytest.mark.parametrize("number", ["1.5", "1e3", "-0", "0", "12345678901234567890123", "1.50"])
+@pytest.mark.parametrize("name", ["ids.jsonl", "ids.ndjson", "ids.json"])
+def test_numbers_name_the_id_that_encoding_makes_of_them(tmp_path: Path, number: str, name: str) -> None:
+    (tmp_path / name).write_text(f'{{"_id": {number}, "text": "a"}}\n  \n')
+    assert read_ids(str(tmp_path / name)) == [document.id for document in DocumentReader(tmp_path / name)] == [number]
+
+
+def test_a_missing_file_of_ids_is_named(store: VectorStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["index", "--store", str(store.folder), "--delete", "nowhere"]) == 2
+    assert "nowhere is no file; accepted: a file of ids" in capsys.readouterr().err
 
 
 @many

@@ -1,5 +1,7 @@
 """Prefixes on disk: the same scores, resumable, refused when they belong to others."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -59,3 +61,43 @@ def test_nothing_to_write_is_refused(reranker, tmp_path):
     for documents, per_shard in (([], 4), (DOCUMENTS, 0)):
         with pytest.raises(ValueError, match="accepted: at least one of each"):
             PrefixFiles.write(tmp_path, reranker, documents, documents_per_shard=per_shard)
+
+
+def _lose(folder, other):
+    (folder / "shard-000001.safetensors").unlink()
+
+
+def _swap(folder, other):
+    first, second = (folder / f"shard-00000{number}.safetensors" for number in (0, 1))
+    held = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(held)
+
+
+def _mix(folder, other):
+    shutil.copy(other / "shard-000001.safetensors", folder)
+
+
+@pytest.mark.parametrize("damage", [_lose, _swap, _mix])
+def test_shards_that_are_missing_or_others_are_refused_and_made_again(reranker, tmp_path, damage):
+    files = PrefixFiles.write(tmp_path / "own", reranker, DOCUMENTS, documents_per_shard=1)
+    expected = files.score(reranker, QUERIES)
+    PrefixFiles.write(tmp_path / "other", reranker, [f"{text} now" for text in DOCUMENTS], documents_per_shard=1)
+    damage(tmp_path / "own", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"shard-00000\d.safetensors .*; accepted"):
+        files.score(reranker, QUERIES)
+    again = PrefixFiles.write(tmp_path / "own", reranker, DOCUMENTS, documents_per_shard=1)
+    torch.testing.assert_close(again.score(reranker, QUERIES), expected, atol=1e-5, rtol=0)
+
+
+def test_a_shard_beyond_the_corpus_is_not_read(reranker, tmp_path):
+    files = PrefixFiles.write(tmp_path, reranker, DOCUMENTS, documents_per_shard=2)
+    shutil.copy(tmp_path / "shard-000001.safetensors", tmp_path / "shard-000009.safetensors")
+    assert files.score(reranker, QUERIES).shape == (3, 4)
+
+
+def test_another_setting_of_the_backbone_is_another_model(reranker, tmp_path):
+    files = PrefixFiles.write(tmp_path, reranker, DOCUMENTS)
+    reranker.config.text_config.rope_parameters["rope_theta"] = 100.0
+    with pytest.raises(ValueError, match="holds prefixes of another model; accepted"):
+        files.score(reranker, QUERIES)

@@ -56,6 +56,24 @@ def test_filters(store: VectorStore) -> None:
         store.search(queries, 3, where="colour = 'red'")
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "size > 10 size < 20", "size > 10; size < 20", "size > 10 color = 'red'", "(size > 10) (size < 20)",
+        "size = 1 2", "size > 10 LIMIT 1", "size > 10 )", "size > 10) OR (size < 5", "size > 10)) OR ((1 = 1",
+        "size > 10\0", "(size > 1",
+    ],
+)  # fmt: skip
+def test_a_condition_is_read_to_its_end_or_refused(store: VectorStore, where: str) -> None:
+    with pytest.raises(ValueError, match="^where is .*accepted|could not answer.*pars"):
+        store.search(torch.randn(1, 6), 40, where=where)
+
+
+@pytest.mark.parametrize("where", ["size > 38 -- )", "size > 38 /* ) */", "(size > 38)", "size > 38 AND color <> ')('"])
+def test_brackets_in_texts_and_comments_do_not_count(store: VectorStore, where: str) -> None:
+    assert ids(store.search(vectors(1), 40, where=where)) == [["d39"]]
+
+
 def test_changes_are_kept(store: VectorStore, tmp_path: Path) -> None:
     query = torch.ones(1, 6)
     new = [Document("d3", "replaced", {"size": 1000, "weight": 2.5}), Document("new", "it's new", {})]

@@ -42,6 +42,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--eval_accumulation_steps", "0"], "eval_accumulation_steps is 0; accepted: 1 or more"),
         (["--learning_rate", "nan"], "learning_rate is nan; accepted: 0 or more"),
         (["--seed", "-1"], "seed is -1; accepted: 0 or more"),
+        (["--seed", "4294967296"], "seed is 4294967296; accepted: less than 2.32"),
         (["--warmup_steps", "21"], "warmup_steps is 21.*, max_steps 20, so .*; accepted: at most max_steps"),
         (
             ["--max_steps", "0", "--num_train_epochs", "0"],
@@ -87,6 +88,9 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
         (["--distill.cross_encoder", "a/b"], "^distill: cross_encoder a/b cannot be read .*; accepted"),
         (["--distill.teacher", "a/b"], "^distill: teacher a/b cannot be read .*; accepted"),
         (["--distill.initial_candidates", "11"], "^distill: initial_candidates .* is 13; accepted: at most 12"),
+        (["--distill.initial_candidates", "0"], "^distill: initial_candidates is 0; accepted: 1 or more"),
+        (["--distill.query_anchors", "13"], "^distill: query_anchors is 13; accepted: at most 12, the different texts"),
+        (["--distill.document_anchors", "37"], "^distill: document_anchors is 37; accepted: at most 36"),
         (["--distill.num_heads", "3"], "^distill: .*16.*3"),
         (["--distill.feature_layers", "7"], "^distill: feature_layers"),
         (["--distill.mse_weight", "nan"], "^distill: .*mse_weight.*; accepted"),

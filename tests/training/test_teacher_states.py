@@ -194,6 +194,8 @@ def test_a_cache_of_others_is_refused(
         TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS[:2])
     with pytest.raises(ValueError, match="another teacher"):
         TeacherStates(tmp_path, make_reranker(num_hidden_layers=1), QUERIES, DOCUMENTS)
+    with pytest.raises(ValueError, match="another teacher"):
+        TeacherStates(tmp_path, make_reranker(rms_norm_eps=0.1), QUERIES, DOCUMENTS)
     reranker.processor = RabtrieverProcessor(
         tokenizer, instruction="Is it?", max_document_length=16, max_query_length=16
     )
