@@ -84,8 +84,6 @@ def fresh_student(
     else:
         encoder = other_encoder(shape.encoder, reranker.processor, trust_remote_code=trust_remote_code)
     settings: dict[str, Any] = {**shape.predictor(), **anchors}
-    if shape.encoder is not None:
-        settings["feature_poolings"] = encoder.poolings
     if encoder.alike:  # its predictor starts as an identity
         size = encoder.config.hidden_size
         settings["embedding_dim"] = settings["embedding_dim"] or size

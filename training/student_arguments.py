@@ -51,7 +51,8 @@ class StudentArguments:
         default=None,
         metadata={
             "help": "Folder or Hub id of a text model or sentence-transformers model: the student's encoder, with its "
-            "own tokenizer, prompts and pooling. Default: the teacher's backbone."
+            "own tokenizer, prompts and pooling. A sentence-transformers model starts with its own ranking, and "
+            "embedding_dim is its width. Default: the teacher's backbone."
         },
     )
     encoder_layers: int | None = field(
@@ -83,9 +84,12 @@ class StudentArguments:
     feature_layers: list[int] = field(
         default_factory=lambda: [-1], metadata={"help": "Layers the features are read from; -1 is the last."}
     )
-    feature_poolings: list[str] = field(
-        default_factory=lambda: ["last", "mean"],
-        metadata={"help": "How a layer becomes a vector.", "choices": ["last", "mean"]},
+    feature_poolings: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "How a layer becomes a vector. Default: last and mean, or what an encoder of its own was made for.",
+            "choices": ["first", "last", "mean"],
+        },
     )
     query_anchors: int = field(
         default=0,
@@ -111,7 +115,10 @@ class StudentArguments:
     def predictor(self) -> dict[str, object]:
         """The settings of `RabtrieverConfig` but for the anchors themselves."""
         others = ("encoder", "encoder_layers", *self.anchors())
-        return {name: value for name, value in vars(self).items() if name not in others}
+        given = {name: value for name, value in vars(self).items() if name not in others}
+        if self.feature_poolings is None:
+            del given["feature_poolings"]
+        return given
 
     def anchors(self) -> dict[str, int]:
         """How many anchors of each side `drawn_anchors` draws."""
