@@ -89,6 +89,16 @@ def test_exports_run_as_printed(runs, monkeypatch):
     assert scores.startswith("tensor([[") and shape == "(1, 24)"  # the student's here
 
 
+def test_distillation_from_python_runs_as_printed(runs, beir_folder):
+    _, after = README.read_text().split("## Your own data")
+    block = blocks("python", after.split("\n## ")[0])
+    teacher = "from modeling_rabtriever import GenerativeRerankerModel\n"
+    teacher += "teacher = GenerativeRerankerModel.from_pretrained('runs/household/teacher/model')\n"
+    small = {"initial_candidates": 6, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 2, "use_cpu": True}
+    block = block.replace("path/to/folder", str(beir_folder)).replace("**settings)", f"**settings, **{small})")
+    run_python(teacher + block + "print(student.encode_query(['find me the ant']).shape)\n", runs)
+
+
 def test_commands_and_links_exist():
     text = README.read_text()
     makefile = (README.parent / "Makefile").read_text()

@@ -92,7 +92,7 @@ def test_reranker_config_states_window_and_width(text_config: TextConfig) -> Non
 
 
 def test_chunks_of_attention_are_a_window(text_config: TextConfig) -> None:
-    """transformers' caches keep chunks where a configuration names a size, whatever kinds of layers there are."""
+    """Caches of transformers keep chunks where a configuration names a size, whatever kinds of layers there are."""
     answers = {"true_token_id": 1, "false_token_id": 2}
     config = GenerativeRerankerConfig(text_config=text_config("llama", attention_chunk_size=8), **answers)
     assert config.attention_window == 8
