@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.trainer.base_trainer import _BaseTrainer
 
 from evaluation.metrics import mean_metrics, rank_documents
@@ -24,6 +23,7 @@ from training.candidates import (
     positives_and_uniform,
 )
 from training.distillation_config import RabtrieverDistillationConfig
+from training.encoders import parameter_groups
 from training.losses import (
     answer_forward_kl,
     answer_reverse_kl,
@@ -36,6 +36,7 @@ from training.losses import (
     vocabulary_reverse_kl,
 )
 from training.processes import on_main
+from training.refresh import RefreshCallback
 from training.shared_trainer import SharedTrainer
 from training.sides import FrozenSide, MovingSide
 from training.teacher_states import TeacherScores, TeacherStates
@@ -129,26 +130,15 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             data_collator=lambda rows: {"rows": torch.tensor([row["row"] for row in rows])},
             **kwargs,
         )
-        self.add_callback(_Refresh(self))
+        self.add_callback(RefreshCallback(self))
 
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
         """As transformers', with a learning rate of its own for the encoder."""
         if self.optimizer is None and self._moving:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups = []
-            for encoder in (False, True):
-                for decay in (False, True):
-                    weights = [
-                        weight
-                        for name, weight in self.model.named_parameters()
-                        if weight.requires_grad
-                        and name.startswith("backbone.") == encoder
-                        and (name in decayed) == decay
-                    ]
-                    group = {"params": weights, "weight_decay": self.args.weight_decay if decay else 0.0}
-                    groups.append(group | ({"lr": self.args.encoder_learning_rate} if encoder else {}))
-            self.optimizer = kind([group for group in groups if group["params"]], **settings)
+            decayed = self.get_decay_parameter_names(self.model)
+            groups = parameter_groups(self.model, decayed, self.args.weight_decay, self.args.encoder_learning_rate)
+            self.optimizer = kind(groups, **settings)
         return super().create_optimizer(*args)
 
     def compute_loss(
@@ -328,22 +318,3 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))
-
-
-class _Refresh(TrainerCallback):
-    """Calls `refresh` at the start of the run and at equal distances after it."""
-
-    def __init__(self, trainer: RabtrieverDistillationTrainer) -> None:
-        self.trainer = trainer
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        trainer = self.trainer
-        rounds = trainer.args.refresh_rounds + 1
-        starts = [round_ * state.max_steps // rounds for round_ in range(rounds)]
-        if trainer.candidates.shape[1] == 0 and state.global_step > 0:
-            trainer.restore(sum(start < state.global_step for start in starts))
-        for round_, start in enumerate(starts):
-            if start == state.global_step:
-                trainer.refresh(round_)

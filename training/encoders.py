@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,6 +165,28 @@ def train_encoder(student: RabtrieverModel, how: str, rank: int) -> None:
     elif how == "lora":
         settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
         student.backbone = get_peft_model(student.backbone, settings).base_model.model
+
+
+def parameter_groups(
+    student: torch.nn.Module, decayed: Iterable[str], weight_decay: float, encoder_rate: float
+) -> list[dict[str, Any]]:
+    """What an optimizer trains of a student: encoder and predictor apart, and of each what decays and what does not.
+
+    Args:
+        student: whose weights with a gradient are meant.
+        decayed: names of weights that decay.
+        weight_decay: theirs.
+        encoder_rate: the encoder's learning rate; the predictor's is the optimizer's own.
+    """
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    names = {*decayed}
+    for name, weight in student.named_parameters():
+        if weight.requires_grad:
+            of_encoder, decays = name.startswith("backbone."), name in names
+            rate = {"lr": encoder_rate} if of_encoder else {}
+            empty = {"params": [], "weight_decay": weight_decay if decays else 0.0, **rate}
+            groups.setdefault((of_encoder, decays), empty)["params"].append(weight)
+    return list(groups.values())
 
 
 @torch.no_grad()

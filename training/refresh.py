@@ -1,0 +1,29 @@
+"""When candidates are added: at the start of a run and at equal distances after it."""
+
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class RefreshCallback(TrainerCallback):
+    """Calls `refresh` of a trainer at the start of each round, and `restore` where a run goes on.
+
+    Args:
+        trainer: a `RabtrieverDistillationTrainer`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Adds the candidates of a round that starts with this step."""
+        trainer = self.trainer
+        rounds = trainer.args.refresh_rounds + 1
+        starts = [round_ * state.max_steps // rounds for round_ in range(rounds)]
+        if trainer.candidates.shape[1] == 0 and state.global_step > 0:
+            trainer.restore(sum(start < state.global_step for start in starts))
+        for round_, start in enumerate(starts):
+            if start == state.global_step:
+                trainer.refresh(round_)
