@@ -89,6 +89,10 @@ class TeacherScores:
             lock.release()
         return len(missing)
 
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """The pairs asked so far: rows of queries and of documents, int64, sorted by document."""
+        return self._keys % self.query_count, self._keys // self.query_count
+
     def logits(self, queries: Tensor, documents: Tensor) -> Tensor:
         """The teacher's scores of asked pairs: two tensors of rows of any equal shape -> that shape, fp32.
 
