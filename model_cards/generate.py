@@ -86,6 +86,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
         "task": task.name,
         "train": _training_data(task, records["teacher"]),
         "start": start.words,
+        "encoder": _encoder(records["student"]["settings"]),
         "licenses": license_table(metadata),
         "reports": reports,
         "results": _results(reports),
@@ -150,6 +151,16 @@ def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
     if Path(name).exists():
         return _Start(False, f"from a local copy of a pretrained model{pretrained}"), None
     return _Start(False, f"from [`{name}`](https://huggingface.co/{name}){pretrained}"), name
+
+
+def _encoder(settings: dict[str, Any]) -> str:
+    """What the student's encoder is, in words; runs of before encoders trained say nothing of it."""
+    how = {"none": "frozen", "full": "trained with it", "lora": "trained with it by adapters, now merged"}
+    name, layers = settings.get("encoder"), settings.get("encoder_layers")
+    start = "the teacher's backbone" if layers is None else f"the first {layers} layers of the teacher's backbone"
+    if name is not None:
+        start = "a local copy of another text encoder" if Path(name).exists() else f"the encoder `{name}`"
+    return f"{start} ({how[settings.get('train_encoder', 'none')]})"
 
 
 def _datasets(source: str) -> list[str]:
