@@ -226,6 +226,24 @@ def test_what_saves_memory_changes_no_weight(
     torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-4)
 
 
+def test_mixed_precision_trains_the_encoder(
+    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
+) -> None:
+    """Its weights stay fp32, and so do vectors and losses."""
+    task = load_beir(beir_folder)
+    student = student_of(teachers_encoder(reranker), reranker, embedding_dim=32)
+    train_encoder(student, "full", 0)
+    trainer = make_trainer(
+        reranker, task, tmp_path, model=student, train_encoder="full", bf16=True, max_steps=30, logging_steps=5,
+        encoder_learning_rate=1e-2, learning_rate=1e-2, mse_weight=0.0, kl_weight=0.0,
+    )  # fmt: skip
+    trainer.train()
+    losses = [record["listwise"] for record in trainer.state.log_history if "listwise" in record]
+    assert losses[-1] < 0.5 * losses[0]
+    assert {weight.dtype for weight in student.parameters()} == {torch.float32}
+    assert trainer._document_vectors().dtype == torch.float32
+
+
 def test_from_python(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path) -> None:
     """The function gives what the stage writes."""
     task = load_beir(beir_folder)
