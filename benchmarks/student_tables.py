@@ -106,7 +106,17 @@ def student_transfer(result: Row) -> str:
     return "\n".join(lines)
 
 
+def student_draws(result: Row) -> str:
+    """Seconds and memory of a round's draw, by corpus size."""
+    lines = ["| documents | seconds per 1,000 queries | MB beside the vectors |", "|---:|---:|---:|"]
+    for row in result["rows"]:
+        seconds, size = row["seconds_per_1000_queries"], row["extra_bytes"] / 1e6
+        lines.append(f"| {row['documents']:,} | {seconds:.1f} | {size:.0f} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[Row], str]] = {
+    "student_draws": student_draws,
     "student_ablation": student_ablation,
     "bi_encoders": bi_encoders,
     "student_budget": student_budget,
