@@ -121,6 +121,11 @@ def other_encoder(
     if window is not None:
         frames = processor.max_prefix_length - lengths.max_document_length
         asked = processor.max_suffix_length - lengths.max_query_length
+        if window <= max(frames, asked):
+            raise ValueError(
+                f"encoder {source} has a window of {window} tokens; accepted: more than the {max(frames, asked)} that "
+                "its own prompt takes"
+            )
         processor = processor.replace(
             max_document_length=min(lengths.max_document_length, window - frames),
             max_query_length=min(lengths.max_query_length, window - asked),
@@ -131,6 +136,13 @@ def other_encoder(
                 f"encoder {source}: its tokenizer puts {before!r} and {behind!r} around a text, which cannot be "
                 "written as a prompt; accepted: a tokenizer whose special tokens are known to it as such"
             )
+    known_ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
+    highest = max(*known_ids, *processor.query_ids("a")[0], tokenizer.pad_token_id or 0)
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"encoder {source}: its tokenizer has the id {highest}; accepted: ids below the {config.vocab_size} rows "
+            "of its embeddings"
+        )
     return Encoder(config, weights, processor, [about.pooling], about.alike)
 
 

@@ -114,6 +114,8 @@ def test_weights_are_all_there_and_finite(reranker: GenerativeRerankerModel, tmp
     ("family", "changes", "message"),
     [
         ("t5", {"d_model": 24, "d_kv": 8, "num_heads": 2}, "is a t5 model with a decoder behind; accepted: a text"),
+        ("bert", {"vocab_size": 20}, "its tokenizer has the id 2.; accepted: ids below the 20 rows of its embeddings"),
+        ("bert", {"max_position_embeddings": 2}, "has a window of 2 tokens; accepted: more than the 2 that its own"),
         ("fnet", {}, "encoder fnet reads a text otherwise beside a longer one"),
     ],
 )
