@@ -74,20 +74,12 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     records = {stage: _record(run / stage) for stage in CARDS}
     task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
     start, base_model = _start(run, records["teacher"])
-    metadata: dict[str, Any] = {
-        "base_model": about.base_model or base_model,
-        "datasets": about.datasets or _datasets(records["teacher"]["data"]),
-    }
-    licenses = about.licenses
-    if metadata["base_model"] is None and start.scratch:
-        licenses = {"base_model": FROM_SCRATCH, **licenses}
-    metadata |= {KEYS[what]: name for what, name in licenses.items()}
+    datasets = about.datasets or _datasets(records["teacher"]["data"])
     shared = {
         "task": task.name,
         "train": _training_data(task, records["teacher"]),
         "start": start.words,
         "encoder": _encoder(records["student"]["settings"]),
-        "licenses": license_table(metadata),
         "reports": reports,
         "results": _results(reports),
         "note": NOTE,
@@ -98,6 +90,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     for stage, (template, system, tags) in CARDS.items():
         folder = run / stage / "model"
         name = f"{stage}-{task.name}"
+        metadata = {"datasets": datasets, **_origin(about, start, base_model, records[stage]["settings"])}
         data = ModelCardData(
             library_name="transformers",
             pipeline_tag="text-ranking",
@@ -119,6 +112,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             ),  # with the defaults of what older folders do not state
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
             costs=[_cost(report, system) for report in reports],
+            licenses=license_table(metadata),
             **shared,
         )
         write_text(folder / "README.md", str(ModelCard(text)))
@@ -151,6 +145,16 @@ def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
     if Path(name).exists():
         return _Start(False, f"from a local copy of a pretrained model{pretrained}"), None
     return _Start(False, f"from [`{name}`](https://huggingface.co/{name}){pretrained}"), name
+
+
+def _origin(about: CardArguments, start: _Start, base_model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of a stage come from, and the licences; a student may stand on another encoder."""
+    found, scratch, encoder = about.base_model or base_model, start.scratch, settings.get("encoder")
+    if encoder is not None:
+        found, scratch = about.base_model if Path(encoder).exists() else encoder, False
+    licenses = {"base_model": FROM_SCRATCH} if found is None and scratch else {}
+    licenses |= about.licenses
+    return {"base_model": found, **{KEYS[what]: name for what, name in licenses.items()}}
 
 
 def _encoder(settings: dict[str, Any]) -> str:

@@ -16,7 +16,10 @@ from transformers.configuration_utils import SubConfigSpec
 PREDICTOR_TYPES = ("paper", "hadamard")
 POOLINGS = ("first", "last", "mean")
 # Their position 0 belongs to padding, and real tokens start behind the padding token's id.
-POSITIONS_BEHIND_PADDING = ("camembert", "data2vec-text", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl", "xmod")
+POSITIONS_BEHIND_PADDING = (
+    "camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
 
 
 class GenerativeRerankerConfig(PreTrainedConfig):
@@ -56,7 +59,9 @@ class GenerativeRerankerConfig(PreTrainedConfig):
         """The backbone's window in tokens; `None` if its configuration states none."""
         config: Any = self.text_config
         positions = getattr(config, "max_position_embeddings", None)
-        behind_padding = positions is not None and config.model_type in POSITIONS_BEHIND_PADDING
+        if positions is None or positions < 1:  # XLNet says -1
+            return None
+        behind_padding = config.model_type in POSITIONS_BEHIND_PADDING and config.pad_token_id is not None
         return positions - config.pad_token_id - 1 if behind_padding else positions
 
     @property
@@ -170,6 +175,13 @@ class RabtrieverConfig(GenerativeRerankerConfig):
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
         if isinstance(self.shared_dim, bool) or not isinstance(self.shared_dim, int) or self.shared_dim < 0:
             raise ValueError(f"shared_dim is {self.shared_dim!r}; accepted: a whole number of at least 0")
+        config: Any = self.text_config
+        width = getattr(config, "embedding_size", None) or self.hidden_size  # ALBERT's and ELECTRA's are narrower
+        if self.shared_dim and width != self.hidden_size:
+            raise ValueError(
+                f"shared_dim is {self.shared_dim}; accepted: 0 with {config.model_type}, whose input embeddings have "
+                f"{width} numbers and whose states have {self.hidden_size}"
+            )
         if self.factors < 1 or self.factors % self.num_heads:
             less = f" less shared_dim, {self.shared_dim}" if self.shared_dim else ""
             less += " less one for the document's prior" if self.document_prior else ""

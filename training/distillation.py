@@ -9,9 +9,18 @@ from transformers import set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from training.anchors import drawn_anchors
+from training.checkpoints import checkpoint_to_resume
 from training.distillation_config import RabtrieverDistillationConfig
 from training.distillation_trainer import RabtrieverDistillationTrainer
-from training.encoders import finish_encoder, other_encoder, start_alike, student_of, teachers_encoder, train_encoder
+from training.encoders import (
+    finish_encoder,
+    other_encoder,
+    start_alike,
+    start_settings,
+    student_of,
+    teachers_encoder,
+    train_encoder,
+)
 from training.other_teachers import PairScorer
 from training.student_arguments import StudentArguments
 from training.tasks.beir import RetrievalTask, Split
@@ -56,7 +65,7 @@ def distill(
     student = fresh_student(teacher, shape or StudentArguments(), config, task, train)
     scores = reranker_scores(teacher, task, train, config, Path(config.output_dir) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
-    trainer.train(resume_from_checkpoint=config.resume_from_checkpoint or None)
+    trainer.train(resume_from_checkpoint=_checkpoint(config))
     return finished(trainer)
 
 
@@ -77,17 +86,19 @@ def fresh_student(
         task: whose documents can be anchors.
         judged: whose queries can be anchors.
         trust_remote_code: whether code from the encoder's repository may run.
+
+    Raises:
+        ValueError: settings exclude each other, or do not fit the encoder.
     """
-    anchors = drawn_anchors(reranker.processor, task.corpus, judged.queries, config.seed, **shape.anchors())
+    shape.check_encoder()
     if shape.encoder is None:
         encoder = teachers_encoder(reranker, shape.encoder_layers)
     else:
         encoder = other_encoder(shape.encoder, reranker.processor, trust_remote_code=trust_remote_code)
+    anchors = drawn_anchors(encoder.processor, task.corpus, judged.queries, config.seed, **shape.anchors())
     settings: dict[str, Any] = {**shape.predictor(), **anchors}
     if encoder.alike:  # its predictor starts as an identity
-        size = encoder.config.hidden_size
-        settings["embedding_dim"] = settings["embedding_dim"] or size
-        settings["predictor_hidden_size"] = settings["predictor_hidden_size"] or 2 * size
+        settings = start_settings(settings, encoder.config.hidden_size)
         config.whitening_damping = None
     student = student_of(encoder, reranker, **settings)
     if encoder.alike:
@@ -143,6 +154,14 @@ def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
     finish_encoder(student, trainer.args.train_encoder)
     student.predictor.fold_whitening()
     return student.eval()
+
+
+def _checkpoint(config: RabtrieverDistillationConfig) -> str | None:
+    """The finished checkpoint a run goes on from, if it is to go on and there is one."""
+    given: Any = config.resume_from_checkpoint
+    if not given:
+        return None
+    return checkpoint_to_resume(Path(config.output_dir), None if given is True else given)
 
 
 def judged_queries(split: Split) -> Dataset:

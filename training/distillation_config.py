@@ -142,6 +142,10 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
             raise ValueError("activation_checkpointing is true; accepted: false for an encoder that does not train")
         if self.in_batch_documents and self.listwise_form != "forward":
             raise ValueError(f"in_batch_documents is true with listwise_form {self.listwise_form!r}; accepted: forward")
+        if self.in_batch_documents and not self.listwise_weight:
+            raise ValueError("in_batch_documents is true with listwise_weight 0; accepted: a weight above 0")
+        if self.encoder_lora_rank < 1:
+            raise ValueError(f"encoder_lora_rank is {self.encoder_lora_rank}; accepted: 1 or more")
         if not 0 < self.encoder_learning_rate < math.inf:
             raise ValueError(f"encoder_learning_rate is {self.encoder_learning_rate}; accepted: a number above 0")
         if self.refresh_rounds < 0:

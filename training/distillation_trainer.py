@@ -105,6 +105,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
                 f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
                 "infonce_weight and margin_mse_weight"
             )
+        places: dict[str, int] = {}  # the first document of each text
+        self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
         self._moving = args.train_encoder != "none"
         if args.in_batch_documents and model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
             model.predictor.shift.requires_grad_(False)  # it moves all documents of a query alike
@@ -195,10 +197,11 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         return listwise_kl(output.scores, teacher, *form, others)
 
     def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
-        """`(n, m)`: which documents of the batch are a query's own candidates, or relevant for it."""
-        known = (documents.unsqueeze(2) == batch).any(1)
+        """`(n, m)`: which documents of the batch say the same as a query's own candidates, or as relevant ones."""
+        batch = self._texts[batch]
+        known = (self._texts[documents].unsqueeze(2) == batch).any(1)
         for place, row in enumerate(rows.tolist()):
-            known[place] |= torch.isin(batch, torch.tensor(self._relevant[row], dtype=torch.long))
+            known[place] |= torch.isin(batch, self._texts[self._relevant[row]])
         return known
 
     def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:

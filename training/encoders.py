@@ -1,9 +1,7 @@
 """What a student starts from: the teacher's backbone, its first layers, or any other text encoder."""
 
 import copy
-import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +11,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.errors import refusing
-from modeling_rabtriever.modeling_checks import check_source, read_json
+from modeling_rabtriever.modeling_checks import check_loaded, check_source
+from training.encoder_folders import check_text_encoder, in_small_letters, retriever, special_tokens
 
-_PIECES = ("Transformer", "Pooling", "Normalize")  # of a sentence-transformers folder that a start can be made of
-_POOLINGS = {"cls": "first", "mean": "mean", "lasttoken": "last"}
-START_SCORE = 20.0  # the inner product of two equal directions before training, in the teacher's log-odds
+_TRIALS = ("a", "Which one of them, and why? " * 8)  # read alone and in one batch
 
 
 class Encoder(NamedTuple):
@@ -44,19 +41,31 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
     Raises:
         ValueError: the backbone has fewer layers.
     """
-    config = copy.deepcopy(teacher.config.text_config)
-    depth = config.num_hidden_layers
-    if layers is not None and not 1 <= layers <= depth:
-        raise ValueError(f"encoder_layers is {layers}; accepted: 1 to {depth}, the layers of the teacher's backbone")
+    config = first_layers(teacher.config.text_config, layers)
     weights = teacher.backbone.base_model.state_dict()
     if layers is not None:
-        config.num_hidden_layers = layers
-        if getattr(config, "layer_types", None):
-            config.layer_types = list(config.layer_types)[:layers]
-        with torch.device("meta"):
+        accepted = "none, as layers of this family cannot be left out"
+        with refusing(f"encoder_layers is {layers}", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
     return Encoder(config, weights, teacher.processor, ["last", "mean"], alike=False)
+
+
+def first_layers(text_config: Any, layers: int | None) -> Any:
+    """The configuration of a language model's first layers; `None` keeps all of them.
+
+    Raises:
+        ValueError: it has fewer.
+    """
+    config, depth = copy.deepcopy(text_config), text_config.num_hidden_layers
+    if layers is None:
+        return config
+    if not 1 <= layers <= depth:
+        raise ValueError(f"encoder_layers is {layers}; accepted: 1 to {depth}, the layers of the teacher's backbone")
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types)[:layers]
+    return config
 
 
 def other_encoder(
@@ -75,39 +84,66 @@ def other_encoder(
         trust_remote_code: whether code from the repository may run.
 
     Raises:
-        ValueError: the model cannot be loaded, or pools in a way that is not supported.
+        ValueError: the model cannot be loaded or lacks weights, is no text model a student can stand on, pools in a
+            way that is not supported, or reads texts in a way that no prompt can.
     """
-    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    check_source(source, {"revision": revision})
+    files = {} if revision is None else {"revision": revision}
+    hub: dict[str, Any] = {**files, "trust_remote_code": trust_remote_code}
     accepted = "a Hub id or a folder of a text model that AutoModel loads"
     with refusing(f"encoder {source} cannot be loaded", accepted):
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        stored = check_source(source, files)
         config = AutoConfig.from_pretrained(source, **hub)
-        model = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **hub)
+        check_text_encoder(source, config)
+        about = retriever(source, files)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # by check_loaded
+        loaded: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **told, **hub)
+    model, info = loaded
+    unread = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
+    check_loaded(f"encoder {source}", model, {**info, "missing_keys": unread}, stored, complete=False)
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("pooler.")}
-    folder = Path(source)
-    pooling, prompts = _pooling(folder), _prompts(folder)
-    before, behind = _special_tokens(tokenizer)
+    if about.lowercase:
+        tokenizer = in_small_letters(tokenizer)
+    before, behind = special_tokens(tokenizer)
     known = tokenizer.bos_token if tokenizer.bos_token and before.startswith(tokenizer.bos_token) else ""
-    window = RabtrieverConfig(text_config=config).window
+    document = before.removeprefix(known) + about.document_prompt + "{document}" + behind  # it adds the first itself
     processor = RabtrieverProcessor(
         tokenizer,
         true_answer=None,
         false_answer=None,
-        document_template=before.removeprefix(known) + prompts[1] + "{document}" + behind,  # it adds the first itself
-        query_template=before + prompts[0] + "{query}" + behind,
+        document_template=document,
+        query_template=before + about.query_prompt + "{query}" + behind,
         max_document_length=lengths.max_document_length,
         max_query_length=lengths.max_query_length,
         query_truncation_side=lengths.query_truncation_side,
     )
+    window = RabtrieverConfig(text_config=config).window
     if window is not None:
         frames = processor.max_prefix_length - lengths.max_document_length
         asked = processor.max_suffix_length - lengths.max_query_length
+        if window <= max(frames, asked):
+            raise ValueError(
+                f"encoder {source} has a window of {window} tokens; accepted: more than the {max(frames, asked)} that "
+                "its own prompt takes"
+            )
         processor = processor.replace(
             max_document_length=min(lengths.max_document_length, window - frames),
             max_query_length=min(lengths.max_query_length, window - asked),
         )
-    return Encoder(config, weights, processor, [pooling], alike=(folder / "modules.json").is_file())
+    for prompt, read in ((about.query_prompt, processor.query_ids), (about.document_prompt, processor.document_ids)):
+        if read("a") != [tokenizer(f"{prompt}a")["input_ids"]]:
+            raise ValueError(
+                f"encoder {source}: its tokenizer puts {before!r} and {behind!r} around a text, which cannot be "
+                "written as a prompt; accepted: a tokenizer whose special tokens are known to it as such"
+            )
+    known_ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
+    highest = max(*known_ids, *processor.query_ids("a")[0], tokenizer.pad_token_id or 0)
+    if highest >= config.vocab_size:
+        raise ValueError(
+            f"encoder {source}: its tokenizer has the id {highest}; accepted: ids below the {config.vocab_size} rows "
+            "of its embeddings"
+        )
+    return Encoder(config, weights, processor, [about.pooling], about.alike)
 
 
 def student_of(encoder: Encoder, teacher: GenerativeRerankerModel | None, **predictor: Any) -> RabtrieverModel:
@@ -119,18 +155,22 @@ def student_of(encoder: Encoder, teacher: GenerativeRerankerModel | None, **pred
         predictor: settings of `RabtrieverConfig`.
 
     Raises:
-        ValueError: a setting is out of range.
+        ValueError: a setting is out of range, or the encoder cannot be read with it, or reads a text otherwise among
+            longer ones.
     """
     own = encoder.processor
     answers = {"true_token_id": own.true_token_id, "false_token_id": own.false_token_id}
     width = {"answer_size": teacher.config.hidden_size} if teacher is not None else {}
     settings = {"feature_poolings": encoder.poolings, **answers, **width, **predictor}
     student = RabtrieverModel(RabtrieverConfig(text_config=encoder.config.to_dict(), **settings))
-    student.backbone.load_state_dict(encoder.weights)
+    dtype = next(weight.dtype for weight in encoder.weights.values() if weight.is_floating_point())
+    student.backbone.to(dtype).load_state_dict(encoder.weights)
     rows = teacher.answer_rows if teacher is not None else _unit_rows(student.config.answer_size)
     student.answer_head.weight.data.copy_(rows)
     student.processor = own
-    return student.eval()
+    student.eval()
+    _check_reading(student)
+    return student
 
 
 @torch.no_grad()
@@ -144,12 +184,8 @@ def start_alike(student: RabtrieverModel) -> None:
         ValueError: widths do not allow it.
     """
     predictor, config = student.predictor, student.config
-    size, units = config.query_state_size, config.predictor_hidden_size
-    if config.predictor_type != "hadamard" or config.factors != size or config.num_heads != 1 or units != 2 * size:
-        raise ValueError(
-            f"embedding_dim is {config.embedding_dim}, num_heads {config.num_heads}, predictor_hidden_size {units}; "
-            f"accepted for a start from a retriever: {size}, 1 and {2 * size}"
-        )
+    check_start(config)
+    size = config.state_size
     eye = torch.eye(size)
     predictor.query_hidden.weight.copy_(torch.cat([eye, -eye]))
     predictor.query_output.weight.copy_(torch.cat([eye, -eye], dim=1).unsqueeze(-1))
@@ -158,12 +194,42 @@ def start_alike(student: RabtrieverModel) -> None:
     predictor.output_map.weight.mul_(0.1).add_(unit[:, None])
 
 
+def start_settings(settings: dict[str, Any], size: int) -> dict[str, Any]:
+    """Settings of a predictor with what `start_alike` needs where nothing was asked for; `size` is the encoder's."""
+    needed = {"embedding_dim": size, "predictor_hidden_size": 2 * size}
+    return {**settings, **{name: settings.get(name) or value for name, value in needed.items()}}
+
+
+def check_start(config: RabtrieverConfig) -> None:
+    """Raises a ValueError if `start_alike` cannot set a predictor of this shape."""
+    size = config.state_size
+    required = {
+        "predictor_type": "hadamard", "shared_dim": 0, "document_prior": False, "query_anchors": [],
+        "document_anchors": [], "num_heads": 1, "embedding_dim": size, "predictor_hidden_size": 2 * size,
+    }  # fmt: skip
+    for name, value in required.items():
+        if (given := getattr(config, name)) != value:
+            given, value = (len(one) if isinstance(one, list) else one for one in (given, value))  # anchors
+            raise ValueError(f"{name} is {given!r}; accepted for a start from a retriever: {value!r}")
+
+
 def train_encoder(student: RabtrieverModel, how: str, rank: int) -> None:
-    """Lets the encoder train: `"full"`, `"lora"` with adapters of `rank` in all linear layers, or `"none"`."""
+    """Lets the encoder train: `"full"`, `"lora"` with adapters of `rank` in all linear layers, or `"none"`.
+
+    Weights that train are fp32, whatever the teacher's are: half precision rounds small steps away.
+
+    Raises:
+        ValueError: the encoder has no layers that adapters fit.
+    """
+    if how == "none":
+        return
+    student.backbone.float()
     if how == "full":
         student.backbone.requires_grad_(True)
-    elif how == "lora":
-        settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+        return
+    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    kind = student.config.text_config.model_type
+    with refusing(f"train_encoder is 'lora', which does not fit this encoder, {kind}", "full or none"):
         student.backbone = get_peft_model(student.backbone, settings).base_model.model
 
 
@@ -207,40 +273,18 @@ def _unit_rows(size: int) -> torch.Tensor:
     return rows
 
 
-def _special_tokens(tokenizer: Any) -> tuple[str, str]:
-    """What the tokenizer puts before and behind a text, as it would be written in a template."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    start = next((place for place in range(len(whole)) if whole[place : place + len(plain)] == plain), 0)
-    before, behind = whole[:start], whole[start + len(plain) :]
-    return tuple("".join(tokenizer.convert_ids_to_tokens(part)) for part in (before, behind))  # type: ignore[return-value]
-
-
-def _pooling(folder: Path) -> str:
-    if not (folder / "modules.json").is_file():
-        return "mean"
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    kinds = [module["type"].rpartition(".")[2] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or not set(kinds) <= set(_PIECES):
-        raise ValueError(f"encoder {folder} has modules {', '.join(kinds)}; accepted: Transformer, Pooling, Normalize")
-    settings = read_json(folder / modules[1]["path"] / "config.json")
-    mode = settings.get("pooling_mode")
-    modes = (
-        [mode]
-        if isinstance(mode, str)
-        else [
-            name.removeprefix("pooling_mode_").removesuffix("_token").removesuffix("_tokens")
-            for name, on in settings.items()
-            if name.startswith("pooling_mode_") and on is True
-        ]
-    )
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
-        raise ValueError(f"encoder {folder} pools by {', '.join(modes)}; accepted: one of {', '.join(_POOLINGS)}")
-    return _POOLINGS[modes[0]]
-
-
-def _prompts(folder: Path) -> tuple[str, str]:
-    path = folder / "config_sentence_transformers.json"
-    prompts = (read_json(path).get("prompts") or {}) if path.is_file() else {}
-    document = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
-    return prompts.get("query") or "", document
+@torch.no_grad()
+def _check_reading(student: RabtrieverModel) -> None:
+    """Raises a ValueError if texts cannot be read, or are read otherwise beside a longer one."""
+    kind = student.config.text_config.model_type
+    with refusing(f"encoder {kind} cannot be read with these settings", "another text model, or other features of it"):
+        for read in (student.query_features, student.document_features):
+            together = read(list(_TRIALS))
+            alone = torch.cat([read([text]) for text in _TRIALS])
+            spread = 1e-3 if student.backbone.dtype == torch.float32 else 0.1
+            allowed = spread * max(float(alone.abs().max()), 1.0)
+            if not (furthest := float((together - alone).abs().max())) <= allowed:
+                raise ValueError(
+                    f"encoder {kind} reads a text otherwise beside a longer one, by {furthest:.3g}; accepted: text "
+                    f"models whose padding is masked, with finite weights (at most {allowed:.1g})"
+                )

@@ -36,8 +36,8 @@ class TeacherSourceArguments:
     dtype: str = field(
         default="auto",
         metadata={
-            "help": "Type of the teacher's weights while it is asked, and of the student's backbone; auto: as saved. "
-            "bfloat16 asks several times faster where the machine computes in it.",
+            "help": "Type of the teacher's weights while it is asked, and of a frozen student's backbone that is the "
+            "teacher's; auto: as saved. bfloat16 asks several times faster where the machine computes in it.",
             "choices": list(DTYPES),
         },
     )
@@ -119,6 +119,19 @@ class StudentArguments:
         if self.feature_poolings is None:
             del given["feature_poolings"]
         return given
+
+    def check_encoder(self) -> None:
+        """Raises a ValueError if settings exclude each other: where the encoder is not the teacher's whole backbone."""
+        if self.encoder is not None and self.encoder_layers is not None:
+            raise ValueError(
+                f"encoder_layers is {self.encoder_layers} and encoder {self.encoder!r}; accepted: one of them, as "
+                "layers are kept of the teacher's backbone alone"
+            )
+        if self.document_anchors and (self.encoder is not None or self.encoder_layers is not None):
+            raise ValueError(
+                f"document_anchors is {self.document_anchors}; accepted: 0 with encoder or encoder_layers, as no other "
+                "model than the whole teacher gives its log-odds"
+            )
 
     def anchors(self) -> dict[str, int]:
         """How many anchors of each side `drawn_anchors` draws."""

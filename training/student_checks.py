@@ -17,6 +17,8 @@ from training.checks import (
     check_teacher,
     check_training,
 )
+from training.encoder_folders import check_text_encoder, retriever
+from training.encoders import check_start, first_layers, start_settings
 from training.stages import earlier_model
 from training.tasks.beir import RetrievalTask
 
@@ -52,13 +54,21 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
         text_config = check_teacher(path, asked.trust_remote_code)
     if shape.encoder is None:
-        RabtrieverConfig(text_config=text_config, **shape.predictor())
+        RabtrieverConfig(text_config=first_layers(text_config, shape.encoder_layers), **shape.predictor())
     else:
-        check_model("encoder", shape.encoder, trust_remote_code=asked.trust_remote_code)
+        found = check_model("encoder", shape.encoder, trust_remote_code=asked.trust_remote_code)
+        check_text_encoder(shape.encoder, found)
+        about = retriever(shape.encoder, {})
+        settings = {"answer_size": text_config.hidden_size, "feature_poolings": [about.pooling], **shape.predictor()}
+        if about.alike:
+            check_start(RabtrieverConfig(text_config=found, **start_settings(settings, found.hidden_size)))
+        else:
+            RabtrieverConfig(text_config=found, **settings)
 
 
 def check_sources(asked: Any, shape: Any, source: SourceArguments, prompt: PromptArguments) -> None:
-    """Raises a ValueError if the arguments that name teacher and backbone exclude each other."""
+    """Raises a ValueError if the arguments that name teacher, backbone and encoder exclude each other."""
+    shape.check_encoder()
     other = [name for name in ("cross_encoder", "scores") if getattr(asked, name) is not None]
     if len(other) > 1:
         raise ValueError("cross_encoder and scores are both given; accepted: one of them")

@@ -13,7 +13,10 @@ from transformers import Qwen2Tokenizer
 from model_cards import generate
 from model_cards.generate import CardArguments, write_cards
 from model_cards.licenses import fill_licenses, parse_licenses
+from modeling_rabtriever import GenerativeRerankerModel
 from tests.hub.finished_run import make_run
+from tests.training.tiny_encoders import write_sentence_transformer
+from training.encoders import other_encoder, student_of
 from training.release import check_target, main, name_card
 from training.release_checks import check_card, check_loading, release_files
 
@@ -261,3 +264,26 @@ def test_a_folder_whose_code_is_not_the_packages_is_refused(run: Path) -> None:
     path.write_text(original + "\nimport modeling_rabtriever.files\n")
     with pytest.raises(ValueError, match=r"does not load without the package(.|\n)*modeling_rabtriever"):
         check_loading(folder)
+
+
+@pytest.mark.parametrize(("encoder", "base_model"), [("org/small", "org/small"), ("local", None)])
+def test_a_student_on_another_encoder_comes_from_that(
+    reranker: GenerativeRerankerModel, run: Path, tmp_path: Path, encoder: str, base_model: str | None
+) -> None:
+    """Its teacher may have been trained from scratch; its own weights were not."""
+    small = write_sentence_transformer(tmp_path / "local", "bert", "mean", "bring ")
+    student = student_of(other_encoder(str(small), reranker.processor), reranker)
+    folder = run / "student"
+    student.save_pretrained(folder / "model")
+    settings = json.loads((folder / "stage.json").read_text())["settings"]
+    own = encoder if base_model else str(small)
+    change_json(folder / "stage.json", settings={**settings, "encoder": own, "train_encoder": "full"})
+    write_cards(run, CardArguments(LICENSES))
+    card = card_of(run)
+    assert card.data.to_dict().get("base_model") == base_model and "base_model_license" not in card.data.to_dict()
+    assert '"pooling_type": "MEAN"' in card.text and "--pooling mean " in card.text
+    assert "| base model | not stated |" in card.text and "None" not in card.text.partition("## Use")[0]
+    assert '- query, read by itself: `"[CLS]bring {query}[SEP]"`' in card.text
+    assert card_of(run, "teacher").data["base_model_license"] == "not-applicable"
+    with pytest.raises(ValueError, match="the card does not say the licence of the base model"):
+        check_card(folder / "model")
