@@ -148,7 +148,7 @@ def test_special_tokens_must_be_known_as_such(reranker: GenerativeRerankerModel,
 
 
 @pytest.mark.parametrize("family", ["ibert", "lilt", "longformer", "luke", "markuplm", "roberta-prelayernorm"])
-def test_the_window_is_one_family(make_reranker: Callable[..., Any], tmp_path: Path, family: str) -> None:
+def test_windows_are_those_of_the_family(make_reranker: Callable[..., Any], tmp_path: Path, family: str) -> None:
     reranker = make_reranker()
     reranker.processor = reranker.processor.replace(max_document_length=60)
     changes = {"luke": {"entity_vocab_size": 8}, "longformer": {"attention_window": [8, 8]}}.get(family, {})
