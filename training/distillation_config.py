@@ -92,7 +92,8 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         default=0.1,
         metadata={
             "help": "Damping of the frozen map that decorrelates the features while training "
-            "(RabtrieverPredictor.fit_whitening); null trains on the features as they are, as the paper does."
+            "(RabtrieverPredictor.fit_whitening); null trains on the features as they are, as the paper does, and so "
+            "does an encoder from a sentence-transformers folder. More damping carries over better to new documents."
         },
     )
     states_dtype: str = field(
