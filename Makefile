@@ -37,8 +37,9 @@ format: install ## rewrite files in the project's style
 smoke: install ## the quickstart with a few steps: every stage runs, nothing is learned
 	rm -rf runs/smoke
 	$(BIN)/python -m training.quickstart --output_dir runs/smoke \
-		--train_reranker.max_steps 8 --train_reranker.dev_groups 32 \
-		--distill.max_steps 12 --distill.initial_candidates 4 --distill.refresh_candidates 2 \
+		--train_reranker.max_steps 8 --train_reranker.warmup_steps 2 --train_reranker.dev_groups 32 \
+		--distill.max_steps 12 --distill.warmup_steps 2 --distill.initial_candidates 4 \
+		--distill.refresh_candidates 2 \
 		--evaluate.max_queries 12
 
 clean: ## remove the environment and all runs
