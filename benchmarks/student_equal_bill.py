@@ -18,6 +18,8 @@ step. Each method's learning rate is the best of RATES on dev; test is ranked on
 import random
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +51,7 @@ from training import distill
 from training.distillation import reranker_scores
 from training.recipe import parse_stage
 from training.stages import model_digest
+from training.tasks.beir import Split
 
 OURS = "ours"
 METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE")
@@ -72,6 +75,15 @@ class Bill(NamedTuple):
     def judged(self) -> list[int]:
         """Rows of the queries with labels."""
         return [row for row, relevant in enumerate(self.relevant) if relevant]
+
+
+class Chosen(NamedTuple):
+    """The best of a method's rates."""
+
+    on_dev: float
+    rate: float
+    seconds: float
+    test_scores: Tensor  # (n, m)
 
 
 def our_flags(task: str, rate: float) -> list[str]:
@@ -171,32 +183,27 @@ def opponent(bench: TeacherBench, bill: Bill, method: str, rate: float) -> tuple
     return model.eval(), time.monotonic() - started
 
 
-def opponent_scores(bench: TeacherBench, model: SentenceTransformer, queries: list[str]) -> Tensor:
+def opponent_scores(bench: TeacherBench, model: SentenceTransformer, split: Split) -> Tensor:
     """Scores of the whole corpus: `(n, m)`."""
     query, document = prompts(bench.reranker.processor)
     return scores(
-        model, [query.format(text) for text in queries], [document.format(text) for text in bench.task.corpus]
+        model, [query.format(text) for text in split.queries], [document.format(text) for text in bench.task.corpus]
     )
 
 
 def measure(bench: TeacherBench) -> list[dict[str, Any]]:
     """Ours and every opponent, each at the rate that is best on dev."""
-    task, (dev, test) = bench.run.task, (bench.task.split(name) for name in ("dev", "test"))
-    tried: dict[str, list[tuple[float, float, float, Tensor]]] = {}
-    bill = None
-    for rate in RATES[task]:
-        student, bill, seconds = our_student(bench, rate)
-        own = [bench.student_scores(student, split) for split in (dev, test)]
-        tried.setdefault(OURS, []).append((_metric(own[0], dev.relevant), rate, seconds, own[1]))
-    assert bill is not None  # every rate's has as many pairs
+    task, test = bench.run.task, bench.task.split("test")
+    students = {rate: our_student(bench, rate) for rate in RATES[task]}
+    ranked = {rate: partial(bench.student_scores, student) for rate, (student, _, _) in students.items()}
+    best = {OURS: chosen(bench, ranked, {rate: seconds for rate, (_, _, seconds) in students.items()})}
+    bill = students[best[OURS].rate][1]
     for method in METHODS:
-        for rate in RATES[task]:
-            model, seconds = opponent(bench, bill, method, rate)
-            own = [opponent_scores(bench, model, split.queries) for split in (dev, test)]
-            tried.setdefault(method, []).append((_metric(own[0], dev.relevant), rate, seconds, own[1]))
-    best = {method: max(found, key=lambda one: one[0]) for method, found in tried.items()}
+        trained = {rate: opponent(bench, bill, method, rate) for rate in RATES[task]}
+        ranked = {rate: partial(opponent_scores, bench, model) for rate, (model, _) in trained.items()}
+        best[method] = chosen(bench, ranked, {rate: seconds for rate, (_, seconds) in trained.items()})
     teacher = query_metrics(rank_documents(bench.teacher_scores["test"], 100), test.relevant, METRICS)
-    ours = query_metrics(rank_documents(best[OURS][3], 100), test.relevant, METRICS)
+    ours = query_metrics(rank_documents(best[OURS].test_scores, 100), test.relevant, METRICS)
     rows = []
     for method, (on_dev, rate, seconds, found) in best.items():
         values = query_metrics(rank_documents(found, 100), test.relevant, METRICS)
@@ -217,6 +224,16 @@ def measure(bench: TeacherBench) -> list[dict[str, Any]]:
             row[metric] |= {"p": None if method == OURS else paired_test(ours[metric], own)}
         rows.append(row)
     return rows
+
+
+def chosen(
+    bench: TeacherBench, ranked: Mapping[float, Callable[[Split], Tensor]], seconds: Mapping[float, float]
+) -> Chosen:
+    """The rate that is best on dev; only its model ranks test."""
+    dev, test = (bench.task.split(name) for name in ("dev", "test"))
+    on_dev = {rate: _metric(score(dev), dev.relevant) for rate, score in ranked.items()}
+    rate = max(on_dev, key=lambda one: on_dev[one])
+    return Chosen(on_dev[rate], rate, seconds[rate], ranked[rate](test))
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
