@@ -36,8 +36,13 @@ def last_token(states: Tensor, attention_mask: Tensor | None) -> Tensor:
     return states[torch.arange(len(states), device=states.device), last]
 
 
-def padded_right(input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The same texts with their padding behind them, where every kind of backbone counts positions rightly."""
+def padded_right(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The same texts and their mask, with padding behind them, where every kind of backbone counts positions rightly.
+
+    No mask means no padding.
+    """
+    if attention_mask is None:
+        return input_ids, torch.ones_like(input_ids)
     order = attention_mask.bool().int().argsort(dim=1, descending=True, stable=True)
     return input_ids.gather(1, order), attention_mask.gather(1, order)
 

@@ -140,7 +140,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
             `(batch, document_feature_size)` fp32: states of the document's own tokens, then the teacher's log-odds for
             each of `config.document_anchors`, read behind it, then the mean input embedding for `config.shared_dim`.
         """
-        input_ids, mask = _padded_right(input_ids, attention_mask)
+        input_ids, mask = padded_right(input_ids, attention_mask)
         poolings = self.config.feature_poolings
         pooled = self._pooled_states(input_ids, mask, mask, poolings)
         for anchor in self.config.document_anchors:
@@ -159,7 +159,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         Returns:
             `(batch, query_feature_size)` fp32; states of the query's own tokens, anchor by anchor.
         """
-        input_ids, mask = _padded_right(input_ids, attention_mask)
+        input_ids, mask = padded_right(input_ids, attention_mask)
         anchors = self.config.query_anchors
         read = [behind(anchor, input_ids, mask) for anchor in anchors] if anchors else [(input_ids, mask, mask)]
         pooled = [part for prompts in read for part in self._pooled_states(*prompts, self.config.feature_poolings)]
@@ -300,12 +300,6 @@ class RabtrieverModel(PromptedPreTrainedModel):
     def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
         vectors = self.encode_document(documents, token_budget)
         return self.similarity(self.encode_query([query], token_budget), vectors)[0]
-
-
-def _padded_right(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    if attention_mask is None:
-        return input_ids, torch.ones_like(input_ids)
-    return padded_right(input_ids, attention_mask)
 
 
 def _longest(anchors: Sequence[Sequence[int]]) -> int:

@@ -17,7 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trl import TrlParser
 
-BAD_INPUT, INTERRUPTED = 2, 130
+from training.processes import BAD_INPUT
+
+INTERRUPTED = 130
 HELP = ("-h", "--help", "--help-all", "--help_all")
 # Of transformers' and TRL's two hundred settings, those a run is usually steered by.
 USUAL = (

@@ -25,7 +25,7 @@ from training.other_teachers import PairScorer
 from training.student_arguments import StudentArguments
 from training.tasks.beir import RetrievalTask, Split
 from training.teacher_states import TeacherScores, TeacherStates
-from training.watch import watch_nothing
+from training.watch import DEV, watch_nothing
 
 
 def distill(
@@ -59,7 +59,7 @@ def distill(
         >>> student.push_to_hub("me/my-retriever")  # doctest: +SKIP
     """
     train = task.split("train") if train is None else train
-    dev = task.splits.get("dev") if dev is None else dev
+    dev = task.splits.get(DEV) if dev is None else dev
     set_seed(config.seed)
     teacher = teacher.to(config.device).eval()
     student = fresh_student(teacher, shape or StudentArguments(), config, task, train)

@@ -113,14 +113,14 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         self._queries = self._side(model, "query", queries, "train-queries")
         self._documents = self._side(model, "document", documents, "documents")
         if args.whitening_damping is not None:
-            sides = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
-            model.predictor.fit_whitening(*sides, args.whitening_damping)
-        self._sides = [self._queries, self._documents]
+            fitted = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
+            model.predictor.fit_whitening(*fitted, args.whitening_damping)
+        sides = [self._queries, self._documents]
         if eval_dataset is not None:
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
             self._eval_queries = self._side(model, "query", list(eval_dataset["query"]), "eval-queries")
-            self._sides.append(self._eval_queries)
-        for side in self._sides:
+            sides.append(self._eval_queries)
+        for side in sides:
             side.whiten()
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}

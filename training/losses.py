@@ -107,9 +107,7 @@ def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) ->
     Returns:
         A scalar, fp32, in nats.
     """
-    log_p = (student.float() / temperature).log_softmax(-1)
-    log_q = (teacher.float() / temperature).log_softmax(-1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    return listwise_kl(student, teacher, temperature)
 
 
 def listwise_kl(

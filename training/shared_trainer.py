@@ -198,8 +198,8 @@ class _OfAllProcesses(torch.autograd.Function):
         return torch.stack(parts)
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (total,) = (gradient.contiguous() for gradient in gradients)
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = gradient.contiguous()
         dist.all_reduce(total)
         return total[context.process], None, None
 

@@ -36,14 +36,14 @@ class FrozenSide:
         return len(self._features)
 
     def sample(self, count: int) -> Tensor:
-        """Features to fit something to, before whitening: all, since they are there."""
+        """Features to fit something to, before whitening: all, whatever the count, since they are there."""
         return self._features
 
     def whiten(self) -> None:
         """Puts the student's whitening on the features, once it is fitted."""
-        predictor = self._student.predictor
-        whiten = {"query": predictor.whiten_query, "document": predictor.whiten_document}[self._side]
-        self._features = mapped_on(self._student.device, whiten, self._features, back=True)
+        self._features = mapped_on(
+            self._student.device, whitening(self._student, self._side), self._features, back=True
+        )
 
     def features(self, rows: Tensor) -> Tensor:
         """What the predictor reads of some texts: `(...)` rows -> `(..., f)` on the student's device."""
@@ -61,7 +61,6 @@ class MovingSide:
         student: whose encoder trains.
         side: `"query"` or `"document"`.
         texts: of that side.
-        token_budget: padded tokens per pass while gradients are kept.
     """
 
     def __init__(self, student: RabtrieverModel, side: str, texts: Sequence[str]) -> None:
@@ -106,10 +105,15 @@ class MovingSide:
         return torch.cat(parts).to(self._student.device)
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        predictor, device = self._student.predictor, self._student.device
-        whiten = {"query": predictor.whiten_query, "document": predictor.whiten_document}[self._side]
-        return whiten(self._pool(input_ids.to(device), attention_mask.to(device)).float())
+        device = self._student.device
+        pooled = self._pool(input_ids.to(device), attention_mask.to(device)).float()
+        return whitening(self._student, self._side)(pooled)
 
     def _pool(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         pools = {"query": self._student.pool_query, "document": self._student.pool_document}
         return pools[self._side](input_ids, attention_mask)
+
+
+def whitening(student: RabtrieverModel, side: str) -> Callable[[Tensor], Tensor]:
+    """The student's map from pooled states of a side to what its predictor reads."""
+    return {"query": student.predictor.whiten_query, "document": student.predictor.whiten_document}[side]
