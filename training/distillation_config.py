@@ -93,7 +93,7 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         metadata={
             "help": "Damping of the frozen map that decorrelates the features while training "
             "(RabtrieverPredictor.fit_whitening); null trains on the features as they are, as the paper does, and so "
-            "does an encoder from a sentence-transformers folder. More damping carries over better to new documents."
+            "does an encoder from a sentence-transformers folder."
         },
     )
     states_dtype: str = field(
