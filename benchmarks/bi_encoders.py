@@ -10,7 +10,6 @@ trained; a query's list is one positive and negatives drawn anew each time, so n
 Steps and learning rate are those of SETTINGS, not tuned.
 """
 
-import copy
 import random
 import tempfile
 from pathlib import Path
@@ -26,18 +25,16 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.modules import Transformer
 from sentence_transformers.multi_vector_encoder.losses import MultiVectorDistillKLDivLoss
 from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
-from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import pairwise_cos_sim
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
+from benchmarks.opponents import untrained
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
 from benchmarks.tasks import FROM_SCRATCH
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from training.teacher_states import TeacherStates
 
 METHODS = ("InfoNCE", "MarginMSE", "MaxSim")
@@ -79,41 +76,6 @@ def _teacher_scores(bench: TeacherBench, queries: Tensor, documents: Tensor) -> 
     asked = queries.unsqueeze(1).expand_as(documents)
     states.ask(asked.flatten(), documents.flatten())
     return states.logits(asked, documents)
-
-
-def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
-    """A copy of the processor's tokenizer that says nothing of the processor when it is saved.
-
-    A tokenizer that was saved with a reranker, or loaded from its folder, names our processor's class; a folder without
-    the processor's own file could not be loaded then.
-    """
-    tokenizer = copy.deepcopy(processor.tokenizer)
-    tokenizer._set_processor_class(None)
-    for name in ("processor_class", "auto_map"):
-        tokenizer.init_kwargs.pop(name, None)
-    tokenizer._auto_map = None
-    return tokenizer
-
-
-def untrained(
-    reranker: GenerativeRerankerModel, method: str, folder: Path, attention: str | None = None
-) -> SentenceTransformer | MultiVectorEncoder:
-    """The model before training, on the teacher's backbone in fp32."""
-    processor = reranker.processor
-    reranker.backbone.base_model.save_pretrained(folder)
-    plain_tokenizer(processor).save_pretrained(folder)
-    transformer = Transformer(
-        str(folder),
-        model_kwargs={"dtype": torch.float32, "attn_implementation": attention},
-        processor_kwargs={"truncation_side": processor.query_truncation_side},
-    )
-    transformer.max_seq_length = max(processor.max_query_length, processor.max_document_length)
-    if method == "MaxSim":
-        model = MultiVectorEncoder(str(folder), device="cpu")
-        model[0] = transformer
-        return model
-    pooling = Pooling(reranker.config.text_config.hidden_size, pooling_mode="lasttoken")
-    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
 
 
 def train(

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import bi_encoders
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
-from benchmarks.tasks import RECIPES, RETENTION, TaskRun, evaluation_dtype
+from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, evaluation_dtype
 from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever import RabtrieverConfig
 from modeling_rabtriever.files import write_folder
@@ -30,9 +30,14 @@ SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
 PAPER, BI_ENCODER = "paper's recipe", "InfoNCE bi-encoder"
 
 
+def recipe_of(name: str) -> str:
+    """The recipe of a set's models here: small sets of texts from scratch, whatever other recipe they have by now."""
+    return FROM_SCRATCH[name] if name in FROM_SCRATCH else RECIPES[name]
+
+
 def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16: bool) -> dict[str, Path]:
     """The models of one set and seed by the names tables give them; finished ones are read."""
-    shared = ["--config", RECIPES[name], "--data", data, "--seed", str(seed)]
+    shared = ["--config", recipe_of(name), "--data", data, "--seed", str(seed)]
     folder = runs / f"{name}-seed{seed}"
     pipeline.main([*shared, "--output_dir", str(folder), *flags], last="distill")
     teacher = folder / "teacher" / "model"
@@ -52,7 +57,7 @@ def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16:
 def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path, encoder: str) -> dict[str, Any]:
     """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
     source = MODELS_OF.get(name, name)
-    dtype = evaluation_dtype(["--config", RECIPES[source], "--data", data])
+    dtype = evaluation_dtype(["--config", recipe_of(source), "--data", data])
     common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", dtype]
     large = len(load_beir(data).corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
@@ -85,14 +90,14 @@ def main() -> None:
     """Measures all sets and seeds, and puts them into the result file, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
-    parser.add_argument("--sets", nargs="+", choices=[*RECIPES, *MODELS_OF], help="which; default: all that are there")
+    known = (*bi_encoders.SETTINGS, *MODELS_OF)  # models before the sets that need them
+    parser.add_argument("--sets", nargs="+", choices=known, help="which; default: all that are there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="finished runs there are read")
     parser.add_argument("--flags", default="", help="further flags of training.pipeline, for all sets")
     parser.add_argument("--bf16", action="store_true", help="train the bi-encoder in mixed precision")
     parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")
     arguments = parser.parse_args()
-    known = (*RECIPES, *MODELS_OF)  # models before the sets that need them
     there = [name for name in known if (arguments.data / name).is_dir()]
     for seed in arguments.seeds:
         for name in arguments.sets or there:
@@ -101,7 +106,7 @@ def main() -> None:
             models = trained(source, source_data, seed, arguments.runs, flags, arguments.bf16)
             data = str(arguments.data / name)
             row = measure(name, data, models, seed, arguments.runs, arguments.sentence_encoder)
-            recipe = {"recipe": RECIPES[source], "flags": arguments.flags, "bi_encoder_bf16": arguments.bf16}
+            recipe = {"recipe": recipe_of(source), "flags": arguments.flags, "bi_encoder_bf16": arguments.bf16}
             rows = with_earlier("benchmarks.evaluation_sets", [{**row, **recipe}], ("set", "seed"))
             print(write_result("benchmarks.evaluation_sets", {}, rows, bars_of(rows)))
 

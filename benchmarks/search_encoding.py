@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.bi_encoders import untrained
+from benchmarks.opponents import untrained
 from benchmarks.results import bar, write_result
 from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
 from benchmarks.timing import interleaved, median_ratio

@@ -21,7 +21,7 @@ from typing import Any
 import matplotlib
 import torch
 
-from benchmarks.bi_encoders import untrained
+from benchmarks.opponents import untrained
 from benchmarks.results import FOLDER, bar, write_result
 from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
 from benchmarks.timing import interleaved, median_ratio, milliseconds

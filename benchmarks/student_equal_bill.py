@@ -2,279 +2,245 @@
 
 Usage:
     python -m benchmarks.student_equal_bill household=runs/data/household
-    python -m benchmarks.student_equal_bill saycan=SAYCAN --teacher saycan=runs/saycan-seed{seed}/teacher/model
+    python -m benchmarks.student_equal_bill saycan=SAYCAN --teacher saycan=runs/saycan/seed{seed}/teacher/model \\
+        --encoder runs/pretrained/minilm
 
-All start from the same backbone, the teacher's, and hear of the same queries (also those without labels), the same
-pairs of query and document with the teacher's log-odds, the same prompt and the same number of steps and lists per
-step. Each method's learning rate is the best of RATES on dev; test is ranked once with it. What differs is the method:
+All start from the same model: the teacher's backbone, or a sentence encoder (--encoder). All hear of the same queries,
+also those without labels, and of the same pairs of query and document with the teacher's log-odds, which our student
+drew while it trained; they have all of them from the first step on. Prompt, steps and queries per step are the same.
+Each method's learning rate is the best of its task's on dev; test is ranked once with it. The methods are those of
+`benchmarks.opponents`, the start as it is where it can rank, and baselines that train no encoder.
 
-    ours        the predictor, forward listwise KL; its pairs are drawn on-policy while it trains
-    KL          DistillKLDivLoss, all weights; it has all of our student's pairs from the first step on
-    KL, LoRA    the same with adapters
-    MarginMSE   MarginMSELoss on the same lists
-    InfoNCE     labels alone, other queries' documents as negatives (MultipleNegativesRankingLoss)
+In a corpus of more than a hundred documents the teacher re-ranks, for TEACHER_QUERIES test queries drawn with a fixed
+seed, what any method has among its first documents; it and our student are compared on these queries alone.
 """
 
-import random
-import tempfile
-import time
+import json
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer.losses import (
-    DistillKLDivLoss,
-    MarginMSELoss,
-    MultipleNegativesRankingLoss,
-)
-from sentence_transformers.sentence_transformer.training_args import BatchSamplers
-from sentence_transformers.util import pairwise_dot_score
 from torch import Tensor
-from transformers import set_seed
 
-from benchmarks.bi_encoders import scores, untrained
-from benchmarks.results import bar, with_earlier, write_result
+from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
+from benchmarks.opponents import METHODS, Opponent
+from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
-from benchmarks.tasks import as_flags
-from evaluation.metrics import bootstrap_interval, paired_test, query_metrics, rank_documents
-from modeling_rabtriever import RabtrieverProcessor
-from training import distill
-from training.distillation import reranker_scores
-from training.recipe import parse_stage
-from training.stages import model_digest
-from training.tasks.beir import Split
+from evaluation.metrics import bootstrap_interval, bootstrap_ratio_interval, paired_test, query_metrics, rank_documents
+from evaluation.systems import baselines, reranker_system
+from modeling_rabtriever.files import write_json
+from training.evaluate import fixed_sample
+from training.student_arguments import StudentArguments
+from training.swaps import swapped
+from training.tasks.beir import RetrievalTask, Split
 
-OURS = "ours"
-METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE")
-RATES = {"household": (1e-4, 3e-4, 1e-3), "saycan": (1e-5, 3e-5, 1e-4)}
-STEPS = {"household": 400, "saycan": 180}
-BATCH = {"household": 64, "saycan": 16}
-WIDTH = 8  # documents of a query's list that one step of an opponent reads
-TEMPERATURE = 2.0
+OURS, AS_IT_IS = "ours", "as it is"
+SETTINGS = {
+    "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=8, rounds=2, drawn=4, predictor_rate=2e-3),
+    "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
+    "saycan": Setting(200, 16, 16, (3e-5, 1e-4), candidates=8, rounds=2, drawn=4, swapped=400, bf16=True),
+    "virtualhome": Setting(400, 32, 64, (3e-5, 1e-4), candidates=8, rounds=2, drawn=4, bf16=True),
+    "metatool": Setting(300, 32, 64, (3e-5, 1e-4), candidates=8, rounds=1, drawn=4, bf16=True),
+    "cose": Setting(300, 32, 64, (3e-5, 1e-4), candidates=2, rounds=1, drawn=2, in_batch=True, bf16=True),
+}
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
+DEPTH = 100  # documents of a ranking that are kept
+TEACHER_QUERIES, TEACHER_DEPTH = 150, 20
 
 
-class Bill(NamedTuple):
-    """What every method is given: queries, and per query the documents its teacher was asked about."""
+class Ranker:
+    """Ranks every test query once per method; a method that was ranked in an earlier run is read.
 
-    queries: list[str]
-    relevant: list[list[int]]  # none for a query nobody judged
-    documents: Tensor  # (n, c) corpus rows
-    scores: Tensor  # (n, c) the teacher's log-odds
-
-    @property
-    def judged(self) -> list[int]:
-        """Rows of the queries with labels."""
-        return [row for row, relevant in enumerate(self.relevant) if relevant]
-
-
-class Chosen(NamedTuple):
-    """The best of a method's rates."""
-
-    on_dev: float
-    rate: float
-    seconds: float
-    test_scores: Tensor  # (n, m)
-
-
-def our_flags(task: str, rate: float) -> list[str]:
-    """Our student's settings beside those of the task's recipe."""
-    settings = {"train_encoder": "full", "encoder_learning_rate": str(rate), "listwise_form": "forward"}
-    settings |= {"temperature": str(TEMPERATURE), "mse_weight": "0", "kl_weight": "0", "shared_dim": "0"}
-    settings |= {"per_device_train_batch_size": str(BATCH[task]), "max_steps": str(STEPS[task])}
-    return as_flags(settings | {"eval_steps": str(STEPS[task])})
-
-
-def our_student(bench: TeacherBench, rate: float) -> tuple[Any, Bill, float]:
-    """Our student at one rate, the bill it ran up, and its seconds."""
-    name = f"equal-bill-{rate:g}"
-    states = bench.folder(name) / "states"  # of this student alone: what lies there is its bill
-    argv = bench.flags(name, *our_flags(bench.run.task, rate), "--states", str(states))
-    started = time.monotonic()
-    student = bench.distil(name, *our_flags(bench.run.task, rate), "--states", str(states))
-    return student, bill_of(bench, argv), time.monotonic() - started
-
-
-def bill_of(bench: TeacherBench, argv: list[str]) -> Bill:
-    """Queries, pairs and scores of a finished run of `training.distill`, read from its cache."""
-    run, asked, *_, config = parse_stage("distill", distill.ARGUMENTS, argv)
-    unjudged = (asked.unjudged_queries, config.output_dir, run.skip_bad)
-    train, inputs = distill.training_queries(bench.task, run.train_split, *unjudged)
-    inputs["teacher"] = model_digest(asked.teacher)
-    cache = reranker_scores(bench.reranker, bench.task, train, config, distill.states_folder(asked.states, inputs))
-    queries, documents = cache.pairs()
-    order = queries.argsort(stable=True)
-    lists = documents[order].view(len(train), -1)
-    rows = torch.arange(len(train))[:, None].expand_as(lists)
-    return Bill(train.queries, [list(judged) for judged in train.relevant], lists, cache.logits(rows, lists))
-
-
-def training_rows(bench: TeacherBench, bill: Bill, method: str, count: int) -> Dataset:
-    """`count` rows: `query`, `document_0`, ... and `label`, the teacher's log-odds of each; of InfoNCE the first alone.
-
-    Prompts are those of our processor, as text.
+    Args:
+        bench: task, teacher and folders.
+        folder: where rankings go.
     """
-    rng, documents = random.Random(bench.run.seed), bench.task.corpus
-    asked = bill.judged if method == "InfoNCE" else list(range(len(bill.queries)))
-    rows = [row for _ in range(-(-count // len(asked))) for row in rng.sample(asked, len(asked))][:count]
-    query, document = prompts(bench.reranker.processor)
-    columns: dict[str, list[Any]] = {"query": [query.format(bill.queries[row]) for row in rows]}
-    if method == "InfoNCE":
-        columns["document_0"] = [document.format(documents[rng.choice(bill.relevant[row])]) for row in rows]
-        return Dataset.from_dict(columns)
-    places = [rng.sample(range(bill.documents.shape[1]), WIDTH) for _ in rows]
-    for place in range(WIDTH):
-        drawn = [int(bill.documents[row, own[place]]) for row, own in zip(rows, places, strict=True)]
-        columns[f"document_{place}"] = [document.format(documents[found]) for found in drawn]
-    columns["label"] = [bill.scores[row, own].tolist() for row, own in zip(rows, places, strict=True)]
-    return Dataset.from_dict(columns)
+
+    def __init__(self, bench: TeacherBench, folder: Path) -> None:
+        self.bench, self.folder = bench, folder
+        self.dev, self.test = (bench.task.split(name) for name in ("dev", "test"))
+
+    def best(self, method: str, train: Callable[[float], tuple[Callable[[list[str]], Tensor], dict[str, Any]]],
+             rates: tuple[float, ...]) -> dict[str, Any]:  # fmt: skip
+        """The ranking of test by the rate that is best on dev, and what is to be said of it.
+
+        Args:
+            method: its name.
+            train: a rate -> what scores the corpus for queries, and facts about it.
+            rates: those to try.
+        """
+        path = self.folder / f"{method.replace(' ', '-').replace(',', '')}.json"
+        if path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        on_dev, scorers = {}, {}
+        for rate in rates:
+            score, facts = train(rate)
+            scorers[rate] = score, facts
+            on_dev[rate] = float(self._values(rank_documents(score(self.dev.queries), 10), self.dev)["ndcg@10"].mean())
+            print(f"{self.bench.run.task} {method} {rate:g}: dev nDCG@10 {on_dev[rate]:.4f} {facts}", flush=True)
+        rate = max(on_dev, key=lambda one: on_dev[one])
+        score, facts = scorers[rate]
+        ranking = rank_documents(score(self.test.queries), DEPTH)
+        found = {"method": method, "rate": rate, "dev": {str(one): value for one, value in on_dev.items()}, **facts}
+        write_json(path, {**found, "ranking": ranking})
+        return {**found, "ranking": ranking}
+
+    def values(self, found: Mapping[str, Any], rows: list[int] | None = None) -> dict[str, np.ndarray]:
+        """Per-query metrics on test, or on some of its rows."""
+        split, ranking = self.test, found["ranking"]
+        if rows is not None:
+            ranking, split = [ranking[row] for row in rows], split.take(rows)
+        return self._values(ranking, split)
+
+    def teacher(self, rankings: list[list[list[int]]]) -> tuple[list[int], dict[str, np.ndarray]]:
+        """Rows of test, and the teacher's metrics on them: it re-ranks the first documents of all rankings."""
+        size, path = len(self.bench.task.corpus), self.folder / "teacher.json"
+        every = size <= DEPTH
+        rows = list(range(len(self.test))) if every else sample_rows(self.test, TEACHER_QUERIES)
+        if not path.exists():
+            judge = reranker_system(self.bench.reranker, self.bench.task.corpus)
+            ranking = []
+            if every:
+                ranking = rank_documents(judge.score(self.test.queries), DEPTH)
+            for row in () if every else rows:
+                union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
+                assert judge.judge is not None
+                scores = judge.judge([self.test.queries[row]], torch.tensor([union]))[0]
+                ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
+            write_json(path, {"ranking": ranking})
+        return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))
+
+    def _values(self, ranking: list[list[int]], split: Split) -> dict[str, np.ndarray]:
+        return query_metrics(ranking, split.relevant, METRICS)
 
 
-def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
-    """The prompt's two sides as format strings with one place each."""
-
-    def escaped(text: str) -> str:
-        return text.replace("{", "{{").replace("}", "}}")
-
-    before, behind = processor.query_template.replace("{instruction}", processor.instruction).split("{query}")
-    start, end = processor.document_template.split("{document}")
-    return f"{escaped(before)}{{}}{escaped(behind)}", f"{escaped(start)}{{}}{escaped(end)}"
+def with_swapped(task: RetrievalTask, train: Split, count: int, seed: int) -> Split:
+    """The split with queries that exchanged names make of its own; nobody judged them."""
+    known = {query for split in task.splits.values() for query in split.queries}
+    more = swapped(train.queries, task.corpus, count, known, seed)
+    ids = [f"swapped-{place}" for place in range(len(more))]
+    return Split(train.name, [*train.query_ids, *ids], [*train.queries, *more], [*train.relevant, *({} for _ in more)])
 
 
-def opponent(bench: TeacherBench, bill: Bill, method: str, rate: float) -> tuple[SentenceTransformer, float]:
-    """One trained bi-encoder and its seconds."""
-    task = bench.run.task
-    set_seed(bench.run.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        model = untrained(bench.reranker, method, Path(folder))
-        assert isinstance(model, SentenceTransformer)
-        processor = bench.reranker.processor
-        model[0].max_seq_length = max(processor.max_prefix_length, processor.max_suffix_length)
-        if method == "KL, LoRA":
-            model.add_adapter(LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"))
-        rows = training_rows(bench, bill, method, BATCH[task] * STEPS[task])
-        loss: torch.nn.Module
-        if method == "InfoNCE":
-            loss = MultipleNegativesRankingLoss(model)
-        elif method == "MarginMSE":
-            loss = MarginMSELoss(model)
-        else:
-            temperatures = {"student_temperature": TEMPERATURE, "teacher_temperature": TEMPERATURE}
-            loss = DistillKLDivLoss(model, pairwise_dot_score, **temperatures)
-        arguments = SentenceTransformerTrainingArguments(
-            output_dir=folder, max_steps=STEPS[task], per_device_train_batch_size=BATCH[task], learning_rate=rate,
-            warmup_steps=STEPS[task] // 10, lr_scheduler_type="cosine", use_cpu=True, save_strategy="no",
-            report_to="none", logging_steps=50, seed=bench.run.seed, disable_tqdm=True,
-            batch_sampler=BatchSamplers.NO_DUPLICATES if method == "InfoNCE" else BatchSamplers.BATCH_SAMPLER,
-        )  # fmt: skip
-        trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=rows, loss=loss)
-        started = time.monotonic()
-        trainer.train()
-    model.similarity_fn_name = "cosine" if method == "InfoNCE" else "dot"
-    return model.eval(), time.monotonic() - started
+def sample_rows(split: Split, count: int) -> list[int]:
+    """Rows of a fixed sample of a split."""
+    places = {query_id: row for row, query_id in enumerate(split.query_ids)}
+    return [places[query_id] for query_id in fixed_sample(split, count).query_ids]
 
 
-def opponent_scores(bench: TeacherBench, model: SentenceTransformer, split: Split) -> Tensor:
-    """Scores of the whole corpus: `(n, m)`."""
-    query, document = prompts(bench.reranker.processor)
-    return scores(
-        model, [query.format(text) for text in split.queries], [document.format(text) for text in bench.task.corpus]
-    )
+def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row per method of one task, seed and start."""
+    setting, task, seed = SETTINGS[bench.run.task], bench.task, bench.run.seed
+    start = start_name(encoder)
+    folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
+    train = task.split("train")
+    if setting.swapped:
+        train = with_swapped(task, train, setting.swapped, seed)
+    ranker = Ranker(bench, folder)
+    bills: dict[float, Bill] = {}
+
+    def ours(rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
+        places, shape = (folder / f"{OURS}-{rate:g}", folder.parent / "states"), StudentArguments(encoder=encoder)
+        student, bills[rate], seconds = our_student(bench.reranker, task, train, setting, rate, *places, shape, seed)
+        facts = {"seconds": seconds, "pairs": bills[rate].documents.numel(), "bytes": 4 * student.config.embedding_dim}
+        return lambda queries: student_scores(student, queries, task.corpus), facts
+
+    found = {OURS: ranker.best(OURS, ours, setting.rates)}
+    rate = found[OURS]["rate"]
+    if rate not in bills:
+        ours(rate)
+    bill = bills[rate]
+    opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
+
+    def trained(method: str) -> Callable[[float], Any]:
+        def train(rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
+            model, seconds = opponent.train(method, rate)
+            pairs = 0 if method.startswith("InfoNCE") else bill.documents.numel()
+            facts = {"seconds": seconds, "pairs": pairs, "bytes": opponent.bytes_per_document(model)}
+            return lambda queries: opponent.scores(model, queries), facts
+
+        return train
+
+    for method in [method for method in opponent.methods if method in methods]:
+        found[method] = ranker.best(method, trained(method), setting.rates)
+    free = {"seconds": 0.0, "pairs": 0, "bytes": 0}
+    if encoder is not None:
+        start_model = opponent.as_it_is()
+        facts = free | {"bytes": opponent.bytes_per_document(start_model)}
+        found[AS_IT_IS] = ranker.best(
+            AS_IT_IS, lambda _: (lambda queries: opponent.scores(start_model, queries), facts), (0.0,)
+        )
+    for system in baselines(task, "train"):
+        found[system.name] = ranker.best(system.name, lambda _, system=system: (system.score, free), (0.0,))
+    rows, teacher = ranker.teacher([one["ranking"] for one in found.values()])
+    shared = {"task": bench.run.task, "seed": seed, "start": start, "n": len(ranker.test)}
+    shared |= {"queries": len(bill.queries), "labelled": len(bill.judged), "teacher_n": len(rows)}
+    own = ranker.values(found[OURS])
+    own_rows = ranker.values(found[OURS], rows)
+    result = [{**shared, "method": "teacher", **{name: _figures(values) for name, values in teacher.items()}}]
+    for method, one in found.items():
+        facts = {name: one[name] for name in ("rate", "dev", "seconds", "pairs", "bytes")}
+        row = {**shared, "method": method, **facts}
+        for name, values in ranker.values(one).items():
+            row[name] = _figures(values)
+            if method != OURS:
+                row[name]["p"] = paired_test(own[name], values)
+                row[name]["ahead"] = float(own[name].mean() - values.mean())
+            else:
+                low, high = bootstrap_ratio_interval(own_rows[name], teacher[name])
+                kept = float(own_rows[name].mean() / teacher[name].mean())
+                row[name]["kept"] = {"mean": kept, "low": low, "high": high}
+        result.append(row)
+    return result
 
 
-def measure(bench: TeacherBench) -> list[dict[str, Any]]:
-    """Ours and every opponent, each at the rate that is best on dev."""
-    task, test = bench.run.task, bench.task.split("test")
-    students = {rate: our_student(bench, rate) for rate in RATES[task]}
-    ranked = {rate: partial(bench.student_scores, student) for rate, (student, _, _) in students.items()}
-    best = {OURS: chosen(bench, ranked, {rate: seconds for rate, (_, _, seconds) in students.items()})}
-    bill = students[best[OURS].rate][1]
-    for method in METHODS:
-        trained = {rate: opponent(bench, bill, method, rate) for rate in RATES[task]}
-        ranked = {rate: partial(opponent_scores, bench, model) for rate, (model, _) in trained.items()}
-        best[method] = chosen(bench, ranked, {rate: seconds for rate, (_, seconds) in trained.items()})
-    teacher = query_metrics(rank_documents(bench.teacher_scores["test"], 100), test.relevant, METRICS)
-    ours = query_metrics(rank_documents(best[OURS].test_scores, 100), test.relevant, METRICS)
-    rows = []
-    for method, (on_dev, rate, seconds, found) in best.items():
-        values = query_metrics(rank_documents(found, 100), test.relevant, METRICS)
-        row = {"task": task, "seed": bench.run.seed, "method": method, "n": len(test), "dev": on_dev, "rate": rate}
-        row |= {"seconds": seconds, "queries": len(bill.queries), "labelled": len(bill.judged)}
-        row |= {
-            "teacher_pairs": 0 if method == "InfoNCE" else bill.documents.numel(),
-            "numbers": _numbers(bench, method),
-        }
-        for metric, own in values.items():
-            low, high = bootstrap_interval(own)
-            row[metric] = {
-                "mean": float(own.mean()),
-                "low": low,
-                "high": high,
-                "teacher": float(teacher[metric].mean()),
-            }
-            row[metric] |= {"p": None if method == OURS else paired_test(ours[metric], own)}
-        rows.append(row)
-    return rows
-
-
-def chosen(
-    bench: TeacherBench, ranked: Mapping[float, Callable[[Split], Tensor]], seconds: Mapping[float, float]
-) -> Chosen:
-    """The rate that is best on dev; only its model ranks test."""
-    dev, test = (bench.task.split(name) for name in ("dev", "test"))
-    on_dev = {rate: _metric(score(dev), dev.relevant) for rate, score in ranked.items()}
-    rate = max(on_dev, key=lambda one: on_dev[one])
-    return Chosen(on_dev[rate], rate, seconds[rate], ranked[rate](test))
+def _figures(values: np.ndarray) -> dict[str, Any]:
+    low, high = bootstrap_interval(values)
+    return {"mean": float(values.mean()), "low": low, "high": high}
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours against the best opponent, by its mean over seeds, and against the teacher."""
+    """Ours against the best method that trains an encoder, by its mean over seeds, and against the teacher."""
     bars = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        means: dict[str, float] = {}
-        own = [row for row in rows if row["task"] == task]
-        for method in (OURS, *METHODS):
-            found = [row["ndcg@10"]["mean"] for row in own if row["method"] == method]
-            means[method] = sum(found) / len(found)
-        ours = [row for row in own if row["method"] == OURS]
-        best = max(METHODS, key=lambda method: means[method])
-        label = f"{task}, {len(ours)} seeds: nDCG@10 of ours"
-        bars.append(
-            bar(f"{label} less that of {best}, the best opponent", means[OURS] - means[best], ">=", 0.0, ours[0]["n"])
-        )
-        kept = sum(row["ndcg@10"]["mean"] / row["ndcg@10"]["teacher"] for row in ours) / len(ours)
-        bars.append(bar(f"{label} / the teacher's", kept, ">=", 0.97, ours[0]["n"]))
+    for (task, start), here in grouped(rows, "task", "start"):
+        ours = [row for row in here if row["method"] == OURS]
+        label = f"{task}, {start}, {len(ours)} seed{'s' if len(ours) > 1 else ''}"
+        means = {
+            method: float(np.mean([row["ndcg@10"]["mean"] for row in here if row["method"] == method]))
+            for method in METHODS
+            if any(row["method"] == method for row in here)
+        }
+        if means:
+            best = max(means, key=lambda method: means[method])
+            seeds = [row["ndcg@10"] for row in here if row["method"] == best]
+            p = ", ".join(f"{row['p']:.4f}" for row in seeds)
+            ahead = float(np.mean([row["ahead"] for row in seeds]))
+            bars.append(bar(f"{label}: nDCG@10 less that of {best}, the best opponent (paired p {p})", ahead, ">=", 0.0,
+                            ours[0]["n"]))  # fmt: skip
+        for metric in ("success@1", "ndcg@10"):
+            kept = [row[metric]["kept"] for row in ours]
+            bars.append(
+                bar(
+                    f"{label}: {metric} / the teacher's", float(np.mean([one["mean"] for one in kept])), ">=", 0.97,
+                    ours[0]["teacher_n"], [float(np.mean([one[side] for one in kept])) for side in ("low", "high")],
+                )
+            )  # fmt: skip
     return bars
-
-
-def _metric(scores_: Tensor, relevant: Any) -> float:
-    return float(query_metrics(rank_documents(scores_, 10), relevant, ("ndcg@10",))["ndcg@10"].mean())
-
-
-def _numbers(bench: TeacherBench, method: str) -> int:
-    """Numbers kept of a document."""
-    if method != OURS:
-        return int(bench.reranker.config.hidden_size)
-    _, _, shape, *_ = parse_stage("distill", distill.ARGUMENTS, bench.flags("any"))
-    return int(shape.embedding_dim or bench.reranker.config.hidden_size)
 
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
-    parser = bench_parser(__doc__, "runs/benchmark/equal-bill")
+    parser = bench_parser(__doc__, "runs/benchmark/equal-bill", splits=())
+    parser.add_argument("--encoder", help="folder of a sentence encoder that all methods start from")
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, help="opponents to train")
     arguments = parser.parse_args()
     for bench in benches(arguments):
-        rows = with_earlier("benchmarks.student_equal_bill", measure(bench), ("task", "seed", "method"))
-        settings = {"rates": RATES, "steps": STEPS, "batch": BATCH, "width": WIDTH, "temperature": TEMPERATURE}
+        new = measure(bench, arguments.encoder, tuple(arguments.methods))
+        rows = with_earlier("benchmarks.student_equal_bill", new, ("task", "seed", "start", "method"))
+        settings = {name: vars(setting) for name, setting in SETTINGS.items()}
         print(write_result("benchmarks.student_equal_bill", settings, rows, bars_of(rows)), flush=True)
 
 

@@ -118,10 +118,10 @@ class TeacherBench:
         return load_file(path)["scores"]
 
 
-def bench_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
-    """A command line that also names the teachers of each task."""
+def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVALUATED) -> argparse.ArgumentParser:
+    """A command line that also names the teachers of each task; `splits` are those the teacher ranks, if not told."""
     parser = task_parser(description, runs)
-    parser.add_argument("--splits", nargs="+", default=list(EVALUATED), help="evaluate these, where a task has them")
+    parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these, where a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")
     parser.add_argument("--unjudged", type=int, help="this many of the generated queries, where a recipe has them")
     parser.add_argument(

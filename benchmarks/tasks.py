@@ -25,14 +25,19 @@ TITLES = {
     "scifact": "SciFact",
     "clinical_trial": "Clinical-Trial",
     "limit_small": "LIMIT-small",
+    "virtualhome": "VirtualHome",
+    "metatool": "MetaTool",
 }
 # Shares of the teacher's R@1 our best student is to keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
-RECIPES = {name: f"training/recipes/{name}.yaml" for name in ("household", "esconv", "saycan")}
+WITH_RECIPES = ("household", "esconv", "saycan", "cose", "metatool", "virtualhome")
+RECIPES = {name: f"training/recipes/{name}.yaml" for name in WITH_RECIPES}
 RECIPES["household-large"] = RECIPES["household"]
-FROM_SCRATCH = ("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact")
-RECIPES |= dict.fromkeys(FROM_SCRATCH, "training/recipes/from-scratch.yaml")
+FROM_SCRATCH = dict.fromkeys(
+    ("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "training/recipes/from-scratch.yaml"
+)
+RECIPES = FROM_SCRATCH | RECIPES
 
 
 @dataclass(frozen=True)

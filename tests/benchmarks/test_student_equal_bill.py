@@ -1,15 +1,22 @@
 """What every method is given at the same bill."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks import student_equal_bill
-from benchmarks.student_equal_bill import OURS, bars_of, measure, our_student, training_rows
+from benchmarks.bills import Setting, our_student
+from benchmarks.opponents import HARD, METHODS, Opponent
+from benchmarks.student_equal_bill import OURS, bars_of, measure, sample_rows
 from benchmarks.students import TeacherBench
 from benchmarks.tasks import RECIPES, TaskRun
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.identity import encoder_fingerprint
+from tests.training.tiny_encoders import write_sentence_transformer
+
+SETTING = Setting(4, 12, 6, (1e-3,), candidates=4, rounds=2, drawn=2)
 
 
 @pytest.fixture
@@ -17,44 +24,72 @@ def bench(
     reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> TeacherBench:
     recipe = tmp_path / "recipe.yaml"
-    distill = {"initial_candidates": 4, "refresh_rounds": 2, "refresh_candidates": 2, "embedding_dim": 16}
-    distill |= {"use_cpu": True, "report_to": "none", "disable_tqdm": True}
-    recipe.write_text(yaml.safe_dump({"distill": distill, "evaluate": {"dtype": "float32"}}))
+    recipe.write_text(yaml.safe_dump({"distill": {}, "evaluate": {"dtype": "float32"}}))
     monkeypatch.setitem(RECIPES, "animals", str(recipe))
-    for name, value in {"RATES": (1e-3,), "STEPS": 4, "BATCH": 12}.items():
-        monkeypatch.setattr(student_equal_bill, name, {"animals": value})
-    monkeypatch.setattr(student_equal_bill, "WIDTH", 3)
+    monkeypatch.setitem(student_equal_bill.SETTINGS, "animals", SETTING)
     reranker.save_pretrained(tmp_path / "teacher")
     shared = ["--config", str(recipe), "--data", str(beir_folder)]
-    return TeacherBench(
-        TaskRun("animals", 0, str(beir_folder), shared, [], None), tmp_path / "teacher", tmp_path / "runs"
-    )
+    run = TaskRun("animals", 0, str(beir_folder), shared, [], None)
+    return TeacherBench(run, tmp_path / "teacher", tmp_path / "runs", splits=())
 
 
-def test_every_method_hears_of_our_students_pairs(bench: TeacherBench) -> None:
-    student, bill, seconds = our_student(bench, 1e-3)
+def test_every_method_hears_of_our_students_pairs(bench: TeacherBench, tmp_path: Path) -> None:
+    train, corpus = bench.task.split("train"), bench.task.corpus
+    places = tmp_path / "ours", tmp_path / "states"
+    student, bill, seconds = our_student(bench.reranker, bench.task, train, SETTING, 1e-3, *places)
     assert seconds > 0 and student.config.answer_size == bench.reranker.config.hidden_size
     assert bill.documents.shape == (36, 8) and len(bill.judged) == 36
     for own, relevant in zip(bill.documents.tolist(), bill.relevant, strict=True):
         assert len({*own}) == 8 and {*own} >= {*relevant}
     row, place = 5, 3
-    pair = (bill.queries[row], bench.task.corpus[bill.documents[row, place]])
+    pair = (bill.queries[row], corpus[bill.documents[row, place]])
     assert bill.scores[row, place].item() == pytest.approx(bench.reranker.predict([pair]).item(), abs=1e-4)
-    rows = training_rows(bench, bill, "KL", 5)
-    assert rows.column_names == ["query", "document_0", "document_1", "document_2", "label"] and len(rows) == 5
+
+    again, read, _ = our_student(bench.reranker, bench.task, train, SETTING, 1e-3, *places)
+    assert encoder_fingerprint(again) == encoder_fingerprint(student) and read.scores.equal(
+        bill.scores
+    )  # a finished one is read
+
+    opponent = Opponent(bench.reranker, corpus, bill, SETTING)
+    assert opponent.methods == tuple(method for method in METHODS if method != HARD)
+    rows = opponent.rows("KL", 5)
+    assert rows.column_names == ["query", *(f"document_{place}" for place in range(8)), "label"] and len(rows) == 5
     asked = rows[0]["query"].removeprefix("Query: ").removesuffix("\nRelevant:")
     row = bill.queries.index(asked)
-    for place in range(3):
+    for place in range(8):
         document = rows[0][f"document_{place}"].removeprefix("Document: ").removesuffix("\n")
-        column = bill.documents[row].tolist().index(bench.task.corpus.index(document))
+        column = bill.documents[row].tolist().index(corpus.index(document))
         assert rows[0]["label"][place] == pytest.approx(bill.scores[row, column].item())
-    assert training_rows(bench, bill, "InfoNCE", 5).column_names == ["query", "document_0"]
+    assert opponent.rows("InfoNCE", 5).column_names == ["query", "document_0"]
 
 
 def test_rows_and_bars(bench: TeacherBench) -> None:
-    rows = measure(bench)
-    assert [row["method"] for row in rows] == [OURS, *student_equal_bill.METHODS]
-    assert [row["teacher_pairs"] for row in rows] == [288, 288, 288, 288, 0]
-    assert all(row["n"] == 24 and 0 <= row["ndcg@10"]["mean"] <= 1 and row["rate"] == 1e-3 for row in rows)
-    assert rows[0]["ndcg@10"]["p"] is None and all(0 < row["ndcg@10"]["p"] <= 1 for row in rows[1:])
-    assert [bar["limit"] for bar in bars_of(rows)] == [0.0, 0.97]
+    rows = measure(bench, None, ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", "MaxSim"))
+    trained = [row for row in rows if row.get("rate")]
+    assert [row["method"] for row in trained] == [OURS, "KL", "KL, LoRA", "MarginMSE", "InfoNCE", "MaxSim"]
+    assert [row["pairs"] for row in trained] == [288, 288, 288, 288, 0, 288]
+    assert trained[-1]["bytes"] > trained[1]["bytes"] == 4 * bench.reranker.config.hidden_size
+    assert [row["method"] for row in rows if row not in trained][:1] == ["teacher"]
+    assert {"BM25", "label prior"} < {row["method"] for row in rows}
+    assert all(row["n"] == 24 and 0 <= row["ndcg@10"]["mean"] <= 1 for row in rows)
+    ours = trained[0]["ndcg@10"]
+    teacher = next(row for row in rows if row["method"] == "teacher")["ndcg@10"]
+    assert ours["kept"]["mean"] == pytest.approx(ours["mean"] / teacher["mean"])
+    for row in trained[1:]:
+        assert row["ndcg@10"]["ahead"] == pytest.approx(ours["mean"] - row["ndcg@10"]["mean"])
+        assert 0 < row["ndcg@10"]["p"] <= 1
+    assert [bar["limit"] for bar in bars_of(rows)] == [0.0, 0.97, 0.97]
+    assert json.loads(json.dumps(measure(bench, None, ()))) is not None
+
+
+def test_a_sentence_encoder_is_every_methods_start(
+    bench: TeacherBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student_equal_bill, "DEPTH", 5)  # the teacher ranks what the methods found
+    monkeypatch.setattr(student_equal_bill, "TEACHER_QUERIES", 20)
+    encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
+    rows = measure(bench, str(encoder), (HARD,))
+    methods = [row["method"] for row in rows]
+    assert methods[:4] == ["teacher", OURS, HARD, "as it is"] and "KL" not in methods
+    assert all(row["start"] == "tiny" for row in rows)
+    assert rows[0]["teacher_n"] == 20 == len(sample_rows(bench.task.split("test"), 20))

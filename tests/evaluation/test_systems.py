@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from benchmarks.bi_encoders import plain_tokenizer
+from benchmarks.opponents import plain_tokenizer
 from evaluation.systems import baselines, load_system, public_encoder
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from training.tasks.beir import RetrievalTask, load_beir

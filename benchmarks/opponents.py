@@ -1,0 +1,232 @@
+"""What sentence-transformers trains from the same start, on the same bill as our student.
+
+- KL: DistillKLDivLoss on the teacher's log-odds, all weights;
+- KL, LoRA: the same with adapters of rank 32;
+- MarginMSE: MarginMSELoss on the same lists;
+- InfoNCE: labels alone, other queries' documents as negatives (MultipleNegativesRankingLoss);
+- InfoNCE, hard negatives: the same with one document more per query, from the first thirty of the untrained start;
+- MaxSim: a vector per token, distilled on the same lists; its index is as many times larger.
+"""
+
+import copy
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from sentence_transformers import (
+    MultiVectorEncoder,
+    MultiVectorEncoderTrainer,
+    MultiVectorEncoderTrainingArguments,
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.multi_vector_encoder.losses import MultiVectorDistillKLDivLoss
+from sentence_transformers.sentence_transformer.losses import (
+    DistillKLDivLoss,
+    MarginMSELoss,
+    MultipleNegativesRankingLoss,
+)
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
+from sentence_transformers.sentence_transformer.training_args import BatchSamplers
+from sentence_transformers.util import pairwise_dot_score
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from benchmarks.bills import Bill, Setting
+from evaluation.metrics import rank_documents
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
+
+HARD = "InfoNCE, hard negatives"
+METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", HARD, "MaxSim")
+HARD_DEPTH = 30
+
+Model = SentenceTransformer | MultiVectorEncoder
+
+
+class Opponent:
+    """One start and one task's texts, from which each method trains.
+
+    Args:
+        teacher: whose backbone and prompt are taken where there is no encoder.
+        corpus: the documents.
+        bill: what the methods are told.
+        setting: how they train.
+        encoder: folder of a sentence-transformers model to start from.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self, teacher: GenerativeRerankerModel, corpus: list[str], bill: Bill, setting: Setting,
+        encoder: str | None = None, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.teacher, self.bill, self.setting, self.encoder, self.seed = teacher, bill, setting, encoder, seed
+        self._query, self._document = ("{}", "{}") if encoder is not None else prompts(teacher.processor)
+        self._corpus = [self._document.format(text) for text in corpus]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those that make sense from this start: a language model has no first ranking to take hard negatives from."""
+        return tuple(method for method in METHODS if self.encoder is not None or method != HARD)
+
+    def as_it_is(self) -> Model:
+        """The start itself."""
+        return self._untrained("InfoNCE")
+
+    def train(self, method: str, rate: float) -> tuple[Model, float]:
+        """One trained model and its seconds."""
+        setting, labels = self.setting, method.startswith("InfoNCE")
+        set_seed(self.seed)
+        model = self._untrained(method)
+        if method == "KL, LoRA":
+            model.add_adapter(LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"))
+        batch = setting.labels_batch if labels else setting.batch
+        rows = self.rows(method, batch * setting.steps)
+        many = isinstance(model, MultiVectorEncoder)
+        kinds: Any = (SentenceTransformerTrainer, SentenceTransformerTrainingArguments)
+        if many:
+            kinds = (MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments)
+        trainer_class, arguments_class = kinds
+        with tempfile.TemporaryDirectory() as folder:
+            arguments = arguments_class(
+                output_dir=folder, max_steps=setting.steps, per_device_train_batch_size=batch, learning_rate=rate,
+                warmup_steps=setting.steps // 10, lr_scheduler_type="cosine", bf16=setting.bf16, use_cpu=True,
+                save_strategy="no", report_to="none", logging_steps=50, seed=self.seed, disable_tqdm=True,
+                batch_sampler=BatchSamplers.NO_DUPLICATES if labels else BatchSamplers.BATCH_SAMPLER,
+            )  # fmt: skip
+            trainer = trainer_class(model=model, args=arguments, train_dataset=rows, loss=self._loss(model, method))
+            started = time.monotonic()
+            trainer.train()
+            seconds = time.monotonic() - started
+        return model.eval(), seconds
+
+    def rows(self, method: str, count: int) -> Dataset:
+        """`count` rows: `query`, `document_0`, ... and `label`, the teacher's log-odds of each.
+
+        Those of InfoNCE have one relevant document and no label.
+        """
+        rng, bill = random.Random(self.seed), self.bill
+        labels = method.startswith("InfoNCE")
+        asked = bill.judged if labels else list(range(len(bill.queries)))
+        rows = [row for _ in range(-(-count // len(asked))) for row in rng.sample(asked, len(asked))][:count]
+        columns: dict[str, list[Any]] = {"query": [self._query.format(bill.queries[row]) for row in rows]}
+        if labels:
+            columns["document_0"] = [self._corpus[rng.choice(bill.relevant[row])] for row in rows]
+            if method == HARD:
+                hard = self._hard_negatives(asked)
+                columns["document_1"] = [self._corpus[rng.choice(hard[row])] for row in rows]
+            return Dataset.from_dict(columns)
+        for place in range(bill.documents.shape[1]):
+            columns[f"document_{place}"] = [self._corpus[int(bill.documents[row, place])] for row in rows]
+        columns["label"] = [bill.scores[row].tolist() for row in rows]
+        return Dataset.from_dict(columns)
+
+    @torch.no_grad()
+    def scores(self, model: Model, queries: list[str]) -> Tensor:
+        """Scores of the whole corpus, `(n, m)`: cosine (InfoNCE), inner products (KL, MarginMSE) or MaxSim."""
+        tensors: Any = {"show_progress_bar": False}
+        if not isinstance(model, MultiVectorEncoder):
+            tensors["convert_to_tensor"] = True
+        asked = model.encode_query([self._query.format(text) for text in queries], **tensors)
+        found: Tensor = model.similarity(asked, model.encode_document(self._corpus, **tensors))
+        return found.float().cpu()
+
+    def bytes_per_document(self, model: Model) -> int:
+        """Of its fp32 vectors, in the mean."""
+        sample = self._corpus[:256]
+        vectors = model.encode_document(sample, show_progress_bar=False)
+        return round(sum(vector.size if hasattr(vector, "size") and not callable(vector.size) else vector.numel()
+                         for vector in vectors) * 4 / len(sample))  # fmt: skip
+
+    def _hard_negatives(self, asked: list[int]) -> dict[int, list[int]]:
+        found = self.scores(self.as_it_is(), [self.bill.queries[row] for row in asked])
+        ranked = rank_documents(found, HARD_DEPTH)
+        return {
+            row: [place for place in best if place not in self.bill.relevant[row]]
+            for row, best in zip(asked, ranked, strict=True)
+        }
+
+    def _untrained(self, method: str) -> Model:
+        if self.encoder is None:
+            with tempfile.TemporaryDirectory() as folder:
+                model = untrained(self.teacher, method, Path(folder))
+            model[0].max_seq_length = self._longest()
+        elif method == "MaxSim":
+            model = MultiVectorEncoder(self.encoder, device="cpu")
+        else:
+            model = SentenceTransformer(self.encoder, device="cpu")
+            if not method.startswith("InfoNCE"):  # a softmax over cosines could not follow the teacher's log-odds
+                kept = [module for module in model if not isinstance(module, Normalize)]
+                model = SentenceTransformer(modules=kept, device="cpu")
+        if not isinstance(model, MultiVectorEncoder):
+            model.similarity_fn_name = "cosine" if method.startswith("InfoNCE") else "dot"
+        return model
+
+    def _longest(self) -> int:
+        processor = self.teacher.processor
+        return max(processor.max_prefix_length, processor.max_suffix_length)
+
+    def _loss(self, model: Model, method: str) -> torch.nn.Module:
+        if method.startswith("InfoNCE"):
+            return MultipleNegativesRankingLoss(model)
+        if method == "MarginMSE":
+            return MarginMSELoss(model)
+        if method == "MaxSim":
+            return MultiVectorDistillKLDivLoss(model)
+        temperatures = {
+            "student_temperature": self.setting.temperature,
+            "teacher_temperature": self.setting.temperature,
+        }
+        return DistillKLDivLoss(model, pairwise_dot_score, **temperatures)
+
+
+def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
+    """The prompt's two sides as format strings with one place each."""
+
+    def escaped(text: str) -> str:
+        return text.replace("{", "{{").replace("}", "}}")
+
+    before, behind = processor.query_template.replace("{instruction}", processor.instruction).split("{query}")
+    start, end = processor.document_template.split("{document}")
+    return f"{escaped(before)}{{}}{escaped(behind)}", f"{escaped(start)}{{}}{escaped(end)}"
+
+
+def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
+    """A copy of the processor's tokenizer that says nothing of the processor when it is saved.
+
+    A tokenizer that was saved with a reranker, or loaded from its folder, names our processor's class; a folder without
+    the processor's own file could not be loaded then.
+    """
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer._set_processor_class(None)
+    for name in ("processor_class", "auto_map"):
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer._auto_map = None
+    return tokenizer
+
+
+def untrained(
+    reranker: GenerativeRerankerModel, method: str, folder: Path, attention: str | None = None
+) -> SentenceTransformer | MultiVectorEncoder:
+    """The model before training, on the teacher's backbone in fp32."""
+    processor = reranker.processor
+    reranker.backbone.base_model.save_pretrained(folder)
+    plain_tokenizer(processor).save_pretrained(folder)
+    transformer = Transformer(
+        str(folder),
+        model_kwargs={"dtype": torch.float32, "attn_implementation": attention},
+        processor_kwargs={"truncation_side": processor.query_truncation_side},
+    )
+    transformer.max_seq_length = max(processor.max_query_length, processor.max_document_length)
+    if method == "MaxSim":
+        model = MultiVectorEncoder(str(folder), device="cpu")
+        model[0] = transformer
+        return model
+    pooling = Pooling(reranker.config.text_config.hidden_size, pooling_mode="lasttoken")
+    return SentenceTransformer(modules=[transformer, pooling], device="cpu")
