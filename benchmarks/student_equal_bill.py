@@ -71,10 +71,9 @@ class Ranker:
             train: a rate -> what scores the corpus for queries, and facts about it.
             rates: those to try.
         """
-        path = self.folder / f"{method.replace(' ', '-').replace(',', '')}.json"
+        path = self._path(method)
         if path.exists():
-            found: dict[str, Any] = json.loads(path.read_text())
-            return found
+            return self.read(method)
         on_dev, scorers = {}, {}
         for rate in rates:
             score, facts = train(rate)
@@ -87,6 +86,11 @@ class Ranker:
         found = {"method": method, "rate": rate, "dev": {str(one): value for one, value in on_dev.items()}, **facts}
         write_json(path, {**found, "ranking": ranking})
         return {**found, "ranking": ranking}
+
+    def read(self, method: str) -> dict[str, Any]:
+        """The same of an earlier run."""
+        found: dict[str, Any] = json.loads(self._path(method).read_text())
+        return found
 
     def values(self, found: Mapping[str, Any], rows: list[int] | None = None) -> dict[str, np.ndarray]:
         """Per-query metrics on test, or on some of its rows."""
@@ -113,12 +117,17 @@ class Ranker:
             write_json(path, {"ranking": ranking})
         return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))
 
+    def _path(self, method: str) -> Path:
+        return self.folder / f"{method.replace(' ', '-').replace(',', '')}.json"
+
     def _values(self, ranking: list[list[int]], split: Split) -> dict[str, np.ndarray]:
         return query_metrics(ranking, split.relevant, METRICS)
 
 
 def with_swapped(task: RetrievalTask, train: Split, count: int, seed: int) -> Split:
     """The split with queries that exchanged names make of its own; nobody judged them."""
+    if not count:
+        return train
     known = {query for split in task.splits.values() for query in split.queries}
     more = swapped(train.queries, task.corpus, count, known, seed)
     ids = [f"swapped-{place}" for place in range(len(more))]
@@ -137,8 +146,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     start = start_name(encoder)
     folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
     train = task.split("train")
-    if setting.swapped:
-        train = with_swapped(task, train, setting.swapped, seed)
+    train = with_swapped(task, train, setting.swapped, seed)
     ranker = Ranker(bench, folder)
     bills: dict[float, Bill] = {}
 

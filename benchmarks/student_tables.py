@@ -115,8 +115,71 @@ def student_draws(result: Row) -> str:
     return "\n".join(lines)
 
 
+BILL_METRICS = {"success@1": "R@1", "success@10": "R@10", "mrr@10": "MRR@10", "ndcg@10": "nDCG@10"}
+
+
+def student_equal_bill(result: Row) -> str:
+    """One table per task and start: methods down; the teacher on top, ours next, the others from the best."""
+    parts = []
+    for (task, start), rows in grouped(result["rows"], "task", "start"):
+        first, seeds = rows[0], len({row["seed"] for row in rows})
+        head = f"{TITLES[task]}, from {start} (n = {first['n']:,}, {seeds} seed{'s' if seeds > 1 else ''})"
+        names = [head, *BILL_METRICS.values(), "p", "teacher pairs", "labels", "seconds", "bytes"]
+        lines = [f"| {' | '.join(names)} |", "|---|" + "---:|" * (len(names) - 1)]
+        by_method = {method: own for (method,), own in grouped(rows, "method")}
+        others = sorted(by_method.keys() - {"teacher", "ours"}, key=lambda one: -_mean(by_method[one], "ndcg@10"))
+        for method in ("teacher", "ours", *others):
+            own = by_method[method]
+            cells = [mean_interval([row[metric] for row in own]) for metric in BILL_METRICS]
+            lines.append(f"| {_method(method, first)} | {' | '.join([*cells, *_bill(own)])} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _method(method: str, row: Row) -> str:
+    """A method's name; beside the teacher's the number of queries, where it ranked fewer."""
+    fewer = method == "teacher" and row["teacher_n"] < row["n"]
+    return f"teacher, {row['teacher_n']} queries, of what the others found" if fewer else method
+
+
+def _mean(rows: Sequence[Row], metric: str) -> float:
+    return sum(float(row[metric]["mean"]) for row in rows) / len(rows)
+
+
+def _bill(rows: Sequence[Row]) -> list[str]:
+    """The p of nDCG@10 by seed; of the first seed pairs, labelled queries and bytes per document; mean seconds."""
+    first = rows[0]
+    p = ", ".join(f"{row['ndcg@10']['p']:.3f}" for row in rows) if "p" in first["ndcg@10"] else ""
+    if "pairs" not in first:
+        return [p, "", "", "", ""]
+    seconds = sum(row["seconds"] for row in rows) / len(rows)
+    facts = [f"{first['pairs']:,}", f"{first['labelled']:,}", f"{seconds:,.0f}", f"{first['bytes']:,}"]
+    return [p, *(fact if fact != "0" else "" for fact in facts)]
+
+
+def student_cost(result: Row) -> str:
+    """What is kept of the teacher against the cost of a query, and against the teacher's bill."""
+    parts = []
+    for (task, kind), rows in grouped(result["rows"], "task", "kind"):
+        last = {"query cost": "ms per query", "bill": "teacher pairs"}[kind]
+        head = f"{TITLES[task]} (n = {rows[0]['n']})"
+        lines = [f"| {head} | kept of R@1 | kept of nDCG@10 | {last} | seconds |", "|---|---:|---:|---:|---:|"]
+        for row in rows:
+            kept = [
+                f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+                for found in (row["kept"]["success@1"], row["kept"]["ndcg@10"])
+            ]
+            cost = f"{row['ms']:.1f}" if kind == "query cost" else f"{row['pairs']:,}"
+            lines.append(f"| {row['student']} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 TABLES: dict[str, Callable[[Row], str]] = {
     "student_draws": student_draws,
+    "student_equal_bill": student_equal_bill,
+    "student_corpora": student_equal_bill,
+    "student_cost": student_cost,
     "student_ablation": student_ablation,
     "bi_encoders": bi_encoders,
     "student_budget": student_budget,

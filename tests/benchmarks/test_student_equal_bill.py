@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import student_equal_bill
+from benchmarks import student_corpora, student_cost, student_equal_bill, student_tables
 from benchmarks.bills import Setting, our_student
 from benchmarks.opponents import HARD, METHODS, Opponent
 from benchmarks.student_equal_bill import OURS, bars_of, measure, sample_rows
 from benchmarks.students import TeacherBench
-from benchmarks.tasks import RECIPES, TaskRun
+from benchmarks.tasks import RECIPES, TITLES, TaskRun
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.identity import encoder_fingerprint
 from tests.training.tiny_encoders import write_sentence_transformer
@@ -88,8 +88,24 @@ def test_a_sentence_encoder_is_every_methods_start(
     monkeypatch.setattr(student_equal_bill, "DEPTH", 5)  # the teacher ranks what the methods found
     monkeypatch.setattr(student_equal_bill, "TEACHER_QUERIES", 20)
     encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
-    rows = measure(bench, str(encoder), (HARD,))
+    rows = measure(bench, str(encoder), (HARD, "KL"))
     methods = [row["method"] for row in rows]
-    assert methods[:4] == ["teacher", OURS, HARD, "as it is"] and "KL" not in methods
+    assert methods[:5] == ["teacher", OURS, "KL", HARD, "as it is"] and "MaxSim" not in methods
     assert all(row["start"] == "tiny" for row in rows)
     assert rows[0]["teacher_n"] == 20 == len(sample_rows(bench.task.split("test"), 20))
+
+    corpora = student_corpora.bars_of(rows)
+    assert [bar["limit"] for bar in corpora] == [0.0, 0.0, 0.0, 0.95]  # BM25, hard negatives, KL, the teacher
+
+    monkeypatch.setattr(student_cost, "WIDTHS", (4,))
+    cost = student_cost.measure(bench, str(encoder))
+    assert [(row["kind"], row["student"]) for row in cost[:4]] == [
+        ("query cost", "tiny"), ("query cost", "2 layers"), ("query cost", "1 layers"), ("bill", OURS)
+    ]  # fmt: skip
+    assert [row["pairs"] for row in cost[-4:]] == [144, 144, 288, 288]
+    assert all(row["ms"] > 0 for row in cost if row["kind"] == "query cost")
+    assert len(student_cost.bars_of(cost)) == 3
+    monkeypatch.setitem(TITLES, "animals", "Animals")
+    for table, found in ((student_tables.student_equal_bill, rows), (student_tables.student_cost, cost)):
+        text = table({"rows": found})
+        assert "| tiny |" in text or "from tiny" in text

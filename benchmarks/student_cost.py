@@ -1,0 +1,133 @@
+"""What a student costs and what it keeps: fewer layers, a small encoder, a smaller bill.
+
+Usage:
+    python -m benchmarks.student_cost saycan=SAYCAN --teacher saycan=runs/saycan/seed{seed}/teacher/model \\
+        --encoder runs/pretrained/minilm
+
+Two curves, on test, all students told of the same pairs: those that our student on --encoder drew in
+`benchmarks.student_equal_bill`, whose runs are read.
+
+- What is kept of the teacher against the cost of a query: the teacher's backbone, its first half and quarter, and the
+  encoder. Milliseconds are medians of single queries, one model after the other, query by query, on one thread.
+- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours and for `KL`
+  (`benchmarks.opponents`), both on the encoder, with the seconds of training.
+"""
+
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.bills import Bill, our_student, start_name, student_scores
+from benchmarks.opponents import Opponent
+from benchmarks.results import bar, with_earlier, write_result
+from benchmarks.student_equal_bill import METRICS, OURS, SETTINGS, Ranker, with_swapped
+from benchmarks.students import TeacherBench, bench_parser, benches
+from evaluation.metrics import bootstrap_ratio_interval, query_metrics, rank_documents
+from modeling_rabtriever import RabtrieverModel
+from training.student_arguments import StudentArguments
+
+WIDTHS = (4, 8)  # documents per query of the smaller bills; the whole bill is the last point
+TIMED = 41
+BACKBONE_RATE = 3e-5
+
+
+def milliseconds(students: dict[str, RabtrieverModel], queries: list[str]) -> dict[str, float]:
+    """Median wall time of one query, text in, vector out; the students take turns."""
+    times: dict[str, list[float]] = {name: [] for name in students}
+    for query in queries[: TIMED + 1]:
+        for name, student in students.items():
+            started = time.perf_counter()
+            student.encode_query([query])
+            times[name].append(1000 * (time.perf_counter() - started))
+    return {name: statistics.median(found[1:]) for name, found in times.items()}
+
+
+def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
+    """Rows of one task and seed."""
+    task, seed, setting = bench.task, bench.run.seed, SETTINGS[bench.run.task]
+    root, small = bench.folder("equal-bill"), start_name(encoder)
+    train = with_swapped(task, task.split("train"), setting.swapped, seed)
+    ranker = Ranker(bench, root / small)
+    best = ranker.read(OURS)
+    rate, shape = float(best["rate"]), StudentArguments(encoder=encoder)
+    student, bill, seconds = our_student(
+        bench.reranker, task, train, setting, rate, root / small / f"{OURS}-{rate:g}", root / "states", shape, seed
+    )
+    rows, teacher = ranker.teacher([best["ranking"]])
+    split = ranker.test.take(rows)
+    shared = {"task": bench.run.task, "seed": seed, "n": len(rows), "queries": len(bill.queries)}
+
+    def row(kind: str, name: str, scores: torch.Tensor, width: int, seconds: float) -> dict[str, Any]:
+        found = query_metrics(rank_documents(scores, 10), split.relevant, METRICS)
+        kept = {}
+        for metric, values in found.items():
+            low, high = bootstrap_ratio_interval(values, teacher[metric])
+            kept[metric] = {"mean": float(values.mean() / teacher[metric].mean()), "low": low, "high": high}
+        facts = {"kind": kind, "student": name, "pairs": width * len(bill.queries), "seconds": seconds}
+        return {**shared, **facts, "kept": kept}
+
+    found, students = [], {small: student}
+    width = bill.documents.shape[1]
+    found.append(row("query cost", small, student_scores(student, split.queries, task.corpus), width, seconds))
+    layers = bench.reranker.config.text_config.num_hidden_layers
+    for count in dict.fromkeys(max(1, layers // part) for part in (1, 2, 4)):
+        name, own = f"{count} layers", StudentArguments(encoder_layers=count)
+        students[name], _, seconds = our_student(
+            bench.reranker, task, train, setting, BACKBONE_RATE, root / "cost" / name.replace(" ", "-"),
+            root / "states", own, seed, bill,
+        )  # fmt: skip
+        scores = student_scores(students[name], split.queries, task.corpus)
+        found.append(row("query cost", name, scores, width, seconds))
+    spent = milliseconds(students, split.queries)
+    for one in found:
+        one["ms"] = spent[one["student"]]
+    for count in (*(one for one in WIDTHS if one < width), width):
+        part = Bill(bill.queries, bill.relevant, bill.documents[:, :count], bill.scores[:, :count])
+        few, _, seconds = our_student(
+            bench.reranker, task, train, setting, rate, root / "cost" / f"bill-{count}", root / "states", shape, seed,
+            part,
+        )  # fmt: skip
+        scores = student_scores(few, split.queries, task.corpus)
+        found.append(row("bill", OURS, scores, count, seconds))
+        opponent = Opponent(bench.reranker, task.corpus, part, dataclasses.replace(setting), encoder, seed)
+        model, seconds = opponent.train("KL", float(ranker.read("KL")["rate"]))
+        found.append(row("bill", "KL", opponent.scores(model, split.queries), count, seconds))
+    return found
+
+
+def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The small encoder against the teacher's backbone: what it keeps, and what a query costs."""
+    bars = []
+    cost = [row for row in rows if row["kind"] == "query cost"]
+    for task in dict.fromkeys(row["task"] for row in cost):
+        own = [row for row in cost if row["task"] == task]
+        large = max(own, key=lambda row: row["ms"])
+        for row in own:
+            if "layers" not in row["student"]:
+                for metric in ("success@1", "ndcg@10"):
+                    share = row["kept"][metric]["mean"] / large["kept"][metric]["mean"]
+                    name = f"{task}: {metric} of {row['student']} / that of {large['student']}"
+                    bars.append(bar(name, share, ">=", 0.95, row["n"]))
+                name = f"{task}: ms of a query, {row['student']} / {large['student']}"
+                bars.append(bar(name, row["ms"] / large["ms"], "<=", 0.3, TIMED))
+    return bars
+
+
+def main() -> None:
+    """Measures all tasks and seeds, and puts them into the result file."""
+    parser = bench_parser(__doc__, "runs/benchmark/equal-bill", splits=())
+    parser.add_argument("--encoder", required=True, help="folder of the small sentence encoder")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for bench in benches(arguments):
+        new = measure(bench, arguments.encoder)
+        rows = with_earlier("benchmarks.student_cost", new, ("task", "seed", "kind", "student", "pairs"))
+        settings = {"widths": WIDTHS, "timed": TIMED, "backbone_rate": BACKBONE_RATE}
+        print(write_result("benchmarks.student_cost", settings, rows, bars_of(rows)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
