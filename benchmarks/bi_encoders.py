@@ -35,7 +35,7 @@ from benchmarks.opponents import untrained
 from benchmarks.results import with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
 from benchmarks.tasks import FROM_SCRATCH
-from training.teacher_states import TeacherStates
+from modeling_rabtriever.distillation.teacher_states import TeacherStates
 
 METHODS = ("InfoNCE", "MarginMSE", "MaxSim")
 SETTINGS: dict[str, dict[str, Any]] = {

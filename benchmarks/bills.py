@@ -13,12 +13,12 @@ from torch import Tensor
 from transformers import AutoModel, set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
+from modeling_rabtriever.distillation.teacher_states import TeacherStates
+from modeling_rabtriever.distillation.training import finished, fresh_student, make_trainer, reranker_scores
 from modeling_rabtriever.files import write_folder, write_json, write_tensors
-from training.distillation import finished, fresh_student, make_trainer, reranker_scores
-from training.distillation_config import RabtrieverDistillationConfig
-from training.student_arguments import StudentArguments
-from training.tasks.beir import RetrievalTask, Split
-from training.teacher_states import TeacherStates
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 BACKBONE = "teacher's backbone"
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from transformers import set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
+from modeling_rabtriever.distillation.anchors import drawn_anchors
+from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.teacher_states import TeacherStates
+from modeling_rabtriever.distillation.training import judged_queries
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
-from training import distill
-from training.anchors import drawn_anchors
-from training.distillation import judged_queries
-from training.distillation_trainer import RabtrieverDistillationTrainer
-from training.recipe import parse_stage
-from training.stages import model_digest
-from training.tasks.beir import load_beir
-from training.teacher_states import TeacherStates
+from modeling_rabtriever.stages import distill
+from modeling_rabtriever.stages.recipe import parse_stage
+from modeling_rabtriever.tasks.beir import load_beir
+from modeling_rabtriever.trainers.stage_folder import model_digest
 
 PAIRS_PER_BLOCK = 65_536
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
 from benchmarks.tasks import TaskRun, as_flags, distil_and_evaluate, task_parser, task_runs
-from training import train_reranker
+from modeling_rabtriever.stages import train_reranker
 
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
 SUMMARY = {"document_template": "Document: {document}\n<|endoftext|>"}

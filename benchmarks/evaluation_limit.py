@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig
 
 from benchmarks.results import with_earlier, write_result
-from evaluation.systems import NO_PICKLE
 from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.evaluation.systems import NO_PICKLE
 from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
-from training.tasks.beir import load_beir
+from modeling_rabtriever.tasks.beir import load_beir
 
 WIDTHS = (2, 4, 8, 16, 32, 64, 128)
 STEPS, LEARNING_RATE = 600, 0.01

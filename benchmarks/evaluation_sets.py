@@ -19,11 +19,11 @@ from benchmarks import bi_encoders
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, evaluation_dtype
-from evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
-from training import distill, evaluate, pipeline
-from training.tasks.beir import load_beir
+from modeling_rabtriever.stages import distill, evaluate, pipeline
+from modeling_rabtriever.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
 SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair

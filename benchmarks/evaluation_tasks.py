@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.results import bar, with_earlier, write_result
 from benchmarks.tasks import TaskRun, task_parser, task_runs
-from training import pipeline
+from modeling_rabtriever.stages import pipeline
 
 # R@1 of TF-IDF + logistic regression on the test split, measured before this project; ours is in the rows.
 KNOWN_LOGISTIC_REGRESSION = {"esconv": 0.289}

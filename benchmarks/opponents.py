@@ -40,8 +40,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from benchmarks.bills import Bill, Setting
-from evaluation.metrics import rank_documents
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
+from modeling_rabtriever.evaluation.metrics import rank_documents
 
 HARD = "InfoNCE, hard negatives"
 METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", HARD, "MaxSim")

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, write_result
-from evaluation.systems import baselines, load_system
-from training.evaluate import evaluate_split
-from training.tasks.beir import load_beir
+from modeling_rabtriever.evaluation.systems import baselines, load_system
+from modeling_rabtriever.stages.evaluate import evaluate_split
+from modeling_rabtriever.tasks.beir import load_beir
 
 SPLITS = ("test", "test_phrasing")
 

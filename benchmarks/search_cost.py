@@ -26,7 +26,7 @@ DOCUMENTS, TOKENS, GPUS = 100_000_000, 64, 64
 H100 = {"flops": 989e12, "bytes_per_second": 3.35e12, "bytes": 80e9}
 ENCODING_SHARE, READING_SHARE, MEMORY_SHARE = 0.4, 0.7, 0.85
 TOKENISING_CORES = 16  # per GPU; tokenisers release the interpreter and use them all
-# Parameters outside the embeddings, worked out from the configurations in training/recipes/backbones.
+# Parameters outside the embeddings, worked out from the configurations in modeling_rabtriever/recipes/backbones.
 PLANS = (("Qwen2.5-0.5B", 357_898_112, 256), ("Qwen2-7B", 6_525_621_760, 3584))
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 

@@ -14,7 +14,6 @@ import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,9 +22,9 @@ from benchmarks.results import bar, write_result
 from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
 from benchmarks.timing import interleaved, median_ratio, milliseconds
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.recipes import BACKBONES
 from modeling_rabtriever.retrieval import ExactIndex
 
-BACKBONES = Path("training/recipes/backbones")
 SHAPES = {"0.5B": BACKBONES / "qwen2.5-0.5b-instruct.json", "7B": BACKBONES / "qwen2-7b-instruct.json", "tiny": None}
 LENGTH, ENCODED, WIDTH = 32, 128, 256  # tokens of a prompt's sides, of an encoded document; k
 FASTER = {8: 10.0, 551: 200.0}  # documents -> how many times the student is to be faster than the teacher

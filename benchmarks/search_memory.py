@@ -20,7 +20,7 @@ from transformers import AutoModel
 from benchmarks.results import bar, write_result
 from benchmarks.teacher_scoring import peak_memory_gb, reset_peak_memory
 from modeling_rabtriever.retrieval import DocumentReader, encode_corpus
-from training.tasks.household import corpus, read_world
+from modeling_rabtriever.tasks.household import corpus, read_world
 
 
 def write_corpus(path: Path, count: int) -> None:

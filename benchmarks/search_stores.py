@@ -28,7 +28,7 @@ from benchmarks.results import FOLDER, bar, with_earlier, write_result
 from benchmarks.search_engines import TOP, Search, engines
 from benchmarks.search_gpu import copy_rate
 from modeling_rabtriever.retrieval import ExactIndex
-from training.tasks.beir import load_beir
+from modeling_rabtriever.tasks.beir import load_beir
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

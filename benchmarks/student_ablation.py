@@ -4,7 +4,7 @@ Usage:
     python -m benchmarks.student_ablation household=runs/household/data/household \\
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # half an hour a seed
 
-Every row is a file of training/recipes/students beside the task's recipe, or one of them with an MLP on both states in
+Every row is a recipe students/... of the package beside the task's recipe, or one of them with an MLP on both states in
 place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
 candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
 the result file are kept. Dev is what settings were chosen on. The trivial baselines stand beside them.
@@ -15,7 +15,6 @@ from typing import Any
 from benchmarks.concat_ablation import concat_student
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
 from benchmarks.students import (
-    RECIPE_FOLDER,
     TeacherBench,
     bench_parser,
     benches,
@@ -25,7 +24,8 @@ from benchmarks.students import (
     writes_queries,
 )
 from benchmarks.tasks import RETENTION
-from evaluation.systems import baselines
+from modeling_rabtriever.evaluation.systems import baselines
+from modeling_rabtriever.recipes import recipe_names
 
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
@@ -65,7 +65,7 @@ def left_out(task: str, name: str, documents: int) -> str | None:
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file, row by row."""
     parser = bench_parser(__doc__, "runs/benchmark/students")
-    every = [*BASELINES, *sorted([*(path.stem for path in RECIPE_FOLDER.glob("*.yaml")), *CONCAT])]
+    every = [*BASELINES, *sorted([*(name.rpartition("/")[2] for name in recipe_names("students")), *CONCAT])]
     parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
     arguments = parser.parse_args()
     for bench in benches(arguments):

@@ -25,9 +25,9 @@ from benchmarks.opponents import Opponent
 from benchmarks.results import bar, with_earlier, write_result
 from benchmarks.student_equal_bill import METRICS, OURS, SETTINGS, Ranker, with_swapped
 from benchmarks.students import TeacherBench, bench_parser, benches
-from evaluation.metrics import bootstrap_ratio_interval, query_metrics, rank_documents
 from modeling_rabtriever import RabtrieverModel
-from training.student_arguments import StudentArguments
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
+from modeling_rabtriever.evaluation.metrics import bootstrap_ratio_interval, query_metrics, rank_documents
 
 WIDTHS = (4, 8)  # documents per query of the smaller bills; the whole bill is the last point
 TIMED = 41

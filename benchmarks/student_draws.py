@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.results import bar, write_result
-from training.candidates import best_documents, draw_on_policy, draw_uniform
+from modeling_rabtriever.distillation.candidates import best_documents, draw_on_policy, draw_uniform
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, QUERIES, ASKED, DRAWN, REPEATS = 256, 256, 32, 8, 3

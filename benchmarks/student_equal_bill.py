@@ -28,13 +28,19 @@ from benchmarks.bills import Bill, Setting, our_student, start_name, student_sco
 from benchmarks.opponents import METHODS, Opponent
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
-from evaluation.metrics import bootstrap_interval, bootstrap_ratio_interval, paired_test, query_metrics, rank_documents
-from evaluation.systems import baselines, reranker_system
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
+from modeling_rabtriever.distillation.swaps import swapped
+from modeling_rabtriever.evaluation.metrics import (
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    paired_test,
+    query_metrics,
+    rank_documents,
+)
+from modeling_rabtriever.evaluation.systems import baselines, reranker_system
 from modeling_rabtriever.files import write_json
-from training.evaluate import fixed_sample
-from training.student_arguments import StudentArguments
-from training.swaps import swapped
-from training.tasks.beir import RetrievalTask, Split
+from modeling_rabtriever.stages.evaluate import fixed_sample
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 OURS, AS_IT_IS = "ours", "as it is"
 SETTINGS = {

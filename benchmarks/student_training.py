@@ -23,9 +23,9 @@ from datasets import Dataset
 from benchmarks.results import bar, write_result
 from benchmarks.teacher_scoring import PREFIX, SUFFIX, TextMaker, make_reranker
 from modeling_rabtriever import RabtrieverModel
-from training.distillation_config import RabtrieverDistillationConfig
-from training.distillation_trainer import RabtrieverDistillationTrainer
-from training.teacher_states import TeacherStates
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.teacher_states import TeacherStates
 
 QUERIES, DOCUMENTS, CANDIDATES, BATCH = 64, 64, 16, 16
 

@@ -24,9 +24,9 @@ from benchmarks.document_states import JOINT, LAYERS
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags, writes_queries
 from benchmarks.tasks import as_flags, figures
-from evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.report import evaluate_systems
 from modeling_rabtriever.files import write_text
-from training.tasks.beir import RetrievalTask
+from modeling_rabtriever.tasks.beir import RetrievalTask
 
 SHARE = 0.2
 HELD_OUT, SEEN = "held out", "seen"

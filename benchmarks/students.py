@@ -6,24 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 
 from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_values, task_parser, task_runs
-from evaluation.report import evaluate_systems
-from evaluation.systems import reranker_system
 from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.distillation.teacher_states import cached_features
+from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.files import write_tensors, write_text
-from training import distill, train_reranker
-from training.evaluate import fixed_sample
-from training.stages import model_digest
-from training.tasks.beir import Split, load_beir
-from training.teacher_states import cached_features
+from modeling_rabtriever.stages import distill, train_reranker
+from modeling_rabtriever.stages.evaluate import fixed_sample
+from modeling_rabtriever.stages.recipe import read_recipe
+from modeling_rabtriever.tasks.beir import Split, load_beir
+from modeling_rabtriever.trainers.stage_folder import model_digest
 
 EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
-RECIPE_FOLDER = Path("training/recipes/students")
 
 
 class TeacherBench:
@@ -144,9 +143,9 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
 
 def recipe_flags(task: str, name: str) -> list[str]:
     """Flags of a student recipe; without rounds it gets as many candidates as the task's recipe ends with."""
-    path = RECIPE_FOLDER / f"{name}.yaml"
-    changes = yaml.safe_load(path.read_text())["distill"]
-    flags = ["--config", str(path)]
+    recipe = f"students/{name}"
+    changes = read_recipe(recipe)[1]["distill"]
+    flags = ["--config", recipe]
     if "refresh_rounds" not in changes:
         return flags
     return [*flags, "--initial_candidates", str(recipe_bill(task))]
@@ -165,5 +164,5 @@ def writes_queries(task: str) -> bool:
 
 def distill_settings(task: str) -> dict[str, Any]:
     """What a task's recipe says of the student."""
-    settings: dict[str, Any] = yaml.safe_load(Path(RECIPES[task]).read_text())["distill"]
+    settings: dict[str, Any] = read_recipe(RECIPES[task])[1]["distill"]
     return settings

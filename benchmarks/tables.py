@@ -55,6 +55,18 @@ def render(text: str, folder: Path = FOLDER) -> str:
     return MARKER.sub(fill, text)
 
 
+def table(name: str) -> str:
+    """The table of one result, as a model card shows it.
+
+    Raises:
+        ValueError: the result has no table.
+        FileNotFoundError: it has not been measured.
+    """
+    if name not in TABLES:
+        raise ValueError(f"results is {name!r}; accepted: {', '.join(TABLES)}")
+    return render(f"<!-- results:{name} -->\n<!-- /results -->")
+
+
 def quickstart_household(result: Mapping[str, Any]) -> str:
     """Both full test splits of the household task, mean over seeds."""
     parts = [

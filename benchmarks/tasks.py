@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.report import STUDENT, TEACHER
-from training import distill, evaluate
-from training.recipe import parse_stage
+from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.stages import distill, evaluate
+from modeling_rabtriever.stages.recipe import parse_stage
 
 SPLITS = ("dev", "test")
 PAIR = (TEACHER, STUDENT)
@@ -32,11 +32,9 @@ TITLES = {
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
 WITH_RECIPES = ("household", "esconv", "saycan", "cose", "metatool", "virtualhome")
-RECIPES = {name: f"training/recipes/{name}.yaml" for name in WITH_RECIPES}
+RECIPES = {name: name for name in WITH_RECIPES}
 RECIPES["household-large"] = RECIPES["household"]
-FROM_SCRATCH = dict.fromkeys(
-    ("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "training/recipes/from-scratch.yaml"
-)
+FROM_SCRATCH = dict.fromkeys(("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "from-scratch")
 RECIPES = FROM_SCRATCH | RECIPES
 
 

@@ -26,7 +26,7 @@ from transformers import AutoConfig
 from benchmarks.results import FOLDER, bar, write_result
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.export import export_cross_encoder
-from training.backbone import train_tokenizer
+from modeling_rabtriever.reranking.backbone import train_tokenizer
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -17,7 +17,7 @@ from transformers import AutoConfig, Qwen2Tokenizer
 from transformers.utils import logging
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
-from training.backbone import train_tokenizer
+from modeling_rabtriever.reranking.backbone import train_tokenizer
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()

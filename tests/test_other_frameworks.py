@@ -42,7 +42,7 @@ for top in ("modeling_rabtriever", "training", "evaluation", "model_cards", "ben
 from transformers import AutoModel
 from modeling_rabtriever.bm25 import BM25
 from modeling_rabtriever.demo import Ranker
-from training import evaluate
+from modeling_rabtriever.stages import evaluate
 
 assert BM25(["a sponge", "a lamp"])(["my sponge"])[0, 0] > 0
 ranker = Ranker(AutoModel.from_pretrained("student"))

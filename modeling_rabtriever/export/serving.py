@@ -33,7 +33,7 @@ def server_limits(tower: str | Path) -> dict[str, list[str]]:
     if len(modes) > 1:
         both.append(
             f"pools {len(modes)} ways and joins them, servers pool one way; distil with feature_poolings: [last] "
-            "(training/recipes/students/rabtriever-without-mean.yaml)"
+            "(--config students/rabtriever-without-mean)"
         )
     unknown = sorted({module["type"] for module in modules} - _VLLM_MODULES)
     if unknown:

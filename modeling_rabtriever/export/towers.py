@@ -82,7 +82,7 @@ def check_exportable(student: RabtrieverModel) -> None:
     if not set(config.feature_layers) <= last:
         raise ValueError(
             f"feature_layers is {config.feature_layers}; accepted for this export: the last layer alone, as stock "
-            "modules pool no other; distil with feature_layers: [-1] (training/recipes/students/rabtriever.yaml), or "
+            "modules pool no other; distil with feature_layers: [-1] (--config students/rabtriever), or "
             "serve this model through AutoModel"
         )
     if config.shared_dim:

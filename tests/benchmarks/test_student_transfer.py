@@ -3,7 +3,7 @@ import json
 import torch
 
 from benchmarks.student_transfer import held_out, views, write_without
-from training.tasks.beir import RetrievalTask, Split, load_beir
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split, load_beir
 
 
 def task() -> RetrievalTask:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.baselines import BM25
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.demo import Ranker, read_corpus
 from modeling_rabtriever.demo import documents as limits
 from modeling_rabtriever.demo.documents import joined, pasted_texts, uploaded_texts
 from modeling_rabtriever.demo.ranking import explain
 from modeling_rabtriever.demo.rendering import results, sample
+from modeling_rabtriever.evaluation.baselines import BM25
 from tests.conftest import DOCUMENTS, QUERIES
 
 

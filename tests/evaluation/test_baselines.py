@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
-from evaluation.systems import baselines, rabtriever_system, reranker_system
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training.tasks.beir import RetrievalTask, load_beir
+from modeling_rabtriever.evaluation.baselines import BM25, LabelPrior, TfidfLogisticRegression
+from modeling_rabtriever.evaluation.systems import baselines, rabtriever_system, reranker_system
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_all_systems_score_the_whole_corpus(
     kept_tokens: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("evaluation.systems.KEPT_TOKENS", kept_tokens)
+    monkeypatch.setattr("modeling_rabtriever.evaluation.systems.KEPT_TOKENS", kept_tokens)
     queries = task.split("test").queries[:5]
     systems = [
         *baselines(task, "train"),

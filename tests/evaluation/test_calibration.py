@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from evaluation.calibration import expected_calibration_error, reliability
-from evaluation.plots import reliability_diagram
+from modeling_rabtriever.evaluation.calibration import expected_calibration_error, reliability
+from modeling_rabtriever.evaluation.plots import reliability_diagram
 
 
 def test_by_hand():

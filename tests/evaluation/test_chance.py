@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation.chance import random_metrics
-from evaluation.metrics import query_metrics
+from modeling_rabtriever.evaluation.chance import random_metrics
+from modeling_rabtriever.evaluation.metrics import query_metrics
 
 METRICS = (
     "success@1",

@@ -5,7 +5,13 @@ import itertools
 import pytest
 import torch
 
-from evaluation.faithfulness import best_rank, faithfulness_line, score_faithfulness, state_faithfulness, top_overlap
+from modeling_rabtriever.evaluation.faithfulness import (
+    best_rank,
+    faithfulness_line,
+    score_faithfulness,
+    state_faithfulness,
+    top_overlap,
+)
 
 
 def _scores(seed: int, n: int = 6, m: int = 12) -> torch.Tensor:

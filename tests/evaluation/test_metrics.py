@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.metrics import (
+from modeling_rabtriever.evaluation.metrics import (
     bootstrap_interval,
     bootstrap_ratio_interval,
     mean_metrics,

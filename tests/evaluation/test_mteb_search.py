@@ -11,9 +11,9 @@ from mteb.abstasks.retrieval_dataset_loaders import RetrievalSplitData
 from mteb.abstasks.task_metadata import TaskMetadata
 from mteb.models.models_protocols import SearchProtocol
 
-from evaluation.metrics import query_metrics
-from evaluation.mteb_search import RabtrieverSearch
 from modeling_rabtriever import RabtrieverModel
+from modeling_rabtriever.evaluation.metrics import query_metrics
+from modeling_rabtriever.evaluation.mteb_search import RabtrieverSearch
 
 CORPUS = {"d0": "bring the sponge", "d1": "bring a lamp to the attic", "d2": "call a doctor", "d3": "open the window"}
 QUERIES = {"q0": "I spilled my drink", "q1": "it is dark up here", "q2": "I cannot reach the shelf"}

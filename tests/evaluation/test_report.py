@@ -7,9 +7,14 @@ import matplotlib.image
 import pytest
 import torch
 
-from evaluation.plots import recall_curves, score_histograms, student_against_teacher, training_curves
-from evaluation.report import evaluate_systems, markdown_table, report_text, retention_line
-from evaluation.report_warnings import warnings
+from modeling_rabtriever.evaluation.plots import (
+    recall_curves,
+    score_histograms,
+    student_against_teacher,
+    training_curves,
+)
+from modeling_rabtriever.evaluation.report import evaluate_systems, markdown_table, report_text, retention_line
+from modeling_rabtriever.evaluation.report_warnings import warnings
 
 RELEVANT = [{0: 1}, {1: 1}, {2: 1}, {0: 1}]
 TEACHER = torch.eye(3)[[0, 1, 2, 0]]

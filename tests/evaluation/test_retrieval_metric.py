@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from evaluation.metrics import paired_test, query_metrics
+from modeling_rabtriever.evaluation.metrics import paired_test, query_metrics
 
 ROOT = Path(__file__).parents[2]
 PAIRS = {

@@ -6,8 +6,8 @@ import pytest
 import pytrec_eval
 import torch
 
-from evaluation.metrics import query_metrics, rank_documents
-from evaluation.runs import read_run, run_names, write_run
+from modeling_rabtriever.evaluation.metrics import query_metrics, rank_documents
+from modeling_rabtriever.evaluation.runs import read_run, run_names, write_run
 
 QUERIES, DOCUMENTS = ["q0", "q1"], ["a", "b", "c"]
 SCORES = torch.tensor([[0.25, 1.5, -2.0], [3.0, 3.5, float("-inf")]])

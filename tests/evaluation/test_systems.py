@@ -9,9 +9,9 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from benchmarks.opponents import plain_tokenizer
-from evaluation.systems import baselines, load_system, public_encoder
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training.tasks.beir import RetrievalTask, load_beir
+from modeling_rabtriever.evaluation.systems import baselines, load_system, public_encoder
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 CORPUS = ["bring the sponge", "bring a lamp to the attic", "call a doctor"]
 QUERIES = ["I spilled my drink", "it is dark up here"]

@@ -9,11 +9,11 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.distillation.encoders import other_encoder, student_of
 from modeling_rabtriever.export import export_sentence_transformers
 from modeling_rabtriever.export.onnx_towers import export_onnx
 from tests.conftest import DOCUMENTS
 from tests.training.tiny_encoders import write_sentence_transformer
-from training.encoders import other_encoder, student_of
 
 
 def make_student(reranker: GenerativeRerankerModel, folder: Path, family: str, pooling: str) -> RabtrieverModel:

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, Qwen2Tokenizer
 
-from evaluation.systems import baselines, load_system
-from model_cards.generate import write_cards
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever.cards.generate import write_cards
+from modeling_rabtriever.evaluation.systems import baselines, load_system
+from modeling_rabtriever.stages.evaluate import evaluate_split
+from modeling_rabtriever.tasks.beir import load_beir
 from tests.conftest import DOCUMENTS
-from training.evaluate import evaluate_split
-from training.tasks.beir import load_beir
 
 WORDS = {"train": "please", "dev": "maybe", "test": "now"}
 

@@ -25,7 +25,7 @@ QRELS = [{"query-id": "nan", "corpus-id": "null", "score": 1.0}, {"query-id": "n
 READ = """
 import json
 from modeling_rabtriever.retrieval import DocumentReader
-from training.tasks.named import load_task
+from modeling_rabtriever.tasks.named import load_task
 task = load_task("hub:org/dates")
 split = task.split("test")
 found = [task.name, task.corpus_ids, task.corpus, split.query_ids, split.queries, [*map(list, split.relevant)]]

@@ -6,10 +6,10 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from modeling_rabtriever.cards import publishing as release
+from modeling_rabtriever.cards.release_checks import release_files
 from tests.hub.repositories import File
 from tests.hub.server import HubServer
-from training import release
-from training.release_checks import release_files
 
 # huggingface_hub 2.4 sends large files by a name its HTTP client no longer likes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

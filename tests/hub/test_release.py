@@ -10,11 +10,12 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import RepositoryNotFoundError
 from transformers import AutoModel
 
+from modeling_rabtriever.cards import publishing as release
+from modeling_rabtriever.cards import release_scores
+from modeling_rabtriever.cards.release_checks import release_files
 from tests.hub.conftest import LICENSES, ROOT, run_python
 from tests.hub.repositories import File
 from tests.hub.server import HubServer
-from training import release, release_scores
-from training.release_checks import release_files
 
 STAGES = ("teacher", "student")
 # huggingface_hub 2.4 sends large files by a name its HTTP client no longer likes.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from model_cards.generate import _encoder
+from modeling_rabtriever.cards.generate import _encoder
 
 
 @pytest.mark.parametrize(

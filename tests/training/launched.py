@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from training.processes import on_each, process_index
+from modeling_rabtriever.trainers.processes import on_each, process_index
 
 BAD_INPUT, STOPPED = 2, 130
 

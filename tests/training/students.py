@@ -7,11 +7,11 @@ import torch
 from datasets import Dataset
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training.distillation import judged_queries
-from training.distillation_config import RabtrieverDistillationConfig
-from training.distillation_trainer import RabtrieverDistillationTrainer
-from training.tasks.beir import RetrievalTask
-from training.teacher_states import TeacherScores, TeacherStates
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates
+from modeling_rabtriever.distillation.training import judged_queries
+from modeling_rabtriever.tasks.beir import RetrievalTask
 
 
 def make_trainer(

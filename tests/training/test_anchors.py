@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from modeling_rabtriever import RabtrieverProcessor
+from modeling_rabtriever.distillation.anchors import drawn_anchors
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from tests.conftest import DOCUMENTS, QUERIES
-from training.anchors import drawn_anchors
-from training.student_arguments import StudentArguments
 
 
 def test_anchors_are_texts_of_the_task(processor: RabtrieverProcessor) -> None:

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from modeling_rabtriever.loading import load_model
-from training import distill, train_reranker
-from training.backbone import check_backbone
-from training.tasks.beir import load_beir
+from modeling_rabtriever.reranking.backbone import check_backbone
+from modeling_rabtriever.stages import distill, train_reranker
+from modeling_rabtriever.tasks.beir import load_beir
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128},

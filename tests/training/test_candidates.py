@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from training import candidates
-from training.candidates import best_documents, best_of, draw_on_policy, draw_uniform, positives_and_uniform
+from modeling_rabtriever.distillation import candidates
+from modeling_rabtriever.distillation.candidates import (
+    best_documents,
+    best_of,
+    draw_on_policy,
+    draw_uniform,
+    positives_and_uniform,
+)
 
 
 def test_lists_hold_the_positives_and_no_document_twice() -> None:

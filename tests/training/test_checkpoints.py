@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from modeling_rabtriever.trainers import shared_trainer
+from modeling_rabtriever.trainers.checkpoints import (
+    CHECKSUMS,
+    checkpoint_to_resume,
+    finish_checkpoint,
+    newest_checkpoint,
+)
 from tests.test_files import files_of_at_most
-from training import shared_trainer
-from training.checkpoints import CHECKSUMS, checkpoint_to_resume, finish_checkpoint, newest_checkpoint
 
 
 def _checkpoint(folder: Path, step: int, processes: int = 1) -> Path:

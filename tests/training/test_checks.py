@@ -11,12 +11,12 @@ from transformers import Trainer
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
-from training import distill, generate_queries, pipeline, train_reranker, train_reranker_dpo
-from training.backbone import PromptArguments, read_backbone_config
-from training.pairs import NegativeArguments, draw_groups, take_groups
-from training.stages import StageFolder
-from training.tasks.beir import load_beir
-from training.train_reranker import make_trainer
+from modeling_rabtriever.reranking.backbone import PromptArguments, read_backbone_config
+from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups, take_groups
+from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker, train_reranker_dpo
+from modeling_rabtriever.stages.train_reranker import make_trainer
+from modeling_rabtriever.tasks.beir import load_beir
+from modeling_rabtriever.trainers.stage_folder import StageFolder
 
 
 @pytest.fixture(autouse=True)

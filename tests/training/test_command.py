@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from training import distill, evaluate, pipeline, train_reranker, train_reranker_dpo
-from training.recipe import STAGES, parse_stage
+from modeling_rabtriever.stages import distill, evaluate, pipeline, train_reranker, train_reranker_dpo
+from modeling_rabtriever.stages.recipe import STAGES, parse_stage
 
 ROOT = Path(pipeline.__file__).parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
-from training import distill
-from training.tasks.beir import load_beir
+from modeling_rabtriever.stages import distill
+from modeling_rabtriever.tasks.beir import load_beir
 
 
 def test_a_student_with_anchors_from_the_command_line(

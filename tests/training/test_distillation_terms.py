@@ -9,19 +9,19 @@ import torch
 from datasets import Dataset
 
 from modeling_rabtriever import GenerativeRerankerModel
-from tests.training.students import make_trainer
-from training.losses import (
+from modeling_rabtriever.distillation.losses import (
     answer_forward_kl,
     answer_reverse_kl,
     hidden_state_mse,
-    listwise_cross_entropy,
     listwise_reverse_kl,
     margin_mse,
     normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
-from training.tasks.beir import RetrievalTask, load_beir
-from training.teacher_states import TeacherScores
+from modeling_rabtriever.distillation.teacher_states import TeacherScores
+from modeling_rabtriever.reranking.losses import listwise_cross_entropy
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
+from tests.training.students import make_trainer
 
 PAPER = {"predictor_type": "paper", "feature_poolings": ["last"]}
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from evaluation.metrics import mean_metrics, rank_documents
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.evaluation.metrics import mean_metrics, rank_documents
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 from tests.training.students import make_trainer
-from training.distillation_config import RabtrieverDistillationConfig
-from training.tasks.beir import RetrievalTask, load_beir
 
 
 @pytest.fixture

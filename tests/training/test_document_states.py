@@ -8,10 +8,10 @@ import torch
 from peft import LoraConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever.reranking.document_states import detach_joint_predictor, document_lm_loss, joint_scores
+from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainer
+from modeling_rabtriever.tasks.beir import load_beir
 from tests.training.conftest import GROUPS
-from training.document_states import detach_joint_predictor, document_lm_loss, joint_scores
-from training.reranker_trainer import RerankerTrainer
-from training.tasks.beir import load_beir
 
 WEIGHTS = {"joint_weight": 0.5, "document_lm_weight": 0.25}
 

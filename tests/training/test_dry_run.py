@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from training import train_reranker
+from modeling_rabtriever.stages import train_reranker
 
 RECIPES = Path(train_reranker.__file__).parent / "recipes"
 SIZES = {"saycan": 134_515_008, "qwen2.5-0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "qwen2-7b-paper": 7_615_616_512}
@@ -32,8 +32,8 @@ def test_recipes_of_real_backbones(
 
 
 def _plan(beir_folder: Path, tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    from training.dry_run import plan
-    from training.recipe import parse_stage
+    from modeling_rabtriever.reranking.dry_run import plan
+    from modeling_rabtriever.stages.recipe import parse_stage
 
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {"num_key_value_heads": 4, "max_position_embeddings": 64, "tie_word_embeddings": True}

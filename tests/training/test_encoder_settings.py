@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.distillation.encoders import student_of, teachers_encoder
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
+from modeling_rabtriever.distillation.training import distill, fresh_student
+from modeling_rabtriever.stages.distill import main as distill_main
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 from tests.training.students import make_trainer
 from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
-from training.distill import main as distill_main
-from training.distillation import distill, fresh_student
-from training.distillation_config import RabtrieverDistillationConfig
-from training.encoders import student_of, teachers_encoder
-from training.student_arguments import StudentArguments
-from training.tasks.beir import RetrievalTask, load_beir
 
 FEW: dict[str, Any] = {
     "initial_candidates": 4, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 4, "use_cpu": True,

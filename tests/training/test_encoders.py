@@ -10,13 +10,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from tests.conftest import DOCUMENTS, QUERIES
-from tests.training.students import make_trainer
-from tests.training.tiny_encoders import SPECIAL, write_encoder, write_sentence_transformer
-from training.distill import main as distill_main
-from training.distillation import distill
-from training.distillation_config import RabtrieverDistillationConfig
-from training.encoders import (
+from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
+from modeling_rabtriever.distillation.encoders import (
     finish_encoder,
     other_encoder,
     start_alike,
@@ -24,9 +19,14 @@ from training.encoders import (
     teachers_encoder,
     train_encoder,
 )
-from training.sides import MovingSide
-from training.student_arguments import StudentArguments
-from training.tasks.beir import load_beir
+from modeling_rabtriever.distillation.sides import MovingSide
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
+from modeling_rabtriever.distillation.training import distill
+from modeling_rabtriever.stages.distill import main as distill_main
+from modeling_rabtriever.tasks.beir import load_beir
+from tests.conftest import DOCUMENTS, QUERIES
+from tests.training.students import make_trainer
+from tests.training.tiny_encoders import SPECIAL, write_encoder, write_sentence_transformer
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from evaluation import splits
-from evaluation.metrics import query_metrics, rank_documents
-from evaluation.runs import read_run, write_run
-from evaluation.systems import System
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training import evaluate
-from training.tasks.beir import RetrievalTask, Split, load_beir
+from modeling_rabtriever.evaluation import splits
+from modeling_rabtriever.evaluation.metrics import query_metrics, rank_documents
+from modeling_rabtriever.evaluation.runs import read_run, write_run
+from modeling_rabtriever.evaluation.systems import System
+from modeling_rabtriever.stages import evaluate
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split, load_beir
 
 
 def call(beir_folder: Path, output: Path, *flags: str) -> Path:

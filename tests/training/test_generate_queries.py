@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel
-from training import generate_queries
-from training.distill import training_queries
-from training.generate_queries import collect, opening
-from training.tasks.beir import load_beir, with_unjudged
+from modeling_rabtriever.stages import generate_queries
+from modeling_rabtriever.stages.distill import training_queries
+from modeling_rabtriever.stages.generate_queries import collect, opening
+from modeling_rabtriever.tasks.beir import load_beir, with_unjudged
 
 
 @pytest.fixture

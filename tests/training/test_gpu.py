@@ -8,16 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.machine import fastest_device, mapped_on
+from modeling_rabtriever.stages import distill, evaluate
+from modeling_rabtriever.tasks.beir import load_beir
 from tests.training.students import make_trainer
-from training import distill, evaluate
-from training.machine import fastest_device, mapped_on
-from training.tasks.beir import load_beir
 
 needs_accelerator = pytest.mark.skipif(fastest_device().type == "cpu", reason="this machine has no accelerator")
 
 
 def test_rows_are_mapped_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.machine._ROWS", 3)
+    monkeypatch.setattr("modeling_rabtriever.machine._ROWS", 3)
     rows, seen = torch.arange(14.0).view(7, 2), list[int]()
 
     def double(block: torch.Tensor) -> torch.Tensor:

@@ -7,18 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses import (
+from modeling_rabtriever.distillation.losses import (
     answer_forward_kl,
     answer_reverse_kl,
-    check_finite,
     hidden_state_mse,
-    listwise_cross_entropy,
     listwise_kl,
     listwise_reverse_kl,
     margin_mse,
     normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
+from modeling_rabtriever.reranking.losses import check_finite, listwise_cross_entropy
 
 
 def _numbers(*shape: int, seed: int = 0) -> Tensor:

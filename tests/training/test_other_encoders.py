@@ -12,9 +12,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
+from modeling_rabtriever.distillation.encoder_folders import check_text_encoder
+from modeling_rabtriever.distillation.encoders import other_encoder, start_alike, student_of, train_encoder
 from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
-from training.encoder_folders import check_text_encoder
-from training.encoders import other_encoder, start_alike, student_of, train_encoder
 
 MIXED = ["Bring the SPONGE", "bring a Lamp to the attic"]
 SIZES = {

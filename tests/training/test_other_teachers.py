@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.distillation.other_teachers import cross_encoder, scores_from_jsonl
 from modeling_rabtriever.export import export_cross_encoder
-from training import distill
-from training.other_teachers import cross_encoder, scores_from_jsonl
-from training.tasks.beir import RetrievalTask, load_beir
+from modeling_rabtriever.stages import distill
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 LISTWISE = ["--listwise_weight", "1", "--mse_weight", "0", "--kl_weight", "0", "--temperature", "0.5"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverProcessor
-from training.pairs import NegativeArguments, PairGroups, draw_groups, pair_dataset
-from training.tasks.beir import RetrievalTask, load_beir
+from modeling_rabtriever.reranking.pairs import NegativeArguments, PairGroups, draw_groups, pair_dataset
+from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 
 @pytest.fixture

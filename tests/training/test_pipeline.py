@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from training import pipeline, train_reranker
+from modeling_rabtriever.stages import pipeline, train_reranker
 
 ROOT = Path(pipeline.__file__).parents[1]
 
@@ -120,7 +120,7 @@ def test_pretrained_backbone_from_a_folder(recipe: Path, reranker: GenerativeRer
 
 
 def test_stages_out_of_order_and_unknown_keys_are_refused(recipe: Path, tmp_path: Path) -> None:
-    from training import distill, evaluate
+    from modeling_rabtriever.stages import distill, evaluate
 
     with pytest.raises(ValueError, match=r"run training.train_reranker first, or pass --teacher"):
         distill.main(["--config", str(recipe)])

@@ -9,9 +9,9 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_rabtriever import RabtrieverProcessor
-from training import pipeline, pretrain, train_reranker
-from training.pretrain import prompt_dataset
-from training.tasks.beir import load_beir
+from modeling_rabtriever.stages import pipeline, pretrain, train_reranker
+from modeling_rabtriever.stages.pretrain import prompt_dataset
+from modeling_rabtriever.tasks.beir import load_beir
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_rabtriever.stages import train_reranker
+from modeling_rabtriever.trainers import processes
 from tests.conftest import write_animals
 from tests.training import launched
-from training import processes, train_reranker
 
 ROOT = Path(train_reranker.__file__).parents[1]
 STAGES = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverConfig
-from training import distill, pipeline, pretrain, train_reranker
-from training.pairs import draw_groups, take_groups
-from training.recipe import STAGES, parse_stage, read_recipe
-from training.tasks.beir import load_beir
-from training.tasks.household import write_household
+from modeling_rabtriever.reranking.pairs import draw_groups, take_groups
+from modeling_rabtriever.stages import distill, pipeline, pretrain, train_reranker
+from modeling_rabtriever.stages.recipe import STAGES, parse_stage, read_recipe
+from modeling_rabtriever.tasks.beir import load_beir
+from modeling_rabtriever.tasks.household import write_household
 
 RECIPES = sorted((Path(pipeline.__file__).parent / "recipes").glob("*.yaml"))
 STUDENTS = sorted((Path(pipeline.__file__).parent / "recipes" / "students").glob("*.yaml"))

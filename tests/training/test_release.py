@@ -10,15 +10,15 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Qwen2Tokenizer
 
-from model_cards import generate
-from model_cards.generate import CardArguments, write_cards
-from model_cards.licenses import fill_licenses, parse_licenses
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.cards import generate
+from modeling_rabtriever.cards.generate import CardArguments, write_cards
+from modeling_rabtriever.cards.licenses import fill_licenses, parse_licenses
+from modeling_rabtriever.cards.publishing import check_target, main, name_card
+from modeling_rabtriever.cards.release_checks import check_card, check_loading, release_files
+from modeling_rabtriever.distillation.encoders import other_encoder, student_of
 from tests.hub.finished_run import make_run
 from tests.training.tiny_encoders import write_sentence_transformer
-from training.encoders import other_encoder, student_of
-from training.release import check_target, main, name_card
-from training.release_checks import check_card, check_loading, release_files
 
 LICENSES = {"model": "apache-2.0", "data": "cc-by-nc-4.0"}
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from evaluation.metrics import mean_metrics, rank_documents
-from evaluation.samples import corpus_sample
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.evaluation.metrics import mean_metrics, rank_documents
+from modeling_rabtriever.evaluation.samples import corpus_sample
+from modeling_rabtriever.reranking.losses import listwise_cross_entropy
+from modeling_rabtriever.reranking.pairs import pair_dataset
+from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
+from modeling_rabtriever.reranking.watch import watched_corpus
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split, load_beir
 from tests.training.conftest import GROUPS
-from training.losses import listwise_cross_entropy
-from training.pairs import pair_dataset
-from training.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
-from training.tasks.beir import RetrievalTask, Split, load_beir
-from training.watch import watched_corpus
 
 MakeTrainer: TypeAlias = Callable[..., RerankerTrainer]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import TrainingArguments
 
-from training.reranker_trainer import RerankerTrainingConfig
-from training.shared_trainer import PartCollator, check_division
+from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
+from modeling_rabtriever.trainers.shared_trainer import PartCollator, check_division
 
 
 @pytest.mark.parametrize(

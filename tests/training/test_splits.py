@@ -9,8 +9,16 @@ import pytest
 import yaml
 
 from modeling_rabtriever import GenerativeRerankerModel
-from training import distill, evaluate, generate_queries, pipeline, pretrain, train_reranker, train_reranker_dpo
-from training.tasks.beir import load_beir
+from modeling_rabtriever.stages import (
+    distill,
+    evaluate,
+    generate_queries,
+    pipeline,
+    pretrain,
+    train_reranker,
+    train_reranker_dpo,
+)
+from modeling_rabtriever.tasks.beir import load_beir
 
 STAGES = {
     "pretrain": pretrain,

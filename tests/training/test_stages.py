@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever.files import write_json, write_text
-from training.checkpoints import CHECKSUMS, finish_checkpoint
-from training.stages import StageFolder, model_digest
+from modeling_rabtriever.trainers.checkpoints import CHECKSUMS, finish_checkpoint
+from modeling_rabtriever.trainers.stage_folder import StageFolder, model_digest
 
 
 @dataclass

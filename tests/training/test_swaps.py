@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from training.swaps import partners, swapped
+from modeling_rabtriever.distillation.swaps import partners, swapped
 
 ROBOT = [
     "pick up the tea",

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor, modeling_prefix_cache
+from modeling_rabtriever.distillation import teacher_states
+from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates, cached_features
 from modeling_rabtriever.files import read_tensors, write_tensors
 from tests.conftest import DOCUMENTS, QUERIES
-from training import teacher_states
-from training.teacher_states import TeacherScores, TeacherStates, cached_features
 
 PAIRS = torch.tensor([[0, 0], [0, 3], [1, 2], [2, 1], [2, 3]])
 

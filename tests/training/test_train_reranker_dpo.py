@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
-from training import train_reranker, train_reranker_dpo
-from training.pairs import PairGroups, preference_dataset
-from training.tasks.beir import load_beir
-from training.train_reranker_dpo import RerankerDPOConfig, RerankerDPOTrainer
+from modeling_rabtriever.reranking.pairs import PairGroups, preference_dataset
+from modeling_rabtriever.stages import train_reranker, train_reranker_dpo
+from modeling_rabtriever.stages.train_reranker_dpo import RerankerDPOConfig, RerankerDPOTrainer
+from modeling_rabtriever.tasks.beir import load_beir
 
 BETA = 0.3
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modeling_rabtriever.demo.documents import uploaded_texts
 from modeling_rabtriever.retrieval import DocumentReader
-from training.tasks.beir import load_beir, with_unjudged
+from modeling_rabtriever.tasks.beir import load_beir, with_unjudged
 
 STRINGS = ["2020-01-01", "NA", "null", "nan", "None", "true", "007", "1.0", " a", "2020-01-01T00:00:00Z"]
 

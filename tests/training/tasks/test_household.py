@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-from training.tasks.beir import load_beir
-from training.tasks.household import corpus, queries, read_world, write_household
+from modeling_rabtriever.tasks.beir import load_beir
+from modeling_rabtriever.tasks.household import corpus, queries, read_world, write_household
 
 
 @pytest.fixture(scope="module")

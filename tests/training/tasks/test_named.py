@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from training.backbone import PromptArguments
-from training.tasks.beir import load_beir, load_hub
-from training.tasks.named import NamedTask, check_leakage, load_task, named_tasks
+from modeling_rabtriever.reranking.backbone import PromptArguments
+from modeling_rabtriever.tasks.beir import load_beir, load_hub
+from modeling_rabtriever.tasks.named import NamedTask, check_leakage, load_task, named_tasks
 
 
 def rename(folder: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from training.tasks.qrels import read_qrels
+from modeling_rabtriever.tasks.qrels import read_qrels
 
 HEADER = "query-id\tcorpus-id\tscore\n"
 

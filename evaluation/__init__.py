@@ -1,1 +1,0 @@
-"""Evaluation: metrics, trivial baselines, reports and plots."""

@@ -1,0 +1,226 @@
+"""Model cards of a run, generated from what its stages recorded: no number is typed by hand."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from transformers import AutoConfig
+
+from ..evaluation.report import COLUMNS, NOTE, calibration_line, report_text
+from ..files import read_record, replace_file, write_text
+from ..tasks.beir import RetrievalTask
+from ..tasks.named import load_task, named_tasks
+from .layout import CARDS, EVALUATION
+from .licenses import FROM_SCRATCH, KEYS, license_table
+
+TEMPLATES = Path(__file__).parent / "templates"
+# Plots of a split, as training.evaluate names them: ending of the file -> what it shows.
+PLOTS = {
+    "recall": "Queries answered among the first k",
+    "scores": "Scores of relevant and of other documents",
+    "reliability": "Reliability of the teacher's probabilities",
+}
+
+
+@dataclass
+class CardArguments:
+    """What a run does not record of itself.
+
+    Args:
+        licenses: `model`, `base_model`, `data` -> identifier of the Hub.
+        base_model: Hub id the teacher started from; default: the recipe's, where that is a Hub id.
+        datasets: Hub ids of the data; default: the task's, where it is on the Hub.
+        table: Markdown that is added to the results, such as a table over seeds.
+    """
+
+    licenses: dict[str, str] = field(default_factory=dict)
+    base_model: str | None = None
+    datasets: list[str] | None = None
+    table: str | None = None
+
+
+def write_cards(run: Path, about: CardArguments | None = None) -> None:
+    """Writes README.md, and the reports and plots it shows, into the teacher's and the student's model folder.
+
+    Args:
+        run: folder of a run whose stages are finished and evaluated.
+        about: what the run does not know; missing licences are shown as not stated, and cannot be released.
+
+    Raises:
+        ValueError: a stage has not been run there, or a result has no table.
+    """
+    about = about or CardArguments()
+    reports = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
+    reports = [report for report in reports if "systems" in report]
+    if not reports:
+        raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that training.evaluate has finished")
+    records = {stage: _record(run / stage) for stage in CARDS}
+    task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
+    start, base_model = _start(run, records["teacher"])
+    datasets = about.datasets or _datasets(records["teacher"]["data"])
+    shared = {
+        "task": task.name,
+        "train": _training_data(task, records["teacher"]),
+        "start": start.words,
+        "encoder": _encoder(records["student"]["settings"]),
+        "reports": reports,
+        "results": _results(reports),
+        "note": NOTE,
+        "benchmark": about.table,
+        **records,
+    }
+    environment = _environment()
+    for stage, (template, system, tags) in CARDS.items():
+        folder = run / stage / "model"
+        name = f"{stage}-{task.name}"
+        metadata = {"datasets": datasets, **_origin(about, start, base_model, records[stage]["settings"])}
+        data = ModelCardData(
+            library_name="transformers",
+            pipeline_tag="text-ranking",
+            tags=tags,
+            model_name=name,
+            eval_results=[result for report in reports for result in _eval_results(report, system)],
+            **{key: value for key, value in metadata.items() if value},
+        )
+        example = task.split(reports[0]["split"])
+        text = environment.get_template(template).render(
+            card_data=data.to_yaml(),
+            model_name=name,
+            system=system,
+            query=example.queries[0],
+            documents=task.corpus[:2],
+            prompt=json.loads((folder / "processor_config.json").read_text()),
+            config=AutoConfig.from_pretrained(
+                folder, trust_remote_code=False
+            ),  # with the defaults of what older folders do not state
+            plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
+            costs=[_cost(report, system) for report in reports],
+            licenses=license_table(metadata),
+            **shared,
+        )
+        write_text(folder / "README.md", str(ModelCard(text)))
+
+
+def _environment() -> Environment:
+    environment = Environment(  # a value that is missing is an error, never a blank
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    # Jinja's own tojson escapes <, > and ' for HTML, which code blocks are not.
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
+    environment.filters["shell"] = shlex.quote
+    return environment
+
+
+@dataclass
+class _Start:
+    scratch: bool
+    words: str  # no local path: a card is public
+
+
+def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
+    """What the teacher's weights started from, in words, and its Hub id where it is one."""
+    name, pretrained = teacher["settings"]["model_name_or_path"], ""
+    if name is None:  # training.pretrain came before
+        name = _record(run / "backbone")["settings"]["model_name_or_path"]
+        pretrained = ", first with language modelling on the training split"
+    if name.endswith(".json"):
+        return _Start(True, f"from scratch (configuration `{Path(name).name}`{pretrained})"), None
+    if Path(name).exists():
+        return _Start(False, f"from a local copy of a pretrained model{pretrained}"), None
+    return _Start(False, f"from [`{name}`](https://huggingface.co/{name}){pretrained}"), name
+
+
+def _origin(about: CardArguments, start: _Start, base_model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of a stage come from, and the licences; a student may stand on another encoder."""
+    found, scratch, encoder = about.base_model or base_model, start.scratch, settings.get("encoder")
+    if encoder is not None:
+        found, scratch = about.base_model if Path(encoder).exists() else encoder, False
+    licenses = {"base_model": FROM_SCRATCH} if found is None and scratch else {}
+    licenses |= about.licenses
+    return {"base_model": found, **{KEYS[what]: name for what, name in licenses.items()}}
+
+
+def _encoder(settings: dict[str, Any]) -> str:
+    """What the student's encoder is, in words; runs of before encoders trained say nothing of it."""
+    how = {"none": "frozen", "full": "trained with it", "lora": "trained with it by adapters, now merged"}
+    name, layers = settings.get("encoder"), settings.get("encoder_layers")
+    start = "the teacher's backbone" if layers is None else f"the first {layers} layers of the teacher's backbone"
+    if name is not None:
+        start = "a local copy of another text encoder" if Path(name).exists() else f"the encoder `{name}`"
+    return f"{start} ({how[settings.get('train_encoder', 'none')]})"
+
+
+def _datasets(source: str) -> list[str]:
+    if source.startswith("hub:"):
+        return [source.removeprefix("hub:")]
+    known = named_tasks().get(source)
+    return [known.hub] if known is not None and known.hub is not None else []
+
+
+def _training_data(task: RetrievalTask, teacher: dict[str, Any]) -> dict[str, int | str]:
+    name = teacher["settings"]["train_split"]
+    return {"split": name, "queries": len(task.split(name)), "documents": len(task.corpus)}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / "stage.json"
+    if not path.exists():
+        raise ValueError(f"{path} is missing; accepted: a run whose stages are finished")
+    record = read_record(path, settings=dict)
+    return {**record, "data": record["settings"]["data"]}
+
+
+def _results(reports: Sequence[dict[str, Any]]) -> str:
+    lines = [[calibration_line(report)] if "calibration" in report else [] for report in reports]  # whole corpus only
+    return "\n\n".join(report_text(report, *own) for report, own in zip(reports, lines, strict=True))
+
+
+def _cost(report: dict[str, Any], system: str) -> dict[str, Any]:
+    found = report["systems"][system]
+    size = found.get("vector_bytes")
+    return {
+        "split": report["split"],
+        "documents": report["documents"],
+        "milliseconds": found.get("milliseconds"),
+        "bytes": None if size is None else size // report["documents"],
+    }
+
+
+def _copy_evaluation(source: Path, target: Path, reports: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Copies reports and plots beside the card; returns caption and relative path of each plot."""
+    names, plots = [], []
+    for report in reports:
+        names.append(f"{report['split']}.json")
+        for ending, caption in PLOTS.items():
+            if (source / f"{report['split']}-{ending}.png").is_file():
+                names.append(f"{report['split']}-{ending}.png")
+                plots.append((f"{caption} (`{report['split']}`)", f"{EVALUATION}/{names[-1]}"))
+    for name in names:
+        replace_file(target / name, partial(shutil.copyfile, source / name))
+    for path in target.iterdir():
+        if path.name not in names:  # of a split that is no longer evaluated
+            path.unlink()
+    return plots
+
+
+def _eval_results(report: dict[str, Any], system: str) -> list[EvalResult]:
+    return [
+        EvalResult(
+            task_type="text-ranking",
+            dataset_type=report["task"],
+            dataset_name=report["task"],
+            dataset_split=report["split"],
+            dataset_args={"queries": report["n"], "documents": report["documents"]},
+            metric_type=metric,
+            metric_name=label,
+            metric_value=round(report["systems"][system][metric]["mean"], 4),
+        )
+        for metric, label in COLUMNS.items()
+    ]

@@ -1,0 +1,322 @@
+"""Training of the student: predictor and encoder are fitted to the teacher, on candidates the student picks itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from trl.trainer.base_trainer import _BaseTrainer
+
+from .. import RabtrieverModel
+from ..evaluation.metrics import mean_metrics, rank_documents
+from ..modeling_rabtriever import RabtrieverOutput
+from ..reranking.losses import check_finite, listwise_cross_entropy
+from ..trainers.processes import on_main
+from ..trainers.shared_trainer import SharedTrainer
+from .candidates import (
+    DOCUMENT_BLOCK,
+    best_documents,
+    best_of,
+    draw_on_policy,
+    draw_uniform,
+    keep_round,
+    kept_rounds,
+    positives_and_uniform,
+)
+from .distillation_config import RabtrieverDistillationConfig
+from .encoders import parameter_groups
+from .losses import (
+    answer_forward_kl,
+    answer_reverse_kl,
+    hidden_state_mse,
+    listwise_kl,
+    margin_mse,
+    normalized_hidden_state_mse,
+    vocabulary_reverse_kl,
+)
+from .refresh import RefreshCallback
+from .sides import FrozenSide, MovingSide
+from .teacher_states import TeacherScores, TeacherStates
+
+# Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
+SAMPLING_SCORES = 64_000_000
+# Texts of a side whose features a training encoder's whitening is fitted to.
+FITTED_TEXTS = 8192
+
+
+class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
+    """Fits the predictor to the teacher's states and rankings, reading everything but the predictor from a cache.
+
+    A training row is a query. Its candidates start as positives and uniform documents; at `refresh_rounds` points of
+    the run new ones are drawn from the student's own distribution over the corpus, and the teacher is asked about them.
+
+    Args:
+        model: the student; its backbone stays as it is.
+        teacher: the cache of what the teacher says about pairs of training queries and documents, by their rows.
+            `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
+            leaves the listwise term and MarginMSE.
+        documents: the corpus.
+        train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query nobody judged).
+        eval_dataset: the same columns; ranked over the whole corpus at every evaluation. `None` allows none.
+        args: the settings.
+        pools: per training query the corpus rows the teacher can be asked about; `None` means all.
+        kwargs: those of `transformers.Trainer`.
+
+    Raises:
+        ValueError: no candidates are left to draw, a loss needs a relevant document and a query has none, a loss needs
+            states and the teacher has none, or a loss is not finite.
+    """
+
+    _tag_names = ["rabtriever", "distillation"]  # noqa: RUF012 (TRL's convention)
+    _name = "Rabtriever distillation"
+    _paper = {  # noqa: RUF012
+        "title": "Efficient Rationale-based Retrieval: On-policy Distillation from Generative Rerankers based on JEPA",
+        "id": "2604.23336",
+    }
+    loss_is_scaled_for_ga = False  # the loss is a mean over the batch
+
+    def __init__(
+        self,
+        model: RabtrieverModel,
+        teacher: TeacherScores,
+        documents: list[str],
+        train_dataset: Dataset,
+        eval_dataset: Dataset | None,
+        args: RabtrieverDistillationConfig,
+        pools: list[list[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        args.check_candidates(min(map(len, pools)) if pools else len(documents))
+        stateless = not isinstance(teacher, TeacherStates) or teacher.dtype is None
+        if (args.needs_states and stateless) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
+            raise ValueError(
+                f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
+                "states; accepted: 0 for both, with listwise_weight or margin_mse_weight above 0"
+            )
+        queries = list(train_dataset["query"])
+        self.teacher, self._pools = teacher, pools
+        self._relevant = [list(rows) for rows in train_dataset["relevant"]]
+        unjudged = [row for row, relevant in enumerate(self._relevant) if not relevant]
+        if unjudged and (args.infonce_weight or args.margin_mse_weight):
+            raise ValueError(
+                f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
+                "infonce_weight and margin_mse_weight"
+            )
+        places: dict[str, int] = {}  # the first document of each text
+        self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
+        self._moving = args.train_encoder != "none"
+        if args.in_batch_documents and model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
+            model.predictor.shift.requires_grad_(False)  # it moves all documents of a query alike
+        self._queries = self._side(model, "query", queries, "train-queries")
+        self._documents = self._side(model, "document", documents, "documents")
+        if args.whitening_damping is not None:
+            fitted = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
+            model.predictor.fit_whitening(*fitted, args.whitening_damping)
+        sides = [self._queries, self._documents]
+        if eval_dataset is not None:
+            self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
+            self._eval_queries = self._side(model, "query", list(eval_dataset["query"]), "eval-queries")
+            sides.append(self._eval_queries)
+        for side in sides:
+            side.whiten()
+        self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
+        self._terms: dict[str, list[float]] = {}
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_dict({"row": range(len(queries))}),
+            eval_dataset=None if eval_dataset is None else Dataset.from_dict({"row": range(len(eval_dataset))}),
+            data_collator=lambda rows: {"rows": torch.tensor([row["row"] for row in rows])},
+            **kwargs,
+        )
+        self.add_callback(RefreshCallback(self))
+
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        """As transformers', with a learning rate of its own for the encoder."""
+        if self.optimizer is None and self._moving:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = self.get_decay_parameter_names(self.model)
+            groups = parameter_groups(self.model, decayed, self.args.weight_decay, self.args.encoder_learning_rate)
+            self.optimizer = kind(groups, **settings)
+        return super().create_optimizer(*args)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The weighted sum of the terms in `terms`, on the current candidates of a batch of queries."""
+        rows = inputs["rows"].cpu()
+        documents = self.candidates[rows]
+        # Each document is read once, however many queries of the batch it is a candidate of.
+        distinct, places = documents.unique(return_inverse=True)
+        with self.accelerator.autocast():
+            query, document = self._queries.features(rows), self._documents.features(distinct)
+        output = model(query_features=query, document_features=document, document_places=places.to(document.device))
+        terms = self.terms(output, rows, documents, distinct)
+        terms = self.batch_means(terms, dict.fromkeys(terms, len(rows)))
+        check_finite("the student's loss", **{name: term.detach() for name, term in terms.items()})
+        for name, term in terms.items():
+            self._terms.setdefault(name, []).append(term.item())
+        loss = torch.stack([getattr(self.args, f"{name}_weight") * term for name, term in terms.items()]).sum()
+        return (loss, output) if return_outputs else loss
+
+    def terms(self, output: RabtrieverOutput, rows: Tensor, documents: Tensor, distinct: Tensor) -> dict[str, Tensor]:
+        """Every loss term whose weight is not 0, unweighted.
+
+        Args:
+            output: the student's, for `(n, c)` pairs.
+            rows: `(n,)` training queries.
+            documents: `(n, c)` their candidates, a positive first.
+            distinct: `(m,)` the documents of the batch, each once.
+        """
+        asked = rows.unsqueeze(1).expand_as(documents)
+        device = output.logits.device
+        teacher = self.teacher.logits(asked, documents).to(device)
+        terms: dict[str, Callable[[], Tensor]] = {
+            "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
+            "mse": lambda: (normalized_hidden_state_mse if self.args.normalize_states else hidden_state_mse)(
+                output.hidden_state, self._teacher_states(asked, documents, device)
+            ),
+            "kl": lambda: self._answer_kl(output, teacher, asked, documents),
+            "margin_mse": lambda: margin_mse(output.logits, teacher),
+            "infonce": lambda: listwise_cross_entropy(self._without_other_positives(output.logits, rows, documents)),
+        }
+        return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
+
+    def _listwise(
+        self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
+    ) -> Tensor:
+        form = self.args.temperature, self.args.listwise_form
+        if not self.args.in_batch_documents:
+            return listwise_kl(output.logits, teacher, *form)
+        vectors, batch = self.batch_vectors(output.document_embeds, distinct)
+        others = self.model.similarity(output.query_embeds, vectors)
+        others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
+        return listwise_kl(output.scores, teacher, *form, others)
+
+    def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
+        """`(n, m)`: which documents of the batch say the same as a query's own candidates, or as relevant ones."""
+        batch = self._texts[batch]
+        known = (self._texts[documents].unsqueeze(2) == batch).any(1)
+        for place, row in enumerate(rows.tolist()):
+            known[place] |= torch.isin(batch, self._texts[self._relevant[row]])
+        return known
+
+    def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:
+        if self.args.kl_form == "vocabulary":
+            head = self.teacher.teacher.get_output_embeddings().weight.detach().float()
+            states = self._teacher_states(asked, documents, head.device)
+            return vocabulary_reverse_kl(output.hidden_state @ head.T, states @ head.T)
+        return {"reverse": answer_reverse_kl, "forward": answer_forward_kl}[self.args.kl_form](output.logits, teacher)
+
+    def _teacher_states(self, asked: Tensor, documents: Tensor, device: torch.device) -> Tensor:
+        return self.teacher.hidden_states(asked, documents).to(device)
+
+    def _without_other_positives(self, logits: Tensor, rows: Tensor, documents: Tensor) -> Tensor:
+        others = [
+            [document in relevant for document in candidates[1:]]
+            for candidates, relevant in zip(
+                documents.tolist(), (self._relevant[row] for row in rows.tolist()), strict=True
+            )
+        ]
+        mask = torch.tensor(others, device=logits.device)
+        return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(mask, -torch.inf)], dim=1)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the mean of each loss term since the last log, and the teacher's bill so far."""
+        if "loss" in logs:
+            logs.update({name: sum(values) / len(values) for name, values in self._terms.items()})
+            logs["teacher_pairs"] = self.teacher_pairs
+            self._terms.clear()
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Ranks the whole corpus for every evaluation query: `eval_success@1`, `eval_mrr@10`, ..."""
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._ranked().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @property
+    def teacher_pairs(self) -> int:
+        """The teacher's bill: pairs this run has asked about, also those the cache knew from other runs."""
+        args, width = self.args, self.candidates.shape[1]
+        rounds = (width - args.initial_candidates) // args.refresh_candidates if args.refresh_rounds else 0
+        return len(self.candidates) * (width + rounds * (args.teacher_pool - args.teacher_top))
+
+    def refresh(self, round_: int) -> None:
+        """Adds the candidates of a round: round 0 is positives and uniform ones, later rounds ask the student.
+
+        The main process draws. The draw is kept beside the checkpoints, so that a resumed run trains on the same
+        candidates.
+        """
+        if round_ == 0:
+            seed, count = f"{self.args.seed}-candidates", self.args.initial_candidates
+            new = positives_and_uniform(self._relevant, len(self._documents), count, seed, self._pools)
+        else:
+            new = self._draw(round_)
+        self._ask(torch.arange(len(new)), new)
+        self.candidates = torch.cat([self.candidates, new], dim=1)
+        on_main(lambda: keep_round(Path(self.args.output_dir), round_, new))
+
+    def restore(self, rounds: int) -> None:
+        """Reads the candidates of the first `rounds` rounds of an interrupted run.
+
+        Raises:
+            ValueError: a file of them is missing or is not as it was written.
+        """
+        self.candidates = on_main(lambda: kept_rounds(Path(self.args.output_dir), rounds))
+
+    def _ranked(self) -> dict[str, float]:
+        documents = self._document_vectors()
+        run = []
+        for queries in self._query_vectors(self._eval_queries).split(self._rows_per_block()):
+            run.extend(rank_documents(self.model.similarity(queries, documents), depth=10))
+        return mean_metrics(run, self._eval_relevant)
+
+    @torch.no_grad()
+    def _draw(self, round_: int) -> Tensor:
+        vectors = self._query_vectors(self._queries), self._document_vectors()
+        rows = torch.arange(len(self._queries))
+        blocks = rows.split(max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK)))
+        generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
+        drawn = on_main(lambda: torch.cat([self._on_policy(own, *vectors, generator) for own in blocks]))
+        if self.args.teacher_top:
+            pool = on_main(lambda: self._uniform(drawn, self.args.teacher_pool, f"{round_}-pool"))
+            best = best_of(pool, self.teacher.logits(self._ask(rows, pool), pool), self.args.teacher_top)
+            drawn = torch.cat([drawn, best], dim=1)
+        left = self.args.refresh_candidates - drawn.shape[1]
+        return torch.cat([drawn, on_main(lambda: self._uniform(drawn, left, round_))], dim=1)
+
+    def _on_policy(self, rows: Tensor, queries: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
+        pools = None if self._pools is None else [self._pools[row] for row in rows.tolist()]
+        best = best_documents(queries[rows.to(queries.device)], documents, self.candidates[rows], pools)
+        return draw_on_policy(*best, self.args.on_policy, self.args.sampling_temperature, generator)
+
+    def _uniform(self, drawn: Tensor, count: int, round_: int | str) -> Tensor:
+        asked = torch.cat([self.candidates, drawn], dim=1)
+        return draw_uniform(asked, len(self._documents), count, f"{self.args.seed}-{round_}", self._pools)
+
+    def _ask(self, rows: Tensor, documents: Tensor) -> Tensor:
+        asked = rows.unsqueeze(1).expand_as(documents)
+        self.teacher.ask(asked.flatten(), documents.flatten())
+        return asked
+
+    def _side(self, model: RabtrieverModel, side: str, texts: list[str], name: str) -> FrozenSide | MovingSide:
+        if self._moving:
+            return MovingSide(model, side, texts)
+        return FrozenSide(model, side, texts, self.teacher.folder, name)
+
+    def _document_vectors(self) -> Tensor:
+        with self.accelerator.autocast():
+            return self._documents.mapped(self.model.predictor.encode_document)
+
+    def _query_vectors(self, queries: FrozenSide | MovingSide) -> Tensor:
+        encode, answer = self.model.predictor.encode_query, self.model.answer_direction
+        with self.accelerator.autocast():
+            return queries.mapped(lambda features: encode(features, answer))
+
+    def _rows_per_block(self) -> int:
+        return max(1, SAMPLING_SCORES // len(self._documents))

@@ -1,0 +1,157 @@
+"""Distillation losses. Each is the mean over its batch, in fp32, and is pinned by a naive reference in the tests.
+
+Notation: for a query, `s_c` are the student's and `t_c` the teacher's log-odds of candidate documents `c`; `h_hat` and
+`h` are the predicted and the teacher's state at the answer position.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LISTWISE_FORMS = ("reverse", "forward", "symmetric")
+
+
+def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the predicted state: `mean((h_hat - h)^2)` over pairs and dimensions.
+
+    The first term of arXiv 2604.23336, Eq. 13.
+
+    Args:
+        predicted: `(..., d)`, `h_hat`.
+        target: `(..., d)`, `h`; any float dtype.
+
+    Returns:
+        A scalar, fp32.
+    """
+    return F.mse_loss(predicted.float(), target.float())
+
+
+def normalized_hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error after layer normalisation: each state is shifted and scaled to mean 0 and variance 1 first.
+
+    I-JEPA (arXiv 2301.08243) normalises its targets so, against dimensions that dominate. There the prediction has no
+    other use; here the answer's score is read off it, so it has to stay in the head's space, and both are normalised.
+
+    Args:
+        predicted: `(..., d)`, `h_hat`.
+        target: `(..., d)`, `h`; any float dtype.
+
+    Returns:
+        A scalar, fp32.
+    """
+    shape = predicted.shape[-1:]
+    return F.mse_loss(F.layer_norm(predicted.float(), shape), F.layer_norm(target.float(), shape))
+
+
+def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """`KL(P_student || P_teacher)` of the answer, over the two tokens {T, F}, averaged over pairs.
+
+    The second term of arXiv 2604.23336, Eq. 13. With `p = sigmoid(s)` and `q = sigmoid(t)`:
+    `p log(p / q) + (1 - p) log((1 - p) / (1 - q))`.
+
+    Args:
+        student: `(...)`, log-odds `s`.
+        teacher: `(...)`, log-odds `t`.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    student, teacher = student.float(), teacher.float()
+    p = student.sigmoid()
+    true_term = p * (F.logsigmoid(student) - F.logsigmoid(teacher))
+    false_term = (1 - p) * (F.logsigmoid(-student) - F.logsigmoid(-teacher))
+    return (true_term + false_term).mean()
+
+
+def answer_forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """`KL(P_teacher || P_student)` of the answer: `answer_reverse_kl` with the two exchanged; the paper's ablation.
+
+    Args:
+        student: `(...)`, log-odds.
+        teacher: `(...)`, log-odds.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    return answer_reverse_kl(teacher, student)
+
+
+def vocabulary_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """`KL(P_student || P_teacher)` of the next token over the whole vocabulary, averaged over pairs.
+
+    TRL's generalized Jensen-Shannon divergence at `beta = 1`.
+
+    Args:
+        student: `(..., V)`, logits.
+        teacher: `(..., V)`, logits.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    return listwise_reverse_kl(student, teacher, 1.0)
+
+
+def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`KL(pi_student || pi_teacher)` over each query's candidates, averaged over queries.
+
+    `pi(c) = softmax_c(score_c / temperature)`: the distribution a ranker puts over documents. A number added to all
+    scores of a query changes nothing, so the student's inner product may be used in place of its log-odds. Both
+    distributions are restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a
+    candidate.
+
+    Args:
+        student: `(n, c)`, scores or log-odds.
+        teacher: `(n, c)`, log-odds.
+        temperature: above 0; higher values weigh the tail of the list more.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    return listwise_kl(student, teacher, temperature)
+
+
+def listwise_kl(
+    student: Tensor, teacher: Tensor, temperature: float, form: str = "reverse", others: Tensor | None = None
+) -> Tensor:
+    """The KL between the distributions that student and teacher put over a query's documents, averaged over queries.
+
+    As `listwise_reverse_kl`. `"forward"` is `KL(pi_teacher || pi_student)`, `"symmetric"` the mean of the two.
+
+    Args:
+        student: `(n, c)`, scores or log-odds.
+        teacher: `(n, c)`, log-odds.
+        temperature: above 0.
+        form: `"reverse"`, `"forward"` or `"symmetric"`.
+        others: `(n, m)`, the student's scores of further documents, taken for irrelevant: the teacher's distribution is
+            0 there, which the forward form alone allows. `-inf` leaves a document out.
+
+    Returns:
+        A scalar, fp32, in nats.
+
+    Raises:
+        ValueError: the form is unknown, or another than forward with `others`.
+    """
+    if form not in LISTWISE_FORMS or (others is not None and form != "forward"):
+        raise ValueError(f"form is {form!r}; accepted: {', '.join(LISTWISE_FORMS)}; with others: forward")
+    every = student if others is None else torch.cat([student, others], dim=1)
+    log_p = (every.float() / temperature).log_softmax(-1)[:, : student.shape[1]]
+    log_q = (teacher.float() / temperature).log_softmax(-1)
+    reverse = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+    forward = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    return {"reverse": reverse, "forward": forward, "symmetric": (reverse + forward) / 2}[form]
+
+
+def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of the margins `score_0 - score_c` between a query's first candidate and each other one.
+
+    Hofstätter et al. 2020 (arXiv 2010.02666), where the first is a positive. For comparison.
+
+    Args:
+        student: `(n, c)`, scores or log-odds, `c` at least 2.
+        teacher: `(n, c)`, log-odds.
+
+    Returns:
+        A scalar, fp32.
+    """
+    student, teacher = student.float(), teacher.float()
+    return F.mse_loss(student[:, :1] - student[:, 1:], teacher[:, :1] - teacher[:, 1:])

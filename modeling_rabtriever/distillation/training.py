@@ -1,0 +1,169 @@
+"""Distillation from Python: a teacher, a task and settings in, a trained student out."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+
+from .. import GenerativeRerankerModel, RabtrieverModel
+from ..reranking.watch import DEV, watch_nothing
+from ..tasks.beir import RetrievalTask, Split
+from ..trainers.checkpoints import checkpoint_to_resume
+from .anchors import drawn_anchors
+from .distillation_config import RabtrieverDistillationConfig
+from .distillation_trainer import RabtrieverDistillationTrainer
+from .encoders import (
+    finish_encoder,
+    other_encoder,
+    start_alike,
+    start_settings,
+    student_of,
+    teachers_encoder,
+    train_encoder,
+)
+from .other_teachers import PairScorer
+from .student_arguments import StudentArguments
+from .teacher_states import TeacherScores, TeacherStates
+
+
+def distill(
+    teacher: GenerativeRerankerModel,
+    task: RetrievalTask,
+    config: RabtrieverDistillationConfig,
+    shape: StudentArguments | None = None,
+    train: Split | None = None,
+    dev: Split | None = None,
+) -> RabtrieverModel:
+    """Trains a student of a reranker; what `training.distill` does, without its folders of stages.
+
+    Args:
+        teacher: the trained reranker, with its processor.
+        task: corpus and splits.
+        config: how to train. Checkpoints and the teacher's cache go to `config.output_dir`; a run that was killed goes
+            on from the last checkpoint there if `config.resume_from_checkpoint` is true.
+        shape: what the student starts from, and its predictor; `None` means the defaults.
+        train: queries with or without labels; `None` means the task's split of that name.
+        dev: judged queries that are watched; `None` means the task's split of that name, if it has one.
+
+    Returns:
+        The student, in evaluation mode, with its processor.
+
+    Raises:
+        ValueError: a setting does not fit the task, the teacher or the encoder.
+
+    Example:
+        >>> config = RabtrieverDistillationConfig("runs/mine", train_encoder="full", max_steps=500)  # doctest: +SKIP
+        >>> student = distill(teacher, load_beir("path/to/folder"), config)  # doctest: +SKIP
+        >>> student.push_to_hub("me/my-retriever")  # doctest: +SKIP
+    """
+    train = task.split("train") if train is None else train
+    dev = task.splits.get(DEV) if dev is None else dev
+    set_seed(config.seed)
+    teacher = teacher.to(config.device).eval()
+    student = fresh_student(teacher, shape or StudentArguments(), config, task, train)
+    scores = reranker_scores(teacher, task, train, config, Path(config.output_dir) / "states")
+    trainer = make_trainer(student, scores, task, train, dev, config)
+    trainer.train(resume_from_checkpoint=_checkpoint(config))
+    return finished(trainer)
+
+
+def fresh_student(
+    reranker: GenerativeRerankerModel,
+    shape: StudentArguments,
+    config: RabtrieverDistillationConfig,
+    task: RetrievalTask,
+    judged: Split,
+    trust_remote_code: bool = False,
+) -> RabtrieverModel:
+    """A student before its first step, on the reranker's device; its encoder is ready to train if it is to.
+
+    Args:
+        reranker: the teacher, or the language model a student of another teacher stands on.
+        shape: what it starts from, and its predictor.
+        config: whose `train_encoder` says how the encoder trains.
+        task: whose documents can be anchors.
+        judged: whose queries can be anchors.
+        trust_remote_code: whether code from the encoder's repository may run.
+
+    Raises:
+        ValueError: settings exclude each other, or do not fit the encoder.
+    """
+    shape.check_encoder()
+    if shape.encoder is None:
+        encoder = teachers_encoder(reranker, shape.encoder_layers)
+    else:
+        encoder = other_encoder(shape.encoder, reranker.processor, trust_remote_code=trust_remote_code)
+    anchors = drawn_anchors(encoder.processor, task.corpus, judged.queries, config.seed, **shape.anchors())
+    settings: dict[str, Any] = {**shape.predictor(), **anchors}
+    if encoder.alike:  # its predictor starts as an identity
+        settings = start_settings(settings, encoder.config.hidden_size)
+        config.whitening_damping = None
+    student = student_of(encoder, reranker, **settings)
+    if encoder.alike:
+        start_alike(student)
+    train_encoder(student, config.train_encoder, config.encoder_lora_rank)
+    return student.to(reranker.device)  # type: ignore[arg-type]  # transformers wraps the signature away
+
+
+def reranker_scores(
+    reranker: GenerativeRerankerModel,
+    task: RetrievalTask,
+    train: Split,
+    config: RabtrieverDistillationConfig,
+    folder: Path,
+) -> TeacherStates:
+    """The cache of what a reranker says about pairs of these queries and the corpus; states if a loss reads them."""
+    states = getattr(torch, config.states_dtype) if config.needs_states else None
+    return TeacherStates(folder, reranker, train.queries, task.corpus, states)
+
+
+def scorer_scores(scorer: PairScorer, task: RetrievalTask, train: Split, folder: Path) -> TeacherScores:
+    """The same of a teacher that only scores pairs."""
+    identity = {"scorer": scorer.identity, "task": task.fingerprint(), "split": train.name}
+    return TeacherScores(folder, len(train), scorer.judge, identity)
+
+
+def make_trainer(
+    student: RabtrieverModel,
+    teacher: TeacherScores,
+    task: RetrievalTask,
+    train: Split,
+    dev: Split | None,
+    config: RabtrieverDistillationConfig,
+    pools: list[list[int]] | None = None,
+) -> RabtrieverDistillationTrainer:
+    """The trainer of one student; without a dev split nothing is watched."""
+    if dev is None:
+        watch_nothing(task, config)
+    return RabtrieverDistillationTrainer(
+        model=student,
+        teacher=teacher,
+        documents=task.corpus,
+        train_dataset=judged_queries(train),
+        eval_dataset=None if dev is None else judged_queries(dev),
+        args=config,
+        pools=pools,
+    )
+
+
+def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
+    """The trained student as it is saved: adapters and whitening are part of its weights, all of them frozen."""
+    student: RabtrieverModel = trainer.model
+    finish_encoder(student, trainer.args.train_encoder)
+    student.predictor.fold_whitening()
+    return student.eval()
+
+
+def _checkpoint(config: RabtrieverDistillationConfig) -> str | None:
+    """The finished checkpoint a run goes on from, if it is to go on and there is one."""
+    given: Any = config.resume_from_checkpoint
+    if not given:
+        return None
+    return checkpoint_to_resume(Path(config.output_dir), None if given is True else given)
+
+
+def judged_queries(split: Split) -> Dataset:
+    """The columns the trainer reads: `query` and `relevant` (corpus rows)."""
+    return Dataset.from_dict({"query": split.queries, "relevant": [list(rows) for rows in split.relevant]})

@@ -1,0 +1,46 @@
+"""Evaluation: metrics with intervals, trivial baselines, systems that rank, `evaluate()`, reports and plots.
+
+Of the extra "evaluation". A name is imported when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .evaluating import evaluate
+    from .metrics import bootstrap_interval, mean_metrics, paired_test, query_metrics, rank_documents
+    from .systems import System, baselines, load_system, rabtriever_system, reranker_system
+
+_PLACES = {
+    "System": "systems",
+    "baselines": "systems",
+    "bootstrap_interval": "metrics",
+    "evaluate": "evaluating",
+    "load_system": "systems",
+    "mean_metrics": "metrics",
+    "paired_test": "metrics",
+    "query_metrics": "metrics",
+    "rabtriever_system": "systems",
+    "rank_documents": "metrics",
+    "reranker_system": "systems",
+}
+
+__all__ = [
+    "System",
+    "baselines",
+    "bootstrap_interval",
+    "evaluate",
+    "load_system",
+    "mean_metrics",
+    "paired_test",
+    "query_metrics",
+    "rabtriever_system",
+    "rank_documents",
+    "reranker_system",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

@@ -1,0 +1,51 @@
+"""Trivial baselines: what any retrieval number has to be read against.
+
+Each is fitted once and called with queries; it returns scores `(n, m)` fp32 of every corpus document.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from ..bm25 import BM25
+
+__all__ = ["BM25", "LabelPrior", "TfidfLogisticRegression"]
+
+Relevant = Sequence[Mapping[int, int]]
+
+
+class LabelPrior:
+    """Every query gets the same ranking: documents by how often they are relevant in training."""
+
+    def __init__(self, train_relevant: Relevant, corpus_size: int) -> None:
+        rows = [row for relevant in train_relevant for row in relevant]
+        self._counts = torch.bincount(torch.tensor(rows), minlength=corpus_size).float()
+
+    def __call__(self, queries: Sequence[str]) -> Tensor:
+        """Counts `(n, m)`."""
+        return self._counts.expand(len(queries), -1)
+
+
+class TfidfLogisticRegression:
+    """Multinomial logistic regression from TF-IDF of the query's words and word pairs to the document as a class.
+
+    Only meaningful where the same documents are relevant for many queries. Documents never relevant in training get
+    minus infinity. A query with several relevant documents counts once for each.
+    """
+
+    def __init__(self, train_queries: Sequence[str], train_relevant: Relevant, corpus_size: int) -> None:
+        rows = [(text, row) for text, relevant in zip(train_queries, train_relevant, strict=True) for row in relevant]
+        self._corpus_size = corpus_size
+        self._vectorizer = TfidfVectorizer(ngram_range=(1, 2), min_df=2)
+        self._model = LogisticRegression(max_iter=1000)
+        self._model.fit(self._vectorizer.fit_transform([text for text, _ in rows]), [row for _, row in rows])
+
+    def __call__(self, queries: Sequence[str]) -> Tensor:
+        """Log-probabilities `(n, m)`."""
+        scores = np.full((len(queries), self._corpus_size), -np.inf, dtype=np.float32)
+        scores[:, self._model.classes_] = self._model.predict_log_proba(self._vectorizer.transform(list(queries)))
+        return torch.tensor(scores)

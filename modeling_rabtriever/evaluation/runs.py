@@ -1,0 +1,135 @@
+"""Ranked runs as files, in TREC's form: any system's ranking can be evaluated, and ours by any tool.
+
+A line is `query-id Q0 document-id rank score name`, ranks from 1, scores falling.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..files import write_text
+from ..retrieval.json_lines import decode_line, numbered_lines
+from .metrics import Run
+
+
+def write_run(
+    path: str | Path, name: str, query_ids: Sequence[str], corpus_ids: Sequence[str], run: Run, scores: Tensor
+) -> None:
+    """Writes rankings.
+
+    Args:
+        path: of the file.
+        name: of the system, one word.
+        query_ids: `n` ids.
+        corpus_ids: `m` ids.
+        run: per query the corpus rows, best first (`rank_documents`).
+        scores: `(n, m)`.
+
+    Raises:
+        ValueError: an id is blank or holds white space.
+    """
+    tag = name.replace(" ", "_")
+    for id_ in (*query_ids, *corpus_ids):
+        if not id_ or any(character.isspace() for character in id_):
+            raise ValueError(f"the id {id_!r} cannot stand in a run file; accepted: ids without white space")
+    lines = []
+    for query, (query_id, rows) in enumerate(zip(query_ids, run, strict=True)):
+        own = scores[query, rows].tolist()
+        lines += [
+            f"{query_id} Q0 {corpus_ids[row]} {rank} {score!r} {tag}\n"
+            for rank, (row, score) in enumerate(zip(rows, own, strict=True), start=1)
+        ]
+    write_text(Path(path), "".join(lines))
+
+
+def read_run(path: str | Path, query_ids: Sequence[str], corpus_ids: Sequence[str]) -> Run:
+    """Reads the rankings of some queries, and refuses what cannot be one system's honest ranking of them.
+
+    Args:
+        path: of the file.
+        query_ids: the queries that are evaluated; each must be there, and others in the file are an error too.
+        corpus_ids: the documents there are.
+
+    Returns:
+        Per query the corpus rows, best first.
+
+    Raises:
+        ValueError: a line is not of this form, a score is not finite or higher than the one above it, ranks do not
+            count from 1, a query or document is unknown, a query is missing, or a document occurs twice for a query.
+    """
+    place = {id_: row for row, id_ in enumerate(corpus_ids)}
+    found: dict[str, dict[int, float]] = {id_: {} for id_ in query_ids}
+    for where, query, document, rank, score in _lines(Path(path)):
+        if query not in found:
+            raise ValueError(f"{where} ranks for query {query!r}; accepted: the judged queries of the split")
+        if document not in place:
+            raise ValueError(f"{where} names document {document!r}; accepted: documents of the corpus")
+        own = found[query]
+        if place[document] in own:
+            raise ValueError(f"{where} names {document!r} for query {query!r} a second time; accepted: once")
+        if rank != len(own) + 1:
+            raise ValueError(f"{where} has rank {rank}; accepted: {len(own) + 1}, ranks in order from 1")
+        if own and score > (above := next(reversed(own.values()))):
+            raise ValueError(f"{where} has score {score} below {above}; accepted: scores that fall with the rank")
+        own[place[document]] = score
+    missing = [id_ for id_, own in found.items() if not own]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of {len(query_ids)} queries, {missing[0]!r} first; accepted: a ranking for "
+            "every query of the split (they are not averaged over the rest)"
+        )
+    return [list(own) for own in found.values()]
+
+
+def write_query_values(
+    path: str | Path, query_ids: Sequence[str], values: Mapping[str, Mapping[str, np.ndarray]]
+) -> None:
+    """Query-level metrics as JSON lines: `{"_id": ..., <system>: {<metric>: value}}`."""
+    lines = []
+    for row, query_id in enumerate(query_ids):
+        own = {
+            system: {name: float(found[row]) for name, found in metrics.items()} for system, metrics in values.items()
+        }
+        lines.append(json.dumps({"_id": query_id, **own}) + "\n")
+    write_text(Path(path), "".join(lines))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str, int, float]]:
+    """Place, query, document, rank and score of each line that is not blank."""
+    with path.open("rb") as file:
+        for number, _, line in numbered_lines(file):
+            where = f"{path} line {number}"
+            try:
+                text = decode_line(line)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+            try:
+                query, _, document, rank, score, _ = text.split()
+                fields = query, document, int(rank), float(score)
+            except ValueError:
+                raise ValueError(
+                    f"{where} is {text[:200]!r}; accepted: query-id Q0 document-id rank score name"
+                ) from None
+            if not math.isfinite(fields[3]):
+                raise ValueError(f"{where} has the score {score}; accepted: finite numbers")
+            yield where, *fields
+
+
+def run_names(files: Sequence[str]) -> Mapping[str, Path]:
+    """Name of the system (the file's name without its ending) -> file.
+
+    Raises:
+        ValueError: a file is missing, or two have one name.
+    """
+    named: dict[str, Path] = {}
+    for file in map(Path, files):
+        if not file.is_file():
+            raise ValueError(f"{file} is no file; accepted: runs in TREC's form")
+        if file.stem in named:
+            raise ValueError(f"{file} and {named[file.stem]} have one name; accepted: files of different names")
+        named[file.stem] = file
+    return named

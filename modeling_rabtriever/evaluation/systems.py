@@ -1,0 +1,211 @@
+"""Everything that ranks, behind one signature: queries in, scores of the whole corpus out."""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils.hub import cached_file
+
+from .. import GenerativeRerankerModel, RabtrieverModel
+from ..errors import refusing
+from ..loading import load_model
+from ..machine import fastest_device
+from ..modeling_prefix_cache import DocumentPrefixes
+from ..tasks.beir import RetrievalTask
+from .baselines import BM25, LabelPrior, TfidfLogisticRegression
+from .report import STUDENT, TEACHER
+
+# Document tokens whose attention state is kept between calls.
+KEPT_TOKENS = 131_072
+NO_PICKLE = {"use_safetensors": True}
+LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
+
+
+@dataclass(frozen=True)
+class System:
+    """A ranker under evaluation.
+
+    Args:
+        name: as shown in tables.
+        score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
+        latency_queries: how many single queries its latency is measured on.
+        judge: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score the
+            corpus and take what is asked for.
+        vector_bytes: of the corpus' vectors, for systems that have them.
+        model: what ranks, for systems that are models.
+    """
+
+    name: str
+    score: Callable[[Sequence[str]], Tensor]
+    latency_queries: int = 20
+    judge: Callable[[Sequence[str], Tensor], Tensor] | None = None
+    vector_bytes: int | None = None
+    model: Any = None
+
+    def candidate_scores(self, queries: Sequence[str], rows: Tensor, corpus_size: int) -> tuple[Tensor, Tensor | None]:
+        """Scores of each query's candidates, minus infinity for the rest of the corpus.
+
+        Args:
+            queries: `n` texts.
+            rows: `(n, c)` corpus rows.
+            corpus_size: `m`.
+
+        Returns:
+            `(n, m)` fp32; and `(n, m)` with the rest of the corpus, of a system that scores it anyway.
+        """
+        whole = None if self.judge is not None else self.score(queries)
+        judged = self.judge(queries, rows) if self.judge is not None else whole.gather(1, rows)
+        return torch.full((len(rows), corpus_size), -torch.inf).scatter(1, rows, judged.float()), whole
+
+    def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
+        """Median wall time of one query at a time, text in, scores out, of the corpus or of `rows` `(n, c)`."""
+        times = []
+        for place, query in enumerate(queries[: self.latency_queries + 1]):  # the first is a warm-up
+            start = time.perf_counter()
+            if rows is not None and self.judge is not None:
+                self.judge([query], rows[place : place + 1])
+            else:
+                self.score([query])
+            times.append(1000 * (time.perf_counter() - start))
+        return statistics.median(times[1:] or times)
+
+
+def baselines(task: RetrievalTask, train_split: str) -> list[System]:
+    """BM25; where there is a training split also the label prior, and where its labels repeat logistic regression."""
+    size, found = len(task.corpus), [System("BM25", BM25(task.corpus))]
+    if train_split not in task.splits:
+        return found
+    train = task.splits[train_split]
+    found.insert(0, System("label prior", LabelPrior(train.relevant, size)))
+    labels = {row for relevant in train.relevant for row in relevant}
+    if train.judgements >= LABELS_REPEAT * len(labels):
+        model = TfidfLogisticRegression(train.queries, train.relevant, size)
+        found.append(System("TF-IDF + logistic regression", model))
+    return found
+
+
+def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = TEACHER) -> System:
+    """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
+
+    @functools.cache
+    def documents() -> Sequence[str] | DocumentPrefixes:
+        tokens = sum(map(len, reranker.processor.document_ids(corpus)))
+        return reranker.prefill(corpus) if reranker.reuses_prefixes and tokens <= KEPT_TOKENS else corpus
+
+    def score(queries: Sequence[str]) -> Tensor:
+        return reranker.score(queries, documents()).cpu()
+
+    def judge(queries: Sequence[str], rows: Tensor) -> Tensor:
+        pairs = [(query, corpus[row]) for query, own in zip(queries, rows.tolist(), strict=True) for row in own]
+        return reranker.predict(pairs).view(rows.shape).cpu()
+
+    return System(name, score, latency_queries=5, judge=judge, model=reranker)
+
+
+def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
+    """The student over the whole corpus: vectors of documents now, of a query when it is asked."""
+    documents = student.encode_document(corpus)
+
+    def score(queries: Sequence[str]) -> Tensor:
+        return student.similarity(student.encode_query(queries), documents).cpu()
+
+    return System(name, score, vector_bytes=documents.nbytes, model=student)
+
+
+def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> System:
+    """A sentence-transformers bi-encoder over the whole corpus, with the prompts and the similarity it came with."""
+    options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
+    documents = model.encode_document(list(corpus), **options)
+
+    def score(queries: Sequence[str]) -> Tensor:
+        found: Tensor = model.similarity(model.encode_query(list(queries), **options), documents)
+        return found.float().cpu()
+
+    return System(name, score, vector_bytes=documents.nbytes, model=model)
+
+
+def name_and_path(given: str) -> tuple[str | None, str]:
+    """`NAME=PATH` as its two parts; a path alone has no name."""
+    name, equals, path = given.partition("=")
+    return (name, path) if equals and not Path(given).exists() else (None, given)
+
+
+def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_remote_code: bool = False) -> System:
+    """Any model that ranks: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers (extra "export").
+
+    Without a name of its own a reranker is called teacher and a Rabtriever by that name; others by the name of their
+    folder or repository.
+
+    Args:
+        given: folder or Hub id, or `NAME=` and one of them.
+        corpus: the documents it ranks.
+        dtype: of the weights; `auto` takes them as saved.
+        trust_remote_code: whether code from the repository may run.
+
+    Raises:
+        ValueError: it is another kind of model, or is to be called teacher or Rabtriever and is none.
+    """
+    name, path = name_and_path(given)
+    system = _load(path, corpus, dtype, trust_remote_code)
+    if name is None or name == system.name:
+        return system
+    if name in (TEACHER, STUDENT):
+        raise ValueError(f"{path} is called {name} and is a {type(system.model).__name__}; accepted: another name")
+    return replace(system, name=name)
+
+
+def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool) -> System:
+    if is_sentence_transformer(path):
+        from sentence_transformers import SentenceTransformer  # of the extra "export"
+
+        with refusing(f"{path} cannot be loaded", "a bi-encoder of sentence-transformers with safetensors weights"):
+            weights = {"dtype": dtype, **NO_PICKLE}
+            encoder = SentenceTransformer(path, model_kwargs=weights, trust_remote_code=trust_remote_code)
+        return sentence_encoder_system(encoder, corpus, _name(path))
+    model = load_model(path, dtype, fastest_device(), trust_remote_code=trust_remote_code)
+    if isinstance(model, RabtrieverModel):
+        return rabtriever_system(model, corpus)
+    return reranker_system(model, corpus)
+
+
+def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
+    """A public sentence encoder as a baseline, if its weights are on this machine; nothing is downloaded."""
+    try:
+        from sentence_transformers import SentenceTransformer  # of the extra "export"
+
+        encoder = SentenceTransformer(name, local_files_only=True, model_kwargs=NO_PICKLE)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{name} left out: not on this machine ({type(error).__name__})")
+        return None
+    return sentence_encoder_system(encoder, corpus, _name(name))
+
+
+def _name(path: str) -> str:
+    """The last part of a folder or Hub id that says something."""
+    parts = [part for part in Path(path).parts if part != "model"]
+    return parts[-1] if parts else path
+
+
+def is_sentence_transformer(path: str) -> bool:
+    """Whether the folder or repository is laid out for sentence-transformers; reads what is cached where offline.
+
+    Raises:
+        ValueError: there is no such folder, and the Hub has no such repository for this user.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        return (folder / "modules.json").is_file()
+    try:
+        found = cached_file(
+            path, "modules.json", _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise ValueError(f"model is {path!r}; accepted: a folder that is there, or a Hub id ({error})") from error
+    return found is not None

@@ -1,0 +1,247 @@
+"""The backbone a teacher starts from: a pretrained causal language model, or a fresh one built from a configuration."""
+
+import copy
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from tokenizers import pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer, set_seed
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from .. import (
+    GenerativeRerankerConfig,
+    GenerativeRerankerModel,
+    RabtrieverConfig,
+    RabtrieverModel,
+    RabtrieverProcessor,
+)
+from ..errors import refusing
+from ..processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, paper_instruction
+from ..recipes import backbone_path
+from ..tasks.named import named_tasks
+
+DTYPES = ["float32", "bfloat16", "float16"]
+
+
+@dataclass
+class SourceArguments:
+    """Which language model a new model is made from."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id or folder of a causal language model; or a .json file with a model configuration, to start "
+            "from scratch with a tokenizer trained on the task's texts."
+        },
+    )
+    model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
+
+
+@dataclass
+class BackboneArguments(SourceArguments):
+    """How the teacher's language model is held."""
+
+    dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={
+            "help": "Attention while training, as in from_pretrained: 'sdpa', 'eager', 'flash_attention_2', ... "
+            "On CPUs in bf16 'eager' trains fastest."
+        },
+    )
+
+
+@dataclass
+class PromptArguments:
+    """What the model reads: the settings of `RabtrieverProcessor`. A named task has wordings of its own."""
+
+    true_answer: str = field(default="<T>", metadata={"help": "Answer 'relevant': one token of the vocabulary."})
+    false_answer: str = field(default="<F>", metadata={"help": "Answer 'not relevant': one token of the vocabulary."})
+    instruction: str = field(
+        default=PAPER_INSTRUCTION,
+        metadata={
+            "help": "The question put to the model; default: the named task's, or else the paper's with these answers."
+        },
+    )
+    document_template: str = field(
+        default="Document: {document}\n", metadata={"help": "Prompt prefix; holds {document} once."}
+    )
+    query_template: str = field(
+        default="Query: {query}\n{instruction}", metadata={"help": "Prompt suffix; holds {query} once."}
+    )
+    max_document_length: int = field(default=128, metadata={"help": "Tokens kept of a document."})
+    max_query_length: int = field(default=128, metadata={"help": "Tokens kept of a query."})
+    query_truncation_side: str = field(
+        default="right", metadata={"help": "End of an over-long query that is dropped.", "choices": ["left", "right"]}
+    )
+
+    def for_task(self, source: str) -> "PromptArguments":
+        """With the wordings of a task of `named.yaml`, where none were given; the paper's asks for these answers.
+
+        Raises:
+            ValueError: the instruction asks for the paper's answers, and the answers are others.
+        """
+        about, default = named_tasks().get(source), PromptArguments()
+        wordings = () if about is None else ("instruction", "document_template", "query_template")
+        left = {name: getattr(about, name) for name in wordings if getattr(self, name) == getattr(default, name)}
+        prompt = replace(self, **left)
+        if prompt.instruction == PAPER_INSTRUCTION:
+            prompt.instruction = paper_instruction(prompt.true_answer, prompt.false_answer)
+        answers = (prompt.true_answer, prompt.false_answer)
+        wrong = [answer for answer in PAPER_ANSWERS if answer in prompt.instruction and answer not in answers]
+        if wrong:
+            raise ValueError(
+                f"instruction asks for {', '.join(wrong)}, true_answer is {answers[0]!r}, false_answer {answers[1]!r}; "
+                "accepted: an instruction that asks for these, as the default does"
+            )
+        return prompt
+
+
+def build_reranker(
+    backbone: BackboneArguments,
+    prompt: PromptArguments,
+    texts: Iterable[str],
+    seed: int,
+    trust_remote_code: bool,
+) -> GenerativeRerankerModel:
+    """An untrained reranker with its processor.
+
+    Args:
+        backbone: where the weights or the configuration come from.
+        prompt: the processor's settings.
+        texts: what a tokenizer is trained on if the backbone starts from scratch; never evaluation queries.
+        seed: of a fresh backbone's weights.
+        trust_remote_code: whether code from the backbone's repository may run.
+
+    Raises:
+        ValueError: the configuration file is missing or malformed, or the prompt does not fit the tokenizer.
+    """
+    source = backbone.model_name_or_path
+    if source is None:
+        raise ValueError("model_name_or_path is missing; accepted: a Hub id, a folder, or a .json configuration")
+    scratch = source.endswith(".json")
+    hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": trust_remote_code}
+    if scratch:
+        settings = read_backbone_config(source)
+        tokenizer = train_tokenizer(texts, settings["vocab_size"], (prompt.true_answer, prompt.false_answer))
+        # Unused rows of the embedding would only cost memory.
+        own = {"vocab_size": len(tokenizer)}
+        own |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
+        text_config = AutoConfig.for_model(**{**settings, **own})
+    else:
+        accepted = "a Hub id or a folder of a causal language model"
+        with refusing(f"model_name_or_path {source} cannot be loaded", accepted):
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+            text_config = AutoConfig.from_pretrained(source, **hub)
+    processor = RabtrieverProcessor(tokenizer, **vars(prompt))
+    config = GenerativeRerankerConfig(
+        text_config=text_config, true_token_id=processor.true_token_id, false_token_id=processor.false_token_id
+    )
+    if scratch:
+        set_seed(seed)
+        reranker = GenerativeRerankerModel(config).to(getattr(torch, backbone.dtype))
+    else:
+        reranker = GenerativeRerankerModel.from_pretrained(
+            source, config=config, dtype=getattr(torch, backbone.dtype), **hub
+        )
+    reranker.processor = processor
+    check_backbone(reranker)
+    if backbone.attn_implementation is not None:
+        reranker.set_attn_implementation(backbone.attn_implementation)
+    return reranker
+
+
+def padded(tokenizer: Any) -> Any:
+    """A copy of a tokenizer that has a padding token, as trainers want one; padding is masked, so any token serves."""
+    own = copy.deepcopy(tokenizer)
+    if own.pad_token_id is None:
+        own.pad_token = own.eos_token or own.bos_token or own.unk_token or own.convert_ids_to_tokens(0)
+    return own
+
+
+def check_student(config: GenerativeRerankerConfig) -> None:
+    """Whether a student can be made of a teacher's backbone; takes no memory.
+
+    Raises:
+        ValueError: the backbone without its head is another model than the student's.
+    """
+    answers = {"true_token_id": config.true_token_id, "false_token_id": config.false_token_id}
+    with torch.device("meta"):
+        teacher = GenerativeRerankerModel(config).backbone.base_model
+        student = RabtrieverModel(RabtrieverConfig(text_config=config.text_config, **answers)).backbone
+    own, wanted = teacher.state_dict().keys(), student.state_dict().keys()
+    if own != wanted:
+        raise ValueError(
+            f"the backbone {config.text_config.model_type} without its head has other weights ({min(own ^ wanted)}) "
+            "than AutoModel's; accepted: a causal language model whose body AutoModel loads alone"
+        )
+
+
+@torch.no_grad()
+def check_backbone(reranker: GenerativeRerankerModel) -> None:
+    """Whether a backbone reads a prompt alike alone, among longer ones, and behind a document that was read before.
+
+    Raises:
+        ValueError: it does not, so that scores would depend on the batch; or no student can be made of it.
+    """
+    check_student(reranker.config)
+    limit = reranker.processor.max_document_length
+    queries, documents = ["a", "which one of them, and why?"], ["b", "one two three. " * (limit // 3 + 1)]
+    pairs = [(query, document) for document in documents for query in queries]
+    alone = torch.cat([reranker.predict([pair]) for pair in pairs])
+    spread = 1e-3 if reranker.dtype == torch.float32 else 0.1
+    allowed = spread * max(float(alone.abs().max()), 1.0)
+    for scores, how in (
+        (reranker.predict(pairs, token_budget=1 << 20), "in one batch with longer prompts"),
+        (reranker.score(queries, documents).T.flatten(), "behind a document that was read before"),
+    ):
+        if not (furthest := float((scores - alone).abs().max())) <= allowed:
+            raise ValueError(
+                f"the backbone {reranker.config.text_config.model_type} scores a prompt otherwise {how}, by "
+                f"{furthest:.3g}; accepted: causal language models whose padding is masked (at most {allowed:.1g})"
+            )
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> Qwen2Tokenizer:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens that splits text as Qwen2's does.
+
+    The answers become special tokens. The class is Qwen2's because `AutoTokenizer` insists on it for `qwen2` models.
+    """
+    blank = Qwen2Tokenizer(extra_special_tokens=list(answers), padding_side="left")
+    backend = blank.backend_tokenizer
+    special = ["<|endoftext|>", *answers]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    learned = json.loads(backend.to_str())["model"]
+    merges = [tuple(merge) for merge in learned["merges"]]
+    return Qwen2Tokenizer(
+        vocab=learned["vocab"], merges=merges, extra_special_tokens=list(answers), padding_side="left"
+    )
+
+
+def read_backbone_config(name_or_path: str) -> dict[str, Any]:
+    """The settings of a language model to start from scratch with, from a .json file (`recipes.backbone_path`).
+
+    Raises:
+        ValueError: the file is missing, is no JSON object, or describes no model that transformers can build and run.
+    """
+    path = backbone_path(name_or_path)
+    accepted = "a .json configuration of a causal language model, such as backbones/qwen2-1m.json"
+    with refusing(f"model_name_or_path {path} is no model configuration", accepted):
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(settings, dict) or not {"model_type", "vocab_size"} <= settings.keys():
+        raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: {accepted}')
+    if settings["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError(f"{path}: model_type is {settings['model_type']!r}; accepted: {accepted}")
+    with refusing(f"model_name_or_path {path} describes no model that computes", accepted), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # costs nothing there, and finds sizes that do not fit
+    return settings

@@ -1,0 +1,197 @@
+"""Training pairs of the teacher: groups of one relevant document and its negatives, for one query each."""
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from datasets import Dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from .. import RabtrieverProcessor
+from ..evaluation.baselines import BM25
+from ..tasks.beir import RetrievalTask, Split
+
+
+@dataclass
+class NegativeArguments:
+    """Which documents stand against a relevant one.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    negatives_per_positive: int | None = field(
+        default=7,
+        metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
+    )
+    hard_negative_fraction: float = field(
+        default=0.5, metadata={"help": "Chance of each negative to be mined by BM25 instead of drawn uniformly."}
+    )
+    hard_negative_depth: int = field(
+        default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.negatives_per_positive is not None and self.negatives_per_positive < 1:
+            raise ValueError(
+                f"negatives_per_positive is {self.negatives_per_positive}; accepted: at least 1, or null for all"
+            )
+        if not 0 <= self.hard_negative_fraction <= 1:
+            raise ValueError(f"hard_negative_fraction is {self.hard_negative_fraction}; accepted: 0 to 1")
+        if self.hard_negative_depth < 1:
+            raise ValueError(f"hard_negative_depth is {self.hard_negative_depth}; accepted: at least 1")
+
+
+@dataclass(frozen=True)
+class PairGroups:
+    """`documents[g]` are the corpus rows of group `g`, the relevant one first; `queries[g]` is its query row."""
+
+    queries: list[int]
+    documents: list[list[int]]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
+    """Negatives of every group: as many as asked for, or as the query with the fewest has.
+
+    Raises:
+        ValueError: a query has fewer documents that are not relevant than are asked for.
+    """
+    fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
+    count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
+    if not 1 <= count <= fewest:
+        raise ValueError(
+            f"{count} negatives per positive; accepted: 1 to {fewest}, the documents every query of {task.name} "
+            f"{split.name} has that are not relevant"
+        )
+    return count
+
+
+def draw_groups(
+    task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int, count: int | None = None
+) -> Iterator[tuple[int, list[int]]]:
+    """Endless passes over a split: every (query, relevant document) once per pass, in random order, with new negatives.
+
+    Args:
+        task: the corpus.
+        split: the judged queries.
+        negatives: how many and which. All (`null`) means as many as the query with the fewest has. Each is mined by
+            BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
+            tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
+        seed: of the draw.
+        count: how many, where other splits have a say too; default: `negative_count` of this one.
+
+    Yields:
+        Query row and corpus rows, the relevant one first; all groups have one size. Documents judged relevant for the
+        query are never negatives.
+
+    Raises:
+        ValueError: a query has fewer documents that are not relevant than negatives are asked for.
+    """
+    rng = random.Random(seed)
+    hard_fraction = negatives.hard_negative_fraction
+    count = negative_count(task, split, negatives) if count is None else count
+    judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    mine = negatives.negatives_per_positive is not None and hard_fraction > 0
+    hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
+    while True:
+        rng.shuffle(judged)
+        for query, positive in judged:
+            relevant = split.relevant[query]
+            mined = [row for row in hard[query] if row not in relevant] if hard is not None else []
+            chosen = rng.sample(mined, min(len(mined), sum(rng.random() < hard_fraction for _ in range(count))))
+            # Among this many uniform documents at least the missing negatives are neither relevant nor chosen yet.
+            drawn = rng.sample(range(len(task.corpus)), count + len(relevant))
+            others = [row for row in drawn if row not in relevant and row not in chosen]
+            yield query, [positive, *(chosen + others)[:count]]
+
+
+def take_groups(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
+    """The next `count` groups."""
+    queries, documents = zip(*itertools.islice(groups, count), strict=True)
+    return PairGroups(list(queries), list(documents))
+
+
+def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
+    """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 but for the answer.
+
+    `prefix_length` says where the query begins. Rows of a group follow each other. They are put together when read, so
+    the dataset holds three numbers per pair.
+    """
+    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
+    answers = (processor.false_token_id, processor.true_token_id)
+    rows = Dataset.from_dict(
+        {
+            "query": [query for query, group in zip(groups.queries, groups.documents, strict=True) for _ in group],
+            "document": [document for group in groups.documents for document in group],
+            "relevant": [place == 0 for group in groups.documents for place in range(len(group))],
+        }
+    )
+
+    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
+        input_ids, labels = [], []
+        for query, document, relevant in zip(batch["query"], batch["document"], batch["relevant"], strict=True):
+            prompt, answer = prefixes[document] + suffixes[query], answers[relevant]
+            input_ids.append([*prompt, answer])
+            labels.append([-100] * len(prompt) + [answer])
+        lengths = [len(prefixes[document]) for document in batch["document"]]
+        return {"input_ids": input_ids, "labels": labels, "prefix_length": lengths}
+
+    return rows.with_transform(tokenised)
+
+
+class GroupCollator(DataCollatorForLanguageModeling):
+    """TRL's padding on the right, with the prefixes' lengths, and with each group's query alone as a further row.
+
+    Args:
+        pad_token_id: fills the rows.
+        group_size: rows per group, which have one query.
+        queries_alone: whether to add, behind all pairs, one row per group that holds the query's suffix only.
+    """
+
+    def __init__(self, pad_token_id: int, group_size: int, queries_alone: bool) -> None:
+        super().__init__(pad_token_id=pad_token_id)
+        self.group_size = group_size
+        self.queries_alone = queries_alone
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """`input_ids`, `attention_mask`, `labels` of all rows; `prefix_lengths` `(pairs,)` of the pairs."""
+        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
+        for row in examples[:: self.group_size] if self.queries_alone else ():
+            suffix = row["input_ids"][row["prefix_length"] : -1]
+            rows.append({"input_ids": suffix, "labels": [-100] * len(suffix)})
+        batch = super().torch_call(rows)
+        return {**batch, "prefix_lengths": torch.tensor([row["prefix_length"] for row in examples])}
+
+
+def preference_dataset(
+    groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor
+) -> Dataset:
+    """The rows TRL's `DPOTrainer` trains on: token ids of the prompt, of the right and of the wrong answer."""
+    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
+    right, wrong = [processor.true_token_id], [processor.false_token_id]
+
+    rows = []
+    for query, group in zip(groups.queries, groups.documents, strict=True):
+        for place, document in enumerate(group):
+            chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
+            prompt = prefixes[document] + suffixes[query]
+            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return Dataset.from_list(rows)
+
+
+def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:
+    bm25 = BM25(task.corpus)
+    jitter = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    neighbours: list[list[int]] = []
+    for start in range(0, len(split), 256):
+        scores = bm25(split.queries[start : start + 256])
+        shuffled = scores + 1e-6 * torch.rand(scores.shape, generator=jitter)
+        found = shuffled.topk(min(depth, scores.shape[1])).indices
+        neighbours += [[row for row in rows if scores[query, row] > 0] for query, rows in enumerate(found.tolist())]
+    return neighbours

@@ -1,0 +1,80 @@
+"""How a teacher ranks the corpus while it trains: what leads a small group can still be lost among all documents."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import IntervalStrategy, TrainingArguments
+
+from .. import GenerativeRerankerModel
+from ..evaluation.metrics import mean_metrics, rank_documents
+from ..evaluation.samples import among, corpus_sample
+from ..tasks.beir import RetrievalTask, Split
+
+DEV = "dev"  # the split that is watched where none is named
+QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation asks for 16,384 pairs whatever the corpus
+METRICS = ("success@1", "mrr@10")
+WATCHED = tuple(f"corpus_{name}" for name in METRICS)
+
+
+@dataclass(frozen=True)
+class CorpusWatch:
+    """Queries of a split, and the corpus they are ranked against, or a part of it.
+
+    Args:
+        queries: texts.
+        documents: texts; all that are relevant for the queries, and others.
+        relevant: per query the place of each relevant document in `documents` -> grade.
+        corpus_size: documents of the corpus.
+    """
+
+    queries: list[str]
+    documents: list[str]
+    relevant: list[dict[int, int]]
+    corpus_size: int
+
+    @torch.no_grad()
+    def measure(self, reranker: GenerativeRerankerModel) -> dict[str, float]:
+        """`WATCHED`, by one pass over all pairs; each document is read once."""
+        training = reranker.backbone.training
+        reranker.eval()
+        scores = reranker.score(self.queries, self.documents).cpu()
+        reranker.backbone.train(training)
+        found = mean_metrics(rank_documents(scores, depth=10), self.relevant)
+        return {watched: found[name] for watched, name in zip(WATCHED, METRICS, strict=True)}
+
+    def line(self, log: Sequence[Mapping[str, float]]) -> str:
+        """One sentence on the last evaluation of a trainer's log: groups beside the corpus; empty if there is none."""
+        found = next((record for record in reversed(log) if f"eval_{WATCHED[0]}" in record), None)
+        if found is None:
+            return ""
+        part = "all" if len(self.documents) == self.corpus_size else f"{len(self.documents):,} of"
+        ranked = f"{len(self.queries)} queries, {part} {self.corpus_size:,} documents"
+        hits, mrr = (100 * found[f"eval_{name}"] for name in WATCHED)
+        return (
+            f"On dev a relevant document leads its group for {100 * found['eval_leads_group']:.1f}% of the queries; "
+            f"in the corpus ({ranked}) the teacher has R@1 {hits:.1f}, MRR@10 {mrr:.1f}."
+        )
+
+
+def watched_corpus(task: RetrievalTask, split: Split) -> CorpusWatch:
+    """The same part of a split and of the corpus every time, of at most `QUERIES` queries and `DOCUMENTS` documents."""
+    rows, documents = corpus_sample(split.relevant, len(task.corpus), QUERIES, DOCUMENTS)
+    part = split.take(rows)
+    texts = [task.corpus[row] for row in documents]
+    return CorpusWatch(part.queries, texts, among(part.relevant, documents), len(task.corpus))
+
+
+def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:
+    """Trains without evaluations, for a task without a dev split, and says so.
+
+    Raises:
+        ValueError: a setting needs them.
+    """
+    if config.load_best_model_at_end:
+        raise ValueError(
+            f"load_best_model_at_end is true, and {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
+            + ", ".join(task.splits)
+        )
+    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): nothing is watched while training")
+    config.eval_strategy, config.eval_on_start = IntervalStrategy.NO, False

@@ -1,0 +1,173 @@
+"""What is checked before the first step of a run: splits, files, models and settings that would fail hours later."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from .. import GenerativeRerankerConfig
+from ..errors import refusing
+from ..reranking.backbone import BackboneArguments, read_backbone_config
+from ..tasks.beir import RetrievalTask
+
+# Stage that comes before in the same call of training.pipeline -> configuration of the language model it leaves.
+Earlier = Mapping[str, Any]
+NOTHING: Earlier = MappingProxyType({})
+_CAUSAL = "AutoModelForCausalLM"
+_LEAST = {
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "eval_accumulation_steps": 1, "learning_rate": 0, "weight_decay": 0, "warmup_steps": 0, "max_grad_norm": 0,
+    "dataloader_num_workers": 0, "seed": 0,
+}  # fmt: skip
+
+
+def check_splits(task: RetrievalTask, **wanted: str | Sequence[str]) -> None:
+    """Raises a ValueError if the task lacks a split that an option names.
+
+    Args:
+        task: whose splits.
+        wanted: option -> the split or splits it names.
+    """
+    for option, names in wanted.items():
+        for name in [names] if isinstance(names, str) else names:
+            if name not in task.splits:
+                raise ValueError(f"{option} is {name!r}, which {task.name} lacks; accepted: {', '.join(task.splits)}")
+
+
+def check_file(option: str, path: str | None) -> None:
+    """Raises a ValueError if an option names a file that is not there."""
+    if path is not None and not Path(path).is_file():
+        raise ValueError(f"{option} {path} is no file; accepted: a file that is there")
+
+
+def check_model(option: str, name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """The configuration of a model an option names.
+
+    Raises:
+        ValueError: there is no such folder, or the Hub has no such model for this user and none is kept here.
+    """
+    path = Path(name_or_path)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"{option} {name_or_path} has no config.json; accepted: a folder with a model, or a Hub id")
+    with refusing(f"{option} {name_or_path} cannot be read", "a folder with a model, or the id of one on the Hub"):
+        return AutoConfig.from_pretrained(name_or_path, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def check_teacher(path: str, trust_remote_code: bool) -> Any:
+    """The configuration of the language model of a teacher.
+
+    Raises:
+        ValueError: as `check_model`, or it is no teacher.
+    """
+    found = check_model("teacher", path, trust_remote_code=trust_remote_code)
+    if found.model_type != GenerativeRerankerConfig.model_type:
+        raise ValueError(f"teacher {path} is a {found.model_type} model; accepted: a GenerativeRerankerModel")
+    return found.text_config
+
+
+def check_folder(option: str, path: str) -> None:
+    """Raises a ValueError if an option names a folder that can neither be written nor be made."""
+    place = Path(path).absolute()
+    found = next(parent for parent in (place, *place.parents) if parent.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK):
+        what = "may not be written" if found.is_dir() else "is no folder"
+        raise ValueError(f"{option} {path}: {found} {what}; accepted: a folder that can be written, or made")
+
+
+def check_language_model(
+    backbone: BackboneArguments, config: TrainingArguments, trust_remote_code: bool, lora: Any = None
+) -> Any:
+    """The configuration of the language model a stage starts from.
+
+    The model is built without its weights, with the attention and the adapters that training will use.
+
+    Raises:
+        ValueError: it cannot be read or built, or does not fit attention or adapters.
+    """
+    source, attention = backbone.model_name_or_path, backbone.attn_implementation
+    if source is None:
+        raise ValueError("model_name_or_path is missing; accepted: a Hub id, a folder, or a .json configuration")
+    if source.endswith(".json"):
+        found = AutoConfig.for_model(**read_backbone_config(source))
+    else:
+        found = check_model("model_name_or_path", source, backbone.model_revision, trust_remote_code)
+        if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _CAUSAL not in getattr(found, "auto_map", {}):
+            raise ValueError(f"model_name_or_path {source} is a {found.model_type}; accepted: a causal language model")
+    if attention == "flex_attention" and config.device.type == "cpu":
+        raise ValueError("attn_implementation is 'flex_attention'; accepted on CPUs: sdpa, eager (it has no gradient)")
+    with torch.device("meta"):
+        accepted = "a causal language model, and an attention that it has and whose packages are here: sdpa, eager, ..."
+        with refusing(f"model_name_or_path {source} with attn_implementation {attention} cannot be built", accepted):
+            model = AutoModelForCausalLM.from_config(
+                found, attn_implementation=attention, trust_remote_code=trust_remote_code
+            )
+        if lora is not None and lora.use_peft:
+            with refusing("lora_target_modules and LoRA's other settings do not fit", "layers that the backbone has"):
+                get_peft_model(model, lora.peft_config())
+    return found
+
+
+def check_training(config: TrainingArguments, *metrics: str) -> None:
+    """Checks settings of transformers' trainer that would fail after hours, or do nothing without a word.
+
+    Args:
+        config: the settings.
+        metrics: what an evaluation gives, besides the loss.
+
+    Raises:
+        ValueError: one is out of range, or optimizer, learning rates or reports cannot be made of them.
+    """
+    for name, least in _LEAST.items():
+        value = getattr(config, name)
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name} is {value}; accepted: {least} or more")
+    if config.seed >= 1 << 32:
+        raise ValueError(f"seed is {config.seed}; accepted: less than 2^32")
+    if config.max_steps <= 0 and not config.num_train_epochs > 0:
+        raise ValueError(
+            f"max_steps is {config.max_steps}, num_train_epochs {config.num_train_epochs}; accepted: one above 0"
+        )
+    if 0 < config.max_steps < config.warmup_steps:
+        raise ValueError(
+            f"warmup_steps is {config.warmup_steps}, max_steps {config.max_steps}, so learning_rate would not be "
+            "reached; accepted: at most max_steps, or a share of it below 1"
+        )
+    check_folder("output_dir", config.output_dir)
+    resumed = config.resume_from_checkpoint
+    if resumed is not None and not Path(resumed).is_dir():
+        raise ValueError(
+            f"resume_from_checkpoint is {resumed!r}; accepted: a checkpoint's folder, or none (a stage that was "
+            "interrupted goes on by itself)"
+        )
+    best = config.metric_for_best_model
+    if best is not None and best.removeprefix("eval_") not in metrics:
+        raise ValueError(f"metric_for_best_model is {best!r}; accepted: {', '.join(metrics)}")
+    _check_optimizer(config)
+    with refusing(f"report_to is {config.report_to}", "trackers that are installed, or none"):
+        for callback in get_reporting_integration_callbacks(config.report_to):
+            callback()
+
+
+def _check_optimizer(config: TrainingArguments) -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    with refusing(f"optim {config.optim} with its settings cannot be used", "an optimizer and settings that fit it"):
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(config)
+        optimizer = kind([weight], **{"lr": config.learning_rate, **settings})
+    schedule = f"lr_scheduler_type {config.lr_scheduler_type}, lr_scheduler_kwargs {config.lr_scheduler_kwargs}"
+    with refusing(f"{schedule} cannot be used", "a schedule of transformers and settings that fit it"):
+        get_scheduler(config.lr_scheduler_type, optimizer, 0, 1, config.lr_scheduler_kwargs)
+
+
+def check_positive(**values: int | None) -> None:
+    """Raises a ValueError if an option's number is below 1; `None` is let pass."""
+    for option, value in values.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{option} is {value}; accepted: 1 or more")

@@ -1,0 +1,271 @@
+"""The command line of a stage: options from dataclasses, help that can be read, bad input in one line.
+
+Settings come from recipes (`stages.recipe`) and flags; both are held against the types of the dataclasses.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from enum import Enum
+from functools import partial, wraps
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from trl import TrlParser
+
+from ..trainers.processes import BAD_INPUT
+
+INTERRUPTED = 130
+COMMANDS = {"train_reranker": "train"}  # stage -> its command, where the names differ
+HELP = ("-h", "--help", "--help-all", "--help_all")
+# Of transformers' and TRL's two hundred settings, those a run is usually steered by.
+USUAL = (
+    "output_dir", "seed", "max_steps", "num_train_epochs", "learning_rate", "warmup_steps", "lr_scheduler_type",
+    "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "weight_decay", "bf16",
+    "use_cpu", "logging_steps", "eval_strategy", "eval_steps", "save_steps", "save_total_limit",
+)  # fmt: skip
+FEW = 8  # choices that are shown as the option's value
+_NULL = ("null", "none")
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
+
+
+class StageParser(TrlParser):
+    """`TrlParser` for one stage: errors are `ValueError`s, and "null" or "none" is no value where there may be none.
+
+    Args:
+        stage: the module's name in `stages`.
+        argument_types: the stage's dataclasses.
+    """
+
+    def __init__(self, stage: str, argument_types: tuple[type, ...]) -> None:
+        self.stage = stage
+        self._hints = {name: hint for kind in argument_types for name, hint in get_type_hints(kind).items()}
+        super().__init__(argument_types, prog=program(stage), allow_abbrev=False, add_help=False)
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """As argparse's, with "null" and "none" read as no value for an option that may have none."""
+        name = names[0].removeprefix("--")
+        parts = get_args(self._hints.get(name))
+        if dict in (get_origin(part) or part for part in parts):
+            settings["type"] = _mapping
+        if type(None) in parts:
+            kept = [settings.get("default")]  # report_to has a "none" that means something
+            settings["type"] = _or_null(settings.get("type", str), kept)
+            if "choices" in settings:
+                settings["choices"] = [*settings["choices"], None]
+        return super().add_argument(*names, **settings)
+
+    def error(self, message: str) -> Any:
+        """Raises a `ValueError` instead of printing two hundred options."""
+        raise ValueError(message)
+
+    def set_recipe(self, source: str, settings: Mapping[str, Any]) -> None:
+        """Takes a recipe's settings as defaults.
+
+        Args:
+            source: the recipe's name, for messages.
+            settings: key -> value.
+
+        Raises:
+            ValueError: a key is unknown, or a value is not of its type or not among its choices.
+        """
+        unknown = [name for name in settings if name not in self._hints]
+        if unknown:
+            listed = ", ".join(unknown)
+            raise ValueError(
+                f"{source} has unknown keys for {self.stage}: {listed}; accepted: what {self.prog} --help lists"
+            )
+        choices = {action.dest: action.choices for action in self._actions if action.choices is not None}
+        read = {name: fitting(value, self._hints[name]) for name, value in settings.items()}
+        for name, value in settings.items():
+            accepted = choices.get(name, _listed(read[name]))
+            if read[name] is NotImplemented:
+                accepted = [in_words(self._hints[name])]
+            if any(part not in accepted for part in _listed(read[name])):
+                raise ValueError(f"{source}: {name} is {value!r} for {self.stage}; accepted: {_joined(accepted)}")
+        self.set_defaults_with_config(**read)
+
+    def stage_arguments(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
+        """One instance of each dataclass, from the recipe's values and the flags.
+
+        Raises:
+            ValueError: a flag is unknown or lacks a value, or a value is not accepted.
+        """
+        *parsed, unknown = self.parse_args_into_dataclasses(
+            argv, return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise ValueError(
+                f"unknown arguments for {self.stage}: {' '.join(unknown)}; accepted: what {self.prog} --help lists"
+            )
+        return tuple(parsed)
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """As argparse's; the list of one null is no list."""
+        namespace, rest = super().parse_known_args(*args, **kwargs)
+        for name, value in vars(namespace).items():
+            if value == [None]:
+                setattr(namespace, name, None)
+        return namespace, rest
+
+    def own_help(self) -> str:
+        """The stage's own options, and the usual ones of transformers and TRL, by the dataclass they belong to.
+
+        Square brackets hold defaults.
+        """
+        module = sys.modules[f"{__package__}.{self.stage}"]
+        about = (inspect.getdoc(module) or "").replace(f"python -m training.{self.stage} ", f"{self.prog} ")
+        parser = argparse.ArgumentParser(
+            prog=self.prog,
+            usage="%(prog)s [--config RECIPE ...] [--option value ...]",
+            description=about,
+            epilog=f"[...] is the default. {self.prog} --help-all lists the options of transformers and TRL too.",
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=36, width=120),
+            add_help=False,
+        )
+        parser.add_argument("--config", metavar="RECIPE", help="Recipe (YAML), or several; options override it.")
+        usual = []
+        for kind in self.dataclass_types:
+            title = (inspect.getdoc(kind) or kind.__name__).partition("\n")[0]
+            group = parser.add_argument_group(title.removesuffix("."))
+            for field in dataclasses.fields(kind):
+                if _is_ours(kind, field.name) and field.name not in USUAL:
+                    self._describe(group, field.name)
+                elif field.name in USUAL:
+                    usual.append(field.name)
+        if usual:
+            group = parser.add_argument_group("Usual settings of a run")
+            for name in sorted(usual, key=USUAL.index):
+                self._describe(group, name)
+        return parser.format_help()
+
+    def _describe(self, group: Any, name: str) -> None:
+        action = next(action for action in self._actions if action.dest == name)
+        names = [option for option in action.option_strings if "-" not in option.removeprefix("--")]
+        few = action.choices is not None and len(action.choices) < FEW
+        shown = "{" + ",".join(map(str, action.choices)) + "}" if few else _metavar(self._hints[name])
+        words = " ".join((action.help or "").split()) + _default(action.default)
+        group.add_argument(*names, metavar=shown, help=words.replace("%", "%%"))
+
+
+def program(stage: str) -> str:
+    """How this process calls a stage: by the command `rabtriever`, or as a script of a clone."""
+    by_command = Path(sys.argv[0]).stem in ("rabtriever", "cli")
+    return f"rabtriever {COMMANDS.get(stage, stage)}" if by_command else f"python -m training.{stage}"
+
+
+def parse_or_help(parser: StageParser, argv: Sequence[str]) -> tuple[Any, ...]:
+    """The arguments; or, where the command line asks for it, help on stdout and the end of the program."""
+    asked = [item for item in argv if item in HELP]
+    if asked:
+        print(parser.format_help() if "all" in asked[0] else parser.own_help())
+        raise SystemExit(0)
+    return parser.stage_arguments(argv)
+
+
+def run_command(main: Callable[[], Any]) -> None:
+    """Runs a stage as a program: bad input ends in one line on stderr and status 2, not in a traceback."""
+    spec = sys.modules["__main__"].__spec__
+    name = f"python -m {spec.name}" if spec is not None else sys.argv[0]
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; called again with the same settings, it goes on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:  # the reader of our lines has seen enough
+        sys.stderr.close()
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def fitting(value: Any, kind: Any) -> Any:
+    """A YAML value as an option's type wants it, or `NotImplemented` if it does not fit.
+
+    Numbers that YAML takes for text (1e-3) become numbers. YAML's bare yes, no, on and off are truth values and fit no
+    text.
+    """
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        read = [fitting(value, part) for part in parts]
+        same = [part for part in read if part is value]  # a text before a number made of it
+        return next((part for part in (*same, *read) if part is not NotImplemented), NotImplemented)
+    if origin is list:
+        items = [fitting(item, parts[0]) for item in value] if isinstance(value, list) else [NotImplemented]
+        return NotImplemented if NotImplemented in items else items
+    if origin is Literal:
+        return value if value in parts else NotImplemented
+    if kind in (int, float) and isinstance(value, str):
+        with suppress(ValueError):
+            return kind(value)
+        return NotImplemented
+    number = kind in (int, float) and isinstance(value, (int, kind)) and not isinstance(value, bool)
+    member = isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]
+    plain = kind is Any or (kind not in (int, float) and isinstance(value, origin or kind))
+    return value if number or member or plain else NotImplemented
+
+
+def in_words(kind: Any) -> str:
+    """What an option accepts."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        enums = any(isinstance(part, type) and issubclass(part, Enum) for part in parts)
+        return " or ".join(in_words(part) for part in parts if not (enums and part is str))
+    if get_origin(kind) is list:
+        return f"a list, each item {in_words(parts[0])}"
+    if get_origin(kind) is Literal:
+        return _joined(parts)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return _joined([member.value for member in kind])
+    return "null" if kind is type(None) else _WORDS.get(get_origin(kind) or kind, str(kind))
+
+
+def _mapping(text: str) -> Any:
+    """A mapping written as JSON, or the text as it is: these options take names and files too."""
+    try:
+        return json.loads(text) if text.lstrip().startswith("{") else text
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error}); accepted: a mapping") from None
+
+
+def _or_null(read: Callable[[str], Any], kept: Sequence[Any]) -> Callable[[str], Any]:
+    @wraps(read)
+    def convert(text: str) -> Any:
+        return None if text.lower() in _NULL and text not in kept else read(text)
+
+    return convert
+
+
+def _is_ours(kind: type, name: str) -> bool:
+    package = __name__.partition(".")[0]
+    own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
+    return any(name in vars(base).get("__annotations__", {}) for base in own)
+
+
+def _metavar(kind: Any) -> str:
+    parts = [part for part in get_args(kind) if part is not type(None)]
+    if get_origin(kind) in (Union, UnionType):
+        return "TEXT" if len(parts) > 1 else _metavar(parts[0])
+    if get_origin(kind) is list:
+        return f"{_metavar(parts[0])} ..."
+    return {bool: "true|false", int: "N", float: "X"}.get(kind, "TEXT")
+
+
+def _default(value: Any) -> str:
+    if value is None or value == []:
+        return ""
+    shown = " ".join(map(str, _listed(value))) if not isinstance(value, bool) else str(value).lower()
+    return f" [{shown}]" if shown == shown.strip() and "\n" not in shown else f" [{shown!r}]"
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _joined(parts: Any) -> str:
+    return ", ".join("null" if part is None else str(part) for part in parts)

@@ -1,0 +1,143 @@
+"""Stage 2: distils the teacher into Rabtriever.
+
+Usage:
+    python -m training.distill --config household
+    python -m training.distill --config household --teacher path/or/hub-id --embedding_dim 256
+    python -m training.distill --data path/to/beir --output_dir runs/mine --cross_encoder path/or/hub-id \\
+        --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no" --mse_weight 0 --kl_weight 0
+
+Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
+loads. Teacher states are kept in <output_dir>/states, one cache per teacher and task, for later runs on the same two.
+
+--cross_encoder or --scores put another teacher in the reranker's place; the student then stands on the backbone of
+--teacher, or on any language model (--model_name_or_path).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import set_seed
+
+from ..distillation.distillation_config import RabtrieverDistillationConfig
+from ..distillation.other_teachers import PairScorer, cross_encoder, scores_from_jsonl
+from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
+from ..distillation.teacher_states import TeacherScores
+from ..distillation.training import finished, fresh_student, make_trainer, reranker_scores, scorer_scores
+from ..files import write_json, writing
+from ..loading import load_model
+from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
+from ..tasks.beir import RetrievalTask, Split, with_unjudged
+from ..tasks.named import check_leakage, load_task
+from ..trainers.processes import on_main, say
+from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
+from .recipe import parse_stage
+from .student_checks import check, check_sources
+from .train_reranker import RunArguments
+
+ARGUMENTS = (
+    RunArguments,
+    TeacherSourceArguments,
+    StudentArguments,
+    SourceArguments,
+    PromptArguments,
+    RabtrieverDistillationConfig,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder of the trained student."""
+    arguments = parse_stage("distill", ARGUMENTS, argv)
+    run, asked, shape, source, prompt, config = arguments
+    check_sources(asked, shape, source, prompt)
+    output = Path(config.output_dir)
+    task = load_task(run.data, run.skip_bad)
+    judged, dev = run.splits(task)
+    train, inputs = training_queries(task, run.train_split, asked.unjudged_queries, config.output_dir, run.skip_bad)
+    reranker_path = None
+    if source.model_name_or_path is None:
+        remedy = "run training.train_reranker first, or pass --teacher"
+        reranker_path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
+        inputs["teacher"] = model_digest(reranker_path)
+    if asked.cross_encoder is not None:
+        inputs["cross_encoder"] = model_digest(asked.cross_encoder)
+    if asked.scores is not None:
+        inputs["scores"] = scores_from_jsonl(asked.scores, task, train).identity
+    folder = states_folder(asked.states or output / "states", inputs)
+    if shape.encoder is not None:
+        inputs["encoder"] = model_digest(shape.encoder)
+    stage = StageFolder(output / "student", (run, asked, shape, source, prompt, config), inputs, run.overwrite)
+    if stage.done:
+        say(f"student: done before, in {stage.model}")
+        return stage.model
+    check(arguments, task)
+    if reranker_path is not None:
+        reranker = load_model(reranker_path, asked.dtype, trust_remote_code=asked.trust_remote_code)
+    else:
+        backbone = BackboneArguments(**vars(source), dtype="float32" if asked.dtype == "auto" else asked.dtype)
+        texts = [*task.corpus, *train.queries]
+        prompt = prompt.for_task(run.data)
+        reranker = build_reranker(backbone, prompt, texts, config.seed, asked.trust_remote_code)
+    set_seed(config.seed)
+    reranker = reranker.to(config.device).eval()
+    student = fresh_student(reranker, shape, config, task, judged, asked.trust_remote_code)
+    config.output_dir = str(stage.checkpoints)
+    scorer = _other_teacher(asked, task, train, config)
+    if scorer is None:
+        teacher: TeacherScores = reranker_scores(reranker, task, train, config, folder)
+    else:
+        teacher = scorer_scores(scorer, task, train, folder)
+    trainer = make_trainer(student, teacher, task, train, dev, config, None if scorer is None else scorer.pools)
+    stage.start()
+    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
+    student = finished(trainer)
+
+    def save() -> None:
+        with writing(stage.model):
+            student.save_pretrained(stage.model)
+        write_json(stage.log, trainer.state.log_history)
+
+    on_main(save)
+    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=student.config.embedding_dim)
+    return stage.model
+
+
+def training_queries(
+    task: RetrievalTask, split: str, unjudged: str | None, output_dir: str, skip_bad: bool = False
+) -> tuple[Split, dict[str, str]]:
+    """The queries a student is distilled on, and the digests of what they come from.
+
+    Args:
+        task: whose.
+        split: the judged ones.
+        unjudged: a file of more, or none; `{output_dir}` in its name stands for the run's.
+        output_dir: of the run.
+        skip_bad: whether bad lines of the file are left out.
+
+    Raises:
+        ValueError: the task has no such split, the file is malformed (`with_unjudged`), or it holds queries of another
+            split (`check_leakage`).
+    """
+    train, inputs = task.split(split), {"task": task.fingerprint()}
+    if unjudged is not None:
+        path = unjudged.replace("{output_dir}", output_dir)
+        train = with_unjudged(train, path, skip_bad)
+        check_leakage(replace(task, splits={**task.splits, split: train}))
+        inputs["unjudged_queries"] = file_digest(path)
+    return train, inputs
+
+
+def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:
+    """Where the cache of one teacher and one set of queries lies; `inputs` are their digests."""
+    return Path(root) / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]
+
+
+def _other_teacher(
+    asked: TeacherSourceArguments, task: RetrievalTask, train: Split, config: RabtrieverDistillationConfig
+) -> PairScorer | None:
+    """The teacher the arguments name in the reranker's place, if any."""
+    if asked.cross_encoder is not None:
+        texts = train.queries, task.corpus
+        return cross_encoder(asked.cross_encoder, *texts, str(config.device), asked.trust_remote_code)
+    return None if asked.scores is None else scores_from_jsonl(asked.scores, task, train)

@@ -1,0 +1,169 @@
+"""Stage 3: evaluates models beside trivial baselines, over the whole corpus.
+
+Usage:
+    python -m training.evaluate --config household
+    python -m training.evaluate --model path/or/hub-id --task esconv
+    python -m training.evaluate --model path/or/hub-id mine=another/bi-encoder --task path/to/beir --splits dev test
+    python -m training.evaluate --run_files other-system.trec --task path/to/beir --output_dir runs/evaluation/other
+
+A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
+student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or a name of training/tasks/named.yaml.
+Models run on the GPU where there is one, all at once; CUDA_VISIBLE_DEVICES= leaves them on the CPU.
+
+Writes into <output_dir>/evaluation for each split the report (<split>.json), query-level metrics, a run file in TREC's
+form per system, plots, and report.md over all splits; and a model card into the folders of this run's own models.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..cards.generate import write_cards
+from ..evaluation.report import NOTE, report_text
+from ..evaluation.runs import read_run, run_names
+from ..evaluation.splits import evaluate_split
+from ..evaluation.systems import baselines, is_sentence_transformer, load_system, name_and_path, public_encoder
+from ..files import write_text
+from ..loading import DTYPES
+from ..tasks.beir import RetrievalTask, Split
+from ..tasks.named import load_task
+from ..trainers.processes import on_main
+from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
+from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_positive, check_splits
+from .recipe import parse_stage
+from .train_reranker import RunArguments
+
+
+@dataclass
+class EvaluationArguments:
+    """What is evaluated."""
+
+    output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of the run."})
+    model: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Folders or Hub ids of rerankers, Rabtrievers, sentence-transformers bi-encoders, each with NAME= "
+            "before it where tables should call it so; default: the teacher and the student of output_dir, or none "
+            "where run_files are given."
+        },
+    )
+    run_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Rankings of other systems in TREC's form, one file per system, of one split."},
+    )
+    sentence_encoder: str | None = field(
+        default="sentence-transformers/all-MiniLM-L6-v2",
+        metadata={"help": "Public bi-encoder as a baseline, if its weights are on this machine; null for none."},
+    )
+    splits: list[str] = field(default_factory=lambda: ["test"], metadata={"help": "Splits to evaluate."})
+    candidates: int | None = field(
+        default=None,
+        metadata={
+            "help": "Let every system rank BM25's first so many documents alone, where the corpus is too large for a "
+            "reranker to judge it all; what BM25 misses counts as missed. Figures in the whole corpus stand "
+            "beside, the teacher's for a sample. Default: the whole corpus."
+        },
+    )
+    max_queries: int | None = field(
+        default=None, metadata={"help": "Evaluate this many queries of each split, drawn with a fixed seed."}
+    )
+    seed: int = field(
+        default=0, metadata={"help": "Of the bootstrap intervals. The draw of queries is the same for all seeds."}
+    )
+    dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "Type of the models' weights; auto: as saved.",
+            "choices": list(DTYPES),
+        },
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Whether code from the models' repositories may run."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.splits:
+            raise ValueError("splits is []; accepted: at least one")
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"max_queries is {self.max_queries}; accepted: 1 or more, or null for all")
+        if self.run_files and len(self.splits) > 1:
+            raise ValueError(f"run_files given and splits are {self.splits}; accepted: one split, the files' own")
+        if self.candidates is not None and self.candidates < 1:
+            raise ValueError(f"candidates is {self.candidates}; accepted: 1 or more, or null for the whole corpus")
+
+
+ARGUMENTS = (RunArguments, EvaluationArguments)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs the stage and returns the folder with the reports; of several processes the main one works."""
+    run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
+    return on_main(lambda: evaluate(run, arguments))
+
+
+def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
+    """The stage with these settings."""
+    output = Path(arguments.output_dir)
+    task = load_task(run.data, run.skip_bad)
+    chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]
+    paths = arguments.model
+    if paths is None:
+        wanted = () if arguments.run_files else ("teacher", "student")
+        paths = [earlier_model(None, arguments.output_dir, name, "train it first, or pass --model") for name in wanted]
+    files = run_names(arguments.run_files)
+    given = {system: read_run(path, chosen[0].query_ids, task.corpus_ids) for system, path in files.items()}
+    inputs = {path: model_digest(name_and_path(path)[1]) for path in paths} | {
+        name: file_digest(path) for name, path in files.items()
+    }
+    stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **inputs}, run.overwrite)
+    if stage.done:
+        print(f"evaluation: done before, in {stage.folder}")
+        return stage.folder
+    check((run, arguments), task)
+    systems = baselines(task, run.train_split)
+    if arguments.sentence_encoder is not None:
+        encoder = public_encoder(arguments.sentence_encoder, task.corpus)
+        systems += [encoder] if encoder is not None else []
+    systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
+    stage.start()
+    reports = [
+        evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates)
+        for split in chosen
+    ]
+    text = "\n\n".join(map(report_text, reports))
+    text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
+    write_text(stage.folder / "report.md", text)
+    print(text)
+    if arguments.model is None and not files:
+        write_cards(output)
+    stage.finish()
+    return stage.folder
+
+
+def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
+    """As `training.train_reranker.check`."""
+    _, given = arguments
+    check_splits(task, splits=given.splits)
+    if given.seed < 0:
+        raise ValueError(f"seed is {given.seed}; accepted: 0 or more")
+    check_folder("output_dir", given.output_dir)
+    check_positive(candidates=given.candidates, max_queries=given.max_queries)
+    for path in given.run_files:
+        check_file("run_files", path)
+    for path in given.model or []:
+        name_or_path = name_and_path(path)[1]
+        if not is_sentence_transformer(name_or_path):
+            check_model("model", name_or_path, trust_remote_code=given.trust_remote_code)
+    if given.model is None and not given.run_files:
+        for stage, name in (("train_reranker", "teacher"), ("distill", "student")):
+            if stage not in earlier:
+                earlier_model(None, given.output_dir, name, "train it first, or pass --model")
+
+
+def fixed_sample(split: Split, count: int | None) -> Split:
+    """The same `count` queries of a split every time, in their order; all of them without a count."""
+    if count is None or count >= len(split):
+        return split
+    return split.take(sorted(random.Random(13).sample(range(len(split)), count)))

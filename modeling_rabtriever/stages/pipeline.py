@@ -1,0 +1,118 @@
+"""All stages in order: teacher, student, evaluation and cards. What is done is skipped, what was interrupted resumes.
+
+Usage:
+    python -m training.pipeline --config household --data path/to/household
+    python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
+
+A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker,
+generate_queries, distill, evaluate). pretrain and generate_queries run only if the recipe has a section for them.
+`python -m training.<stage> --help` lists a stage's flags. All stages are checked before the first one runs.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..tasks.named import load_task
+from ..trainers.processes import say
+from ..trainers.stage_folder import finished
+from . import distill, evaluate, generate_queries, pretrain, train_reranker
+from .recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
+
+_STAGES = {
+    "pretrain": pretrain,
+    "train_reranker": train_reranker,
+    "generate_queries": generate_queries,
+    "distill": distill,
+    "evaluate": evaluate,
+}
+
+_FOLDERS = {
+    "pretrain": "backbone",
+    "train_reranker": "teacher",
+    "generate_queries": "queries",
+    "distill": "student",
+    "evaluate": "evaluation",
+}
+
+
+def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
+    """Runs the stages up to `last` with the recipe and the overrides.
+
+    Raises:
+        ValueError: there is no recipe, or a flag or a key is unknown to its stage.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(__doc__)
+        return
+    configs, flags = split_config(arguments)
+    if not configs:
+        raise ValueError("--config is missing; accepted: a recipe's name, such as household, or its file")
+    sections = read_recipe(*configs)[1]
+    stages = [stage for stage in STAGES if stage not in OPTIONAL or sections[stage]]
+    recipes = [item for config in configs for item in ("--config", config)]
+    commands = {stage: [*recipes, *own] for stage, own in by_stage(flags, stages).items()}
+    stages = stages[: stages.index(last) + 1]
+    check({stage: commands[stage] for stage in stages})
+    for stage in stages:
+        say(f"== {stage}")
+        _STAGES[stage].main(commands[stage])
+
+
+def check(commands: Mapping[str, Sequence[str]]) -> None:
+    """Checks all stages before the first one runs: what the last one lacks shows at once, not after hours.
+
+    Args:
+        commands: stage -> its command line, in the order of the run.
+
+    Raises:
+        ValueError: a flag, a key, a split, a file, a model or a setting of a stage; the message names the stage.
+    """
+    arguments = {}
+    for stage, command in commands.items():
+        with _named(stage):
+            arguments[stage] = parse_stage(stage, _STAGES[stage].ARGUMENTS, command)
+    load = functools.cache(load_task)
+    tasks = {run.data: load(run.data, run.skip_bad) for run, *_ in arguments.values()}
+    earlier: dict[str, Any] = {}
+    for stage, parsed in arguments.items():
+        run, output = parsed[0], Path(parsed[-1].output_dir)
+        if finished(output / _FOLDERS[stage]) and not run.overwrite:
+            continue  # it is skipped, and need not find its model on the Hub again
+        with _named(stage):
+            earlier[stage] = _STAGES[stage].check(parsed, tasks[run.data], earlier)
+
+
+@contextmanager
+def _named(stage: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{stage}: {error}") from error
+
+
+def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:
+    """The command line of each stage.
+
+    Args:
+        flags: `--flag value` for all stages and `--<stage>.<flag> value` for one.
+        stages: those that are run.
+
+    Raises:
+        ValueError: a flag names another stage.
+    """
+    chosen: dict[str, list[str]] = {stage: [] for stage in stages}
+    targets: Sequence[str] = stages
+    for item in flags:
+        if item.startswith("--"):
+            stage, dot, flag = item.removeprefix("--").partition(".")
+            if dot and stage not in stages:
+                raise ValueError(f"{item} names no stage; accepted: --<stage>.<flag> with {', '.join(stages)}")
+            targets, item = ([stage], f"--{flag}") if dot else (stages, item)
+        for target in targets:
+            chosen[target].append(item)
+    return chosen

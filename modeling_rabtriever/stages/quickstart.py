@@ -1,0 +1,123 @@
+"""The whole path on the embedded task, offline, in minutes on two CPU cores.
+
+Usage:
+    python -m training.quickstart
+    python -m training.quickstart --output_dir runs/mine --train_reranker.max_steps 1000
+
+Generates the household task, trains a teacher from scratch, distils it, saves both, loads them back in a process that
+has only the saved folders, indexes the documents, answers three queries, and reports. A second call skips what is done.
+Flags are those of training.pipeline.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+from safetensors.torch import load_file
+from transformers.utils import logging
+
+from ..evaluation.plots import student_against_teacher, training_curves
+from ..evaluation.report import NOTE, STUDENT, TEACHER, markdown_table, retention_line
+from ..evaluation.report_warnings import warnings
+from ..files import write_json
+from ..tasks.beir import RetrievalTask, load_beir
+from ..tasks.household import write_household
+from . import pipeline
+from .evaluate import fixed_sample
+
+RECIPE = "household"
+SHOWN = 3
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Runs everything and returns the path of the summary."""
+    flags = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in flags or "--help" in flags:
+        print(__doc__)
+        raise SystemExit(0)
+    logging.disable_progress_bar()  # of model files; training keeps its own
+    datasets.disable_progress_bars()
+    start = time.perf_counter()
+    if "--output_dir" not in flags:
+        flags += ["--output_dir", "runs/household"]
+    run = Path(flags[flags.index("--output_dir") + 1])
+    data = write_household(run / "data" / "household")
+    pipeline.main(["--config", RECIPE, "--data", str(data), *flags])
+
+    task = load_beir(data)
+    report = json.loads((run / "evaluation" / "test.json").read_text())
+    answers = _answers(run, task, report["n"])
+    _plots(run, task, report["n"])
+    reports = {path.stem: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("test*.json"))}
+    summary = {
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_gb": round(_peak_memory_gb(), 2),
+        "evaluation": reports,
+        "answers": [{**answer, **{m: answer[m][:SHOWN] for m in ("student", "teacher")}} for answer in answers],
+    }
+    path = run / "quickstart.json"
+    write_json(path, summary)
+    _show(run, reports, answers, summary)
+    return path
+
+
+def _answers(run: Path, task: RetrievalTask, count: int) -> list[dict[str, Any]]:
+    queries = fixed_sample(task.split("test"), count).queries
+    shown = [queries[place * len(queries) // SHOWN] for place in range(SHOWN)]
+    finished = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).with_name("answer.py")),
+            str((run / "teacher" / "model").resolve()),
+            str((run / "student" / "model").resolve()),
+        ],
+        input=json.dumps({"queries": shown, "documents": task.corpus}),
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        cwd=run,  # not the clone: the package must not be found
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise RuntimeError(f"loading the saved models in a fresh process failed:\n{finished.stderr}")
+    answers: list[dict[str, Any]] = json.loads(finished.stdout)
+    return answers
+
+
+def _plots(run: Path, task: RetrievalTask, count: int) -> None:
+    logs = [json.loads((run / stage / "log.json").read_text()) for stage in ("teacher", "student")]
+    training_curves(*logs, run / "training_curves.png")
+    scores = load_file(run / "evaluation" / "test-scores.safetensors")
+    relevant = fixed_sample(task.split("test"), count).relevant
+    student_against_teacher(scores["Rabtriever"], scores["teacher"], relevant, run / "student_against_teacher.png")
+
+
+def _peak_memory_gb() -> float:
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (
+        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e9
+    )
+
+
+def _show(run: Path, reports: dict[str, Any], answers: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    print(f"\n== three queries, answered by the saved models in a fresh process ({answers[0]['code'].split('.')[0]})")
+    for answer in answers:
+        place = {hit["row"]: number for number, hit in enumerate(answer["teacher"], start=1)}
+        print(f"\n{answer['query']}\n  {'score':>8}  {'document':<36} teacher's place")
+        for hit in answer["student"][:SHOWN]:
+            print(f"  {hit['score']:8.2f}  {hit['document']:<36} {place[hit['row']]}")
+    print("\n== results")
+    for report in reports.values():
+        said = [f"Warning. {warning}" for warning in warnings(report, TEACHER, STUDENT)]
+        print("\n\n".join(["", markdown_table(report, report["documents"]), *said, retention_line(report)]))
+    print(f"\n{NOTE}\n\n{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB. Written to {run}:")
+    for name in ("quickstart.json", "training_curves.png", "student_against_teacher.png", "student/model/README.md"):
+        print(f"  {run / name}")

@@ -1,0 +1,80 @@
+"""Recipes: one YAML file for all stages of a run.
+
+    data: path/to/beir-folder        # keys at the top are shared by all stages
+    output_dir: runs/mine
+    pretrain: {max_steps: 1000}      # optional: the stage runs only if its section is there
+    train_reranker: {max_steps: 600} # a section holds what only its stage reads
+    generate_queries: {count: 1000}  # optional as well
+    distill: {max_steps: 1500}
+    evaluate: {splits: [test]}
+
+Each stage reads the shared keys and its own section, then command-line overrides: `--max_steps 10`. Several recipes may
+be given, `--config household --config students/paper`: key by key, later ones win.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..recipes import recipe_path
+from .command import StageParser, parse_or_help
+
+STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
+OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
+SECTIONS = (*STAGES, "train_reranker_dpo")
+
+
+def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Shared keys and the sections of recipes, by name or file; where two have a key, the later one's value counts.
+
+    Raises:
+        ValueError: a recipe is unknown or cannot be read, is no YAML mapping, or a section is not a mapping.
+    """
+    shared: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {stage: {} for stage in SECTIONS}
+    for path in names_or_paths:
+        file = recipe_path(path)
+        try:
+            recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"--config {path} is no YAML ({error}); accepted: a mapping of settings") from None
+        if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+            raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
+        for stage in SECTIONS:
+            section = recipe.pop(stage, None) or {}
+            if not isinstance(section, dict):
+                raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
+            sections[stage] |= section
+        shared |= recipe
+    return shared, sections
+
+
+def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """The stage's settings: defaults, then the recipe's shared keys, then its section, then the command line.
+
+    Args:
+        stage: one of `SECTIONS`.
+        argument_types: dataclasses, one instance of each is returned.
+        argv: command line without the program's name; `None` reads `sys.argv`.
+
+    Raises:
+        ValueError: a flag or a key is unknown, or a value is not accepted.
+        SystemExit: help was asked for and printed.
+    """
+    configs, flags = split_config(argv)
+    parser = StageParser(stage, argument_types)
+    if configs:
+        shared, sections = read_recipe(*configs)
+        parser.set_recipe(" + ".join(configs), {**shared, **sections[stage]})
+    return parse_or_help(parser, flags)
+
+
+def split_config(argv: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Takes every `--config FILE` out of a command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", action="append", default=[])
+    known, rest = parser.parse_known_args(argv)
+    return known.config, rest

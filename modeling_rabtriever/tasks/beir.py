@@ -1,0 +1,233 @@
+"""Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub.
+
+What is broken is refused by file and line. With `skip_bad`, lines that are no document or query and judgements of
+documents or queries that are not there are left out and counted: public sets have some.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..retrieval.documents import DocumentReader
+from ..retrieval.hub_files import HubDataSet
+from .qrels import QRELS_FORMATS, TEXT, Judgement, read_qrels, read_rows
+
+Judgements = Callable[[], Iterator[Judgement]]
+BAD_DOCUMENTS, BAD_QUERIES = "bad lines of the corpus", "bad lines of the queries"
+ABSENT, WITHOUT = "judgements of absent documents or queries", "queries without a relevant document left"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The judged queries of one split.
+
+    Args:
+        name: `train`, `dev`, `test`, ...
+        query_ids: one id per query.
+        queries: one text per query.
+        relevant: per query the relevant documents: corpus row -> grade (at least 1). Unjudged means not relevant.
+    """
+
+    name: str
+    query_ids: list[str]
+    queries: list[str]
+    relevant: list[dict[int, int]]
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def judgements(self) -> int:
+        """Number of (query, relevant document) pairs."""
+        return sum(len(relevant) for relevant in self.relevant)
+
+    def take(self, rows: Iterable[int]) -> "Split":
+        """The same split, cut to the given rows."""
+        kept = list(rows)
+        return Split(
+            self.name,
+            [self.query_ids[row] for row in kept],
+            [self.queries[row] for row in kept],
+            [self.relevant[row] for row in kept],
+        )
+
+
+@dataclass(frozen=True)
+class RetrievalTask:
+    """A corpus and its judged splits. Documents are addressed by their row in `corpus`.
+
+    Args:
+        name: of the task.
+        corpus_ids: one id per document.
+        corpus: one text per document.
+        splits: name -> split.
+        left_out: what was not read because it was bad, in words -> how many.
+    """
+
+    name: str
+    corpus_ids: list[str]
+    corpus: list[str]
+    splits: dict[str, Split]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+    def split(self, name: str) -> Split:
+        """One split by name.
+
+        Raises:
+            ValueError: the task has no such split.
+        """
+        if name not in self.splits:
+            raise ValueError(f"task {self.name} has no split {name!r}; accepted: {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def fingerprint(self) -> str:
+        """A digest of all texts and judgements: what cached teacher states of this task belong to."""
+        digest = hashlib.sha256()
+        for part in (*self.corpus_ids, *self.corpus):
+            digest.update(part.encode() + b"\0")
+        for split in self.splits.values():
+            for query_id, query, relevant in zip(split.query_ids, split.queries, split.relevant, strict=True):
+                digest.update(f"{split.name}\0{query_id}\0{query}\0{sorted(relevant.items())}\0".encode())
+        return digest.hexdigest()[:16]
+
+
+def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
+    """Reads a task from a folder in BEIR layout. A document's text is its title, if any, and its text.
+
+    Args:
+        folder: holds `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` (`read_qrels`).
+        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out and counted.
+
+    Raises:
+        ValueError: the folder or a file is missing, a line is no document or query, an id occurs twice, a judgement is
+            malformed, names an absent id or contradicts another one, or a split has no relevant document.
+    """
+    folder = Path(folder)
+    qrels_files = sorted((folder / "qrels").glob(f"*{TEXT}"))
+    for path in (folder / "corpus.jsonl", folder / "queries.jsonl"):
+        if not path.is_file():
+            compressed = f" ({path.name}.gz must be unpacked)" if path.with_name(f"{path.name}.gz").exists() else ""
+            raise ValueError(
+                f"{path} is missing{compressed}; accepted: a folder with corpus.jsonl, queries.jsonl, qrels/*.tsv"
+            )
+    if not qrels_files:
+        raise ValueError(f"{folder / 'qrels'} holds no .tsv file; accepted: one per split, such as qrels/test.tsv")
+    qrels = {path.stem: (str(path), partial(read_qrels, path)) for path in qrels_files}
+    return _task(folder.name, str(folder / "corpus.jsonl"), str(folder / "queries.jsonl"), qrels, skip_bad)
+
+
+def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
+    """Reads a task from the Hub in BEIR layout, as `mteb/scifact` has it.
+
+    Args:
+        data_set: id of a data set with the configurations `corpus`, `queries`, and for the judgements `default` or
+            `qrels`, whose splits are the task's. Or a folder laid out as one.
+        skip_bad: as for `load_beir`.
+
+    Raises:
+        ValueError: it cannot be read or has other configurations, or as `load_beir`.
+    """
+    files = HubDataSet(data_set)
+    judged = next((name for name in ("qrels", "default") if name in files.configurations), None)
+    if judged is None or not {"corpus", "queries"} <= set(files.configurations):
+        raise ValueError(
+            f"{data_set} has the configurations {', '.join(files.configurations)}; accepted: corpus, queries, and "
+            "default or qrels"
+        )
+    found = files.files(judged, formats=QRELS_FORMATS).items()
+    qrels = {name: (f"{data_set} {name}", partial(read_rows, paths, files.folder)) for name, paths in found}
+    name = data_set.rpartition("/")[2]
+    return _task(name, f"hub:{data_set}:corpus", f"hub:{data_set}:queries", qrels, skip_bad)
+
+
+def with_unjudged(split: Split, path: str | Path, skip_bad: bool = False) -> Split:
+    """The split with more queries, which nobody judged: their `relevant` is empty.
+
+    Args:
+        split: the judged queries.
+        path: JSON lines with `_id` and `text`.
+        skip_bad: whether lines that are no query are left out; how many is printed.
+
+    Raises:
+        ValueError: the file or a field is missing, a text is blank, an id occurs twice or is one of the split's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; accepted: JSON lines with _id and text")
+    reader = DocumentReader(path, skip_bad)
+    more = {query.id: query.text for query in reader}
+    if twice := more.keys() & set(split.query_ids):
+        raise ValueError(f"{path} has the id {min(twice)}, a query of the split {split.name}; accepted: ids of its own")
+    if reader.skipped:
+        print(f"{path}: left out bad lines ({reader.skipped})")
+    return Split(
+        split.name, [*split.query_ids, *more], [*split.queries, *more.values()], [*split.relevant, *({} for _ in more)]
+    )
+
+
+def _task(
+    name: str, corpus: str, queries: str, qrels: Mapping[str, tuple[str, Judgements]], skip_bad: bool
+) -> RetrievalTask:
+    documents, asked = DocumentReader(corpus, skip_bad), DocumentReader(queries, skip_bad)
+    corpus_ids, corpus_texts = [], []
+    for document in documents:
+        corpus_ids.append(document.id)
+        corpus_texts.append(document.text)
+    texts = {query.id: query.text for query in asked}
+    left_out = {BAD_DOCUMENTS: documents.skipped, BAD_QUERIES: asked.skipped, ABSENT: 0, WITHOUT: 0}
+    rows = {corpus_id: row for row, corpus_id in enumerate(corpus_ids)}
+    splits = {
+        split: _split(split, source, judgements, texts, rows, left_out if skip_bad else None)
+        for split, (source, judgements) in qrels.items()
+    }
+    found = {what: count for what, count in left_out.items() if count}
+    return RetrievalTask(name, corpus_ids, corpus_texts, splits, found)
+
+
+def _split(
+    name: str,
+    source: str,
+    judgements: Judgements,
+    queries: Mapping[str, str],
+    rows: Mapping[str, int],
+    left_out: dict[str, int] | None,
+) -> Split:
+    """One split; counts what it leaves out in `left_out`, or refuses it if that is `None`."""
+    grades: dict[str, dict[int, int]] = {}
+    asked: dict[str, None] = {}  # with a relevant document, in the order of the first
+    lost = set()
+    for judged in judgements():
+        row = rows.get(judged.corpus_id)
+        if row is None or judged.query_id not in queries:
+            if left_out is None:
+                raise ValueError(_absent(judged, judged.query_id in queries))
+            left_out[ABSENT] += 1
+            lost |= {judged.query_id} if judged.grade > 0 and judged.query_id in queries else set()
+            continue
+        if grades.setdefault(judged.query_id, {}).setdefault(row, judged.grade) != judged.grade:
+            pair = (judged.query_id, judged.corpus_id)
+            first = next(other for other in judgements() if (other.query_id, other.corpus_id) == pair)
+            raise ValueError(
+                f"{judged.place} gives query {pair[0]!r} and document {pair[1]!r} the score {judged.grade}, "
+                f"{first.place} {first.grade}; accepted: one score per pair"
+            )
+        if judged.grade > 0:
+            asked[judged.query_id] = None
+    if not asked:
+        raise ValueError(f"{source} judges no document relevant; accepted: at least one score above 0")
+    if left_out is not None:
+        left_out[WITHOUT] += len(lost - asked.keys())
+    relevant = [{row: grade for row, grade in grades[query_id].items() if grade > 0} for query_id in asked]
+    return Split(name, list(asked), [queries[query_id] for query_id in asked], relevant)
+
+
+def _absent(judged: Judgement, query_known: bool) -> str:
+    named, place = f"query {judged.query_id!r}", "queries"
+    if query_known:
+        named, place = f"document {judged.corpus_id!r}", "corpus"
+    return (
+        f"{judged.place} names {named}, which is not in the {place}; accepted: ids that are there, or --skip_bad true, "
+        "which leaves such judgements out and counts them"
+    )

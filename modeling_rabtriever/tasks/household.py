@@ -1,0 +1,114 @@
+"""The household task: a generated world in which only a line of reasoning connects query and document.
+
+A query is a situation and a place ("In the kitchen: I spilled my drink."), a document an object brought to a place
+("bring the sponge to the kitchen"). Relevant is every object that serves the need behind the situation, brought to that
+place. Query and document share no content word but the place. `household.yaml` holds the world; nothing is random but
+the splits, and those are drawn with a fixed seed:
+
+    train           14 of 20 phrasings of each need, each in 4 of 8 places
+    dev             the same phrasings, each in 1 other place
+    test            the same phrasings, each in the remaining 3 places: situation-place combinations never seen
+    test_phrasing   the other 6 phrasings, in all places: situations never seen, reasoning beyond memory
+
+Usage:
+    python -m training.tasks.household FOLDER
+    python -m training.tasks.household FOLDER --large     # 5,600 documents: ten homes, and objects nobody needs
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+WORLD = Path(__file__).with_suffix(".yaml")
+SEED = 13
+SEEN_PHRASINGS = 14
+PLACES_OF = {"train": 4, "dev": 1, "test": 3}
+
+Query = tuple[str, str, list[str]]  # id, text, relevant document ids
+
+
+def read_world(large: bool = False) -> dict[str, Any]:
+    """The world: `places`, `needs`, and `other_objects` that serve none.
+
+    Args:
+        large: whether there are ten homes with all places each, and other objects at all.
+    """
+    world = yaml.safe_load(WORLD.read_text())
+    homes, others = world.pop("homes"), world.pop("other_objects")
+    if large:
+        world["places"] = [f"{place} of the {home} house" for home in homes for place in world["places"]]
+    return world | {"other_objects": others if large else []}
+
+
+def corpus(world: dict[str, Any]) -> dict[str, str]:
+    """Every object brought to every place: document id -> text."""
+    objects = sorted(
+        {*world["other_objects"], *(thing for need in world["needs"].values() for thing in need["objects"])}
+    )
+    return {
+        _document_id(thing, place): f"bring the {thing} to the {place}"
+        for thing in objects
+        for place in world["places"]
+    }
+
+
+def queries(world: dict[str, Any]) -> dict[str, list[Query]]:
+    """The queries of each split. In the large world each phrasing is used in eight of its places, drawn anew."""
+    rng = random.Random(SEED)
+    splits: dict[str, list[Query]] = {name: [] for name in (*PLACES_OF, "test_phrasing")}
+    for need, about in world["needs"].items():
+        phrasings = list(enumerate(about["phrasings"]))
+        rng.shuffle(phrasings)
+        for rank, (number, phrasing) in enumerate(phrasings):
+            places = list(world["places"])
+            rng.shuffle(places)
+            names = list(_split_names()) if rank < SEEN_PHRASINGS else ["test_phrasing"] * sum(PLACES_OF.values())
+            for name, place in zip(names, places, strict=False):
+                relevant = [_document_id(thing, place) for thing in about["objects"]]
+                query_id = f"{need}-{number:02d}-{place.replace(' ', '_')}"
+                splits[name].append((query_id, f"In the {place}: {phrasing}", relevant))
+    return splits
+
+
+def write_household(folder: str | Path, large: bool = False) -> Path:
+    """Writes the task in BEIR layout and returns the folder; writing twice gives the same bytes."""
+    world = read_world(large)
+    folder = Path(folder)
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    splits = queries(world)
+    _write_jsonl(folder / "corpus.jsonl", corpus(world).items())
+    _write_jsonl(folder / "queries.jsonl", ((id_, text) for split in splits.values() for id_, text, _ in split))
+    for name, split in splits.items():
+        lines = [f"{query_id}\t{corpus_id}\t1\n" for query_id, _, relevant in split for corpus_id in relevant]
+        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines))
+    return folder
+
+
+def _document_id(thing: str, place: str) -> str:
+    return f"{thing}-{place.replace(' ', '_')}"
+
+
+def _split_names() -> Iterator[str]:
+    for name, count in PLACES_OF.items():
+        yield from [name] * count
+
+
+def _write_jsonl(path: Path, texts: Any) -> None:
+    path.write_text("".join(json.dumps({"_id": id_, "title": "", "text": text}) + "\n" for id_, text in texts))
+
+
+def main() -> None:
+    """Writes the task into the folder the command line names."""
+    parser = argparse.ArgumentParser(description="Writes the household task in BEIR layout.")
+    parser.add_argument("folder", help="where to write corpus.jsonl, queries.jsonl and qrels/")
+    parser.add_argument("--large", action="store_true", help="5,600 documents instead of 408")
+    print(write_household(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()

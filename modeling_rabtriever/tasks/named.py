@@ -1,0 +1,141 @@
+"""Tasks by name, folder or Hub id, with the checks that a score on them means something."""
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from .beir import RetrievalTask, Split, load_beir, load_hub
+
+NAMED = Path(__file__).with_suffix(".yaml")
+DATA_FOLDER = "RABTRIEVER_DATA"
+TAG = re.compile(r"\[([^\[\]\n]+)\]")
+REPEATED_SHARE = 0.05  # of a split's queries that may stand in another one; greetings are 0.022 of ESConv's
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """What `named.yaml` says of a task."""
+
+    title: str
+    hub: str | None
+    instruction: str
+    document_template: str
+    query_template: str
+    max_lines: int | None
+    labels: str | None
+
+    def prepare(self, query: str) -> str:
+        """The query as a model reads it: without label tags, its last `max_lines` lines."""
+        if self.labels is not None:
+            query = re.sub(rf" *{self.labels} *", " ", query)
+        lines = [line.strip() for line in query.strip().split("\n")]
+        return "\n".join(lines if self.max_lines is None else lines[-self.max_lines :])
+
+
+def named_tasks() -> dict[str, NamedTask]:
+    """All tasks known by name."""
+    return {name: NamedTask(**about) for name, about in yaml.safe_load(NAMED.read_text()).items()}
+
+
+def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
+    """A task, checked for leakage; what was left out of it is printed.
+
+    Args:
+        source: a folder in BEIR layout, `hub:<data set>` in BEIR layout on the Hub, or a name of `named.yaml`.
+        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out.
+
+    Raises:
+        ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`, `check_tags`).
+    """
+    known = named_tasks()
+    if Path(source).is_dir():
+        task = load_beir(source, skip_bad)
+    elif str(source).startswith("hub:"):
+        task = load_hub(str(source).removeprefix("hub:"), skip_bad)
+    elif str(source) in known:
+        task = _prepared(_named_source(str(source), known[str(source)], skip_bad), known[str(source)])
+    else:
+        raise ValueError(
+            f"{source} is no task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
+        )
+    check_leakage(task)
+    check_tags(task)
+    if task.left_out:
+        print(f"{task.name}: left out " + ", ".join(f"{what} ({count})" for what, count in task.left_out.items()))
+    return task
+
+
+def check_leakage(task: RetrievalTask) -> dict[str, float]:
+    """Looks for queries whose text stands in two splits.
+
+    Short texts do recur in honest data ("Seeker: Hello"), so a twentieth of a split is let pass, and reported.
+
+    Returns:
+        "<split> in <other split>" -> share of the first's queries, where there are any.
+
+    Raises:
+        ValueError: more than `REPEATED_SHARE` of a split's queries stand in another split.
+    """
+    texts = {name: set(split.queries) for name, split in task.splits.items()}
+    shares = {}
+    for name, split in task.splits.items():
+        for other, seen in texts.items():
+            repeated = [query for query in split.queries if query in seen] if other != name else []
+            if repeated:
+                shares[f"{name} in {other}"] = share = len(repeated) / len(split)
+                if share > REPEATED_SHARE:
+                    raise ValueError(
+                        f"{task.name}: {len(repeated)} of {len(split)} queries of {name} stand in {other} too, "
+                        f"{repeated[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
+                        "memory"
+                    )
+    return shares
+
+
+def check_tags(task: RetrievalTask) -> None:
+    """Looks for queries that name a document in square brackets, as chats do that were annotated ("[Question]").
+
+    A document's name is its text up to the first colon, full stop or line break; case does not matter.
+
+    Raises:
+        ValueError: more than `REPEATED_SHARE` of a split's queries do.
+    """
+    tags = {name: [_tags(query) for query in split.queries] for name, split in task.splits.items()}
+    if not any(map(any, tags.values())):
+        return  # a corpus may be large, and most queries have no brackets
+    names = {re.split(r"[:.\n]", text, maxsplit=1)[0].strip().lower() for text in task.corpus}
+    for split in task.splits.values():
+        tagged = [query for query, own in zip(split.queries, tags[split.name], strict=True) if own & names]
+        if len(tagged) > REPEATED_SHARE * len(split):
+            raise ValueError(
+                f"{task.name}: {len(tagged)} of {len(split)} queries of {split.name} name a document in square "
+                f"brackets, {tagged[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
+                "reading labels"
+            )
+
+
+def _tags(query: str) -> set[str]:
+    return {tag.strip().lower() for tag in TAG.findall(query)}
+
+
+def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
+    folder = Path(os.environ.get(DATA_FOLDER, "data")) / name
+    if folder.is_dir():
+        return load_beir(folder, skip_bad)
+    if about.hub is not None:
+        return replace(load_hub(about.hub, skip_bad), name=name)
+    raise ValueError(
+        f"{about.title} is not on the Hub in BEIR layout, and {folder} is no folder; accepted: put it there in BEIR "
+        f"layout, or name the folder above it in {DATA_FOLDER}"
+    )
+
+
+def _prepared(task: RetrievalTask, about: NamedTask) -> RetrievalTask:
+    return replace(task, splits={name: _prepared_split(split, about) for name, split in task.splits.items()})
+
+
+def _prepared_split(split: Split, about: NamedTask) -> Split:
+    return replace(split, queries=[about.prepare(query) for query in split.queries])

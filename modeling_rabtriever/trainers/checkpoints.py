@@ -1,0 +1,79 @@
+"""Checkpoints that can be trusted: each is finished by a list of checksums, which is checked before a run resumes.
+
+A checkpoint without the list was cut off while being written and is passed over. One with it must be as it was.
+"""
+
+import zlib
+from pathlib import Path
+
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+
+from ..files import read_record, write_json
+from .processes import on_main, process_count, say
+
+CHECKSUMS = "checksums.json"
+_NEEDED = (TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME)
+_BLOCK = 1 << 24
+
+
+def checkpoint_to_resume(folder: Path, given: str | None = None) -> str | None:
+    """The checkpoint a run goes on from; `None` starts it from the beginning.
+
+    Args:
+        folder: of the run's checkpoints.
+        given: the one asked for instead of the newest.
+
+    Raises:
+        ValueError: a file of the checkpoint is missing or is not as it was written, or the one asked for was never
+            finished.
+    """
+    return on_main(lambda: _checked(folder, given))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest finished checkpoint."""
+    finished = [path.parent for path in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
+    return max(finished, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def finish_checkpoint(folder: Path, processes: int) -> None:
+    """Writes the checksums of a checkpoint's files, the last thing of it; `processes` is how many shared the run."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    record = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
+    write_json(folder / CHECKSUMS, {"processes": processes, "files": record})
+
+
+def _checked(folder: Path, given: str | None) -> str | None:
+    checkpoint = newest_checkpoint(folder) if given is None else Path(given)
+    if checkpoint is None:
+        return None
+    record = read_record(checkpoint / CHECKSUMS, processes=int, files=dict)
+    if not record:
+        raise ValueError(f"resume_from_checkpoint is {given}; accepted: a finished checkpoint, with its {CHECKSUMS}")
+    processes = record["processes"]
+    draws = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
+    for name, checksum in (dict.fromkeys([*_NEEDED, *draws]) | record["files"]).items():
+        path = checkpoint / name
+        fault = "is missing" if not path.is_file() else "is not as it was written" if _differs(path, checksum) else None
+        if fault is not None:
+            raise ValueError(
+                f"{path} {fault}, and without it the run would end elsewhere; accepted: the file as it was written. "
+                f"Delete {checkpoint} to go on from an earlier checkpoint, or from the beginning where there is none"
+            )
+    if processes != process_count():
+        say(
+            f"{checkpoint} was written by {processes} processes and is read by {process_count()}: dropout is drawn anew"
+        )
+    return str(checkpoint)
+
+
+def _differs(path: Path, checksum: str | None) -> bool:
+    return checksum is not None and _checksum(path) != checksum
+
+
+def _checksum(path: Path) -> str:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            value = zlib.crc32(block, value)
+    return f"{value:08x}"

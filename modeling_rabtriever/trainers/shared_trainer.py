@@ -1,0 +1,212 @@
+"""What the trainers have in common: one run is the same on one process and on several, and its checkpoints are whole.
+
+A recipe's batch is what a step reads, whatever the number of processes: all walk over the same batches, and each
+computes its part of each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.data_loader import BatchSamplerShard
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+
+from ..files import writing
+from .checkpoints import finish_checkpoint
+from .processes import gather, on_main
+
+
+@dataclass
+class BatchArguments:
+    """The batch of a step."""
+
+    per_device_train_batch_size: int = field(
+        default=8,
+        metadata={
+            "help": "Rows a step reads at once, whatever the number of processes: they divide them, so that a recipe "
+            "takes the same steps on one device and on many."
+        },
+    )
+
+
+def check_division(args: TrainingArguments, group_size: int = 1) -> None:
+    """Refuses a batch that the processes cannot divide evenly without splitting groups.
+
+    Args:
+        args: the settings.
+        group_size: rows that must stay on one process.
+
+    Raises:
+        ValueError: `per_device_train_batch_size` is no multiple of processes times group size.
+    """
+    rows, least = args.per_device_train_batch_size, args.world_size * group_size
+    if args.world_size > 1 and rows % least:
+        raise ValueError(
+            f"per_device_train_batch_size is {rows}, and {args.world_size} processes divide it in groups of "
+            f"{group_size} rows; accepted: a multiple of {least}, or another number of processes"
+        )
+
+
+@dataclass(frozen=True)
+class PartCollator:
+    """Collates this process's part of a batch's rows.
+
+    A batch that cannot be divided evenly, the last one of an epoch, is read whole by every process: the mean of equal
+    gradients is the gradient.
+    """
+
+    collate: Callable[[list[Any]], Any]
+    group_size: int
+    processes: int
+    process: int
+
+    def __call__(self, rows: list[Any]) -> Any:
+        """The collated part."""
+        whole = len(rows) % (self.processes * self.group_size)
+        size = len(rows) // self.processes
+        return self.collate(rows if whole else rows[self.process * size : (self.process + 1) * size])
+
+
+class SharedTrainer(Trainer):
+    """A base for trainers, before TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
+
+    Args:
+        args: the settings.
+        kwargs: those of the trainer behind it.
+
+    Raises:
+        ValueError: the processes cannot divide the batch, or the model itself is to be divided among them.
+    """
+
+    group_size = 1  # rows that must stay on one process
+
+    def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
+        args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
+        check_division(args, self.group_size)
+        super().__init__(args=args, **kwargs)
+        divided_otherwise = {
+            "FSDP": self.is_fsdp_enabled,
+            "DeepSpeed": self.is_deepspeed_enabled,
+            "dispatch_batches": args.accelerator_config.dispatch_batches,
+            "batch_rebalance": args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance",
+        }
+        if any(divided_otherwise.values()):
+            names = ", ".join(name for name, on in divided_otherwise.items() if on)
+            raise ValueError(
+                f"{names} is on; accepted: processes that each hold the whole model and walk over the same batches, as "
+                "torchrun --nproc_per_node N starts them"
+            )
+        if args.world_size > 1:
+            self.data_collator = PartCollator(self.data_collator, self.group_size, args.world_size, args.process_index)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As transformers', of whole batches: the collator divides them."""
+        return _whole_batches(super().get_train_dataloader())
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """As transformers', of whole batches: the collator divides them."""
+        return _whole_batches(super().get_eval_dataloader(eval_dataset))
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Rows per optimizer step."""
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps
+
+    def batch_means(self, means: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
+        """From means over this process's part of a batch to means over the batch.
+
+        Args:
+            means: name -> a scalar.
+            counts: name -> how many rows or tokens it is the mean of, on this process.
+
+        Returns:
+            name -> a scalar with the batch's value on every process, and with a gradient whose mean over the processes
+            is the batch's.
+        """
+        processes = self.args.world_size
+        if processes == 1:
+            return dict(means)
+        own = torch.stack([mean.detach().float() for mean in means.values()])
+        weights = torch.tensor([counts[name] for name in means], device=own.device, dtype=own.dtype)
+        totals, sums = self.accelerator.reduce(torch.stack([weights, weights * own]), "sum")
+        shares, whole = processes * weights / totals, sums / totals
+        parts = {name: share * mean for (name, mean), share in zip(means.items(), shares, strict=True)}
+        return {name: part + (value - part).detach() for (name, part), value in zip(parts.items(), whole, strict=True)}
+
+    def batch_vectors(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors of all processes' parts of a batch, each text once, with a gradient to where it was encoded.
+
+        Args:
+            vectors: `(m, k)`, of this process's part.
+            rows: `(m,)` int64, which text each is of.
+
+        Returns:
+            `(m', k)` and `(m',)`, the same on every process.
+        """
+        if self.args.world_size == 1:
+            return vectors, rows
+        counts = gather(len(rows))
+        filled = functional.pad(vectors, (0, 0, 0, max(counts) - len(rows)))
+        everything = _OfAllProcesses.apply(filled, self.args.process_index, self.args.world_size)
+        parts = [part[:count] for part, count in zip(everything, counts, strict=True)]
+        every, known = torch.cat(parts), torch.cat(gather(rows))
+        rows, first = known.unique(return_inverse=True)
+        place = torch.full_like(rows, len(known)).scatter_reduce(0, first, torch.arange(len(known)), "amin")
+        return every[place.to(every.device)], rows
+
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As transformers'; the loss of a batch, which every process knows whole, counts once."""
+        if self.args.world_size > 1:
+            self.gather_function = self._without_repetitions
+        return super().evaluation_loop(dataloader, *args, **kwargs)
+
+    def _without_repetitions(self, losses: Tensor) -> Tensor:
+        state = self.accelerator.gradient_state
+        return losses[: state.remainder] if state.end_of_dataloader and state.remainder > 0 else losses
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As transformers', finished by checksums; only then older checkpoints make room."""
+        args, limit = self.args, self.args.save_total_limit
+        folder = Path(args.output_dir) / f"checkpoint-{self.state.global_step}"
+        args.save_total_limit = None
+        with writing(folder):
+            super()._save_checkpoint(model, trial)
+        args.save_total_limit = limit
+        gather(None)  # every process has written its part
+
+        def finish() -> None:
+            finish_checkpoint(folder, args.world_size)
+            rotate_checkpoints(args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+
+        on_main(finish)
+
+
+class _OfAllProcesses(torch.autograd.Function):
+    """Tensors of equal shape, of every process; each process's own gets the gradients of all."""
+
+    @staticmethod
+    def forward(context: Any, own: Tensor, process: int, processes: int) -> Tensor:
+        context.process = process
+        parts = [torch.empty_like(own) for _ in range(processes)]
+        dist.all_gather(parts, own.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        total = gradient.contiguous()
+        dist.all_reduce(total)
+        return total[context.process], None, None
+
+
+def _whole_batches(loader: DataLoader) -> DataLoader:
+    # As transformers does for samplers that know the processes themselves.
+    if isinstance(loader.batch_sampler, BatchSamplerShard):
+        loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
+        loader.batch_sampler.even_batches = False  # a short batch is not filled up
+    return loader

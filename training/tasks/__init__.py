@@ -1,1 +1,0 @@
-"""Retrieval tasks: the BEIR loader and the generated household task."""
