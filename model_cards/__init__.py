@@ -1,0 +1,1 @@
+"""The cards of models this repository trains, with the tables of its benchmarks."""
