@@ -37,9 +37,9 @@ from modeling_rabtriever.evaluation.metrics import (
     query_metrics,
     rank_documents,
 )
+from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import baselines, reranker_system
 from modeling_rabtriever.files import write_json
-from modeling_rabtriever.stages.evaluate import fixed_sample
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 OURS, AS_IT_IS = "ours", "as it is"

@@ -14,10 +14,10 @@ from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_v
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.teacher_states import cached_features
 from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.files import write_tensors, write_text
 from modeling_rabtriever.stages import distill, train_reranker
-from modeling_rabtriever.stages.evaluate import fixed_sample
 from modeling_rabtriever.stages.recipe import read_recipe
 from modeling_rabtriever.tasks.beir import Split, load_beir
 from modeling_rabtriever.trainers.stage_folder import model_digest

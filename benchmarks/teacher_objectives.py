@@ -18,9 +18,9 @@ from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
 from modeling_rabtriever.evaluation.calibration import expected_calibration_error, reliability
 from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.stages import train_reranker, train_reranker_dpo
-from modeling_rabtriever.stages.evaluate import fixed_sample
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 # DPO trains for half as many steps as SFT did.

@@ -1,14 +1,17 @@
-"""The command line, `rabtriever encode | index | search | ...`. JSON lines in and out, messages on stderr.
+"""The command line, `rabtriever train | distill | ... | encode | index | search | ...`. Messages on stderr.
 
-A command imports what it needs when it runs, so that each works where its own extra is installed.
+Commands that train and evaluate are the stages of that name, with their own options; the others take and give JSON
+lines. A command imports what it needs when it runs, so that each works where its own extra is installed.
 """
 
 import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +21,38 @@ from . import GenerativeRerankerModel, RabtrieverModel
 from .cli_arguments import parser
 from .files import read_record
 from .loading import load_model
+from .stages import STAGES
 
 BAD_INPUT, INTERRUPTED = 2, 130
 # Packages that a plain installation does not bring.
 OPTIONAL = (
-    "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "lancedb", "onnx", "onnxruntime", "onnxscript",
-    "pyarrow", "ray", "sentence_transformers",
+    "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "jinja2", "lancedb", "matplotlib", "numpy",
+    "onnx", "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
 )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
-    arguments = parser({command.__name__: command for command in COMMANDS}).parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    if given and given[0] in STAGES:
+        stage = STAGES[given[0]]
+        return _status(given[0], lambda: _stage_main(stage.module)(given[1:]), lambda _: stage.extra)
+    arguments = parser({command.__name__: command for command in COMMANDS}, STAGES).parse_args(given)
     if arguments.quiet:
         logging.disable_progress_bar()
+    return _status(arguments.run.__name__, lambda: arguments.run(arguments), partial(_extra, arguments))
+
+
+def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -> int:
+    """Runs a command and returns its exit status; bad input ends in one line, not in a traceback.
+
+    Args:
+        command: its name, for messages.
+        run: what it does.
+        extra: a missing package -> the extra that brings all the command needs.
+    """
     try:
-        arguments.run(arguments)
+        run()
     except KeyboardInterrupt:
         print("rabtriever: interrupted; what is finished is kept", file=sys.stderr)
         return INTERRUPTED
@@ -45,14 +64,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if package not in OPTIONAL:
             raise
         _say(
-            f"{arguments.run.__name__} needs {package}, which is not installed; accepted: "
-            f"pip install 'modeling-rabtriever[{_extra(arguments, package)}]'"
+            f"{command} needs {package}, which is not installed; accepted: "
+            f"pip install 'modeling-rabtriever[{extra(package)}]'"
         )
         return BAD_INPUT
     except (ValueError, OSError) as error:
         _say(str(error))
         return BAD_INPUT
     return 0
+
+
+def _stage_main(module: str) -> Callable[[Sequence[str]], Any]:
+    main: Callable[[Sequence[str]], Any] = import_module(f".stages.{module}", __package__).main
+    return main
 
 
 def encode(arguments: argparse.Namespace) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from . import __version__
 from .loading import DTYPES
 from .retrieval.vector_types import VECTOR_TYPES
+from .stages import Stage
 
 EXAMPLES = """\
 examples:
+  rabtriever train    --config household --data path/to/household --output_dir runs/mine
+  rabtriever distill  --config household --data path/to/household --output_dir runs/mine
+  rabtriever evaluate --config household --data path/to/household --output_dir runs/mine
   rabtriever encode --model runs/household/student/model --corpus corpus.jsonl --output vectors
   rabtriever index  --vectors vectors --store store
   rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
@@ -23,20 +27,25 @@ exit status: 0 done, 2 bad input or settings (the message says what is accepted)
 """
 
 
-def parser(commands: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
+def parser(
+    commands: Mapping[str, Callable[[argparse.Namespace], None]], stages: Mapping[str, Stage]
+) -> argparse.ArgumentParser:
     """The command line's parser; what a command is called with is its namespace's `run`.
 
     Args:
         commands: the functions by the name of their command; their docstrings are the help.
+        stages: commands that read their own arguments; they are only listed here.
     """
     made = argparse.ArgumentParser(
         prog="rabtriever",
-        description="Search with Rabtriever: encode documents once, answer a query by inner products.",
+        description="Rabtriever: distil a reranker, encode documents once, answer a query by inner products.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action="version", version=__version__)
-    groups = made.add_subparsers(title="commands", required=True, metavar=" | ".join(commands))
+    groups = made.add_subparsers(title="commands", required=True, metavar=" | ".join([*stages, *commands]))
+    for name, stage in stages.items():
+        groups.add_parser(name, help=stage.about)
 
     def command(name: str) -> argparse.ArgumentParser:
         added = groups.add_parser(

@@ -21,7 +21,7 @@ from .layout import CARDS, EVALUATION
 from .licenses import FROM_SCRATCH, KEYS, license_table
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Plots of a split, as training.evaluate names them: ending of the file -> what it shows.
+# Plots of a split, as the stage evaluate names them: ending of the file -> what it shows.
 PLOTS = {
     "recall": "Queries answered among the first k",
     "scores": "Scores of relevant and of other documents",
@@ -60,7 +60,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     reports = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
     reports = [report for report in reports if "systems" in report]
     if not reports:
-        raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that training.evaluate has finished")
+        raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that the stage evaluate has finished")
     records = {stage: _record(run / stage) for stage in CARDS}
     task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
     start, base_model = _start(run, records["teacher"])
@@ -127,7 +127,7 @@ class _Start:
 def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
     """What the teacher's weights started from, in words, and its Hub id where it is one."""
     name, pretrained = teacher["settings"]["model_name_or_path"], ""
-    if name is None:  # training.pretrain came before
+    if name is None:  # the stage pretrain came before
         name = _record(run / "backbone")["settings"]["model_name_or_path"]
         pretrained = ", first with language modelling on the training split"
     if name.endswith(".json"):

@@ -50,7 +50,7 @@ def fill_licenses(card: ModelCard, licenses: Mapping[str, str]) -> None:
         ValueError: the card has no place for the table, because another generator wrote it.
     """
     if not _TABLE.search(card.text):
-        raise ValueError("the card has no <!-- licences --> table; accepted: a card of model_cards.generate")
+        raise ValueError("the card has no <!-- licences --> table; accepted: a card that rabtriever card wrote")
     for what, name in licenses.items():
         setattr(card.data, KEYS[what], name)
     table = license_table(card.data.to_dict())

@@ -93,7 +93,7 @@ def name_card(card: ModelCard, repo: str) -> None:
     """Puts the repository's id where the card, title and examples, has the model's name."""
     name = card.data.model_name
     if not name:
-        raise ValueError("the card has no model_name; accepted: a card that python -m model_cards.generate RUN wrote")
+        raise ValueError("the card has no model_name; accepted: a card that rabtriever card RUN wrote")
     card.text = re.sub(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", repo, card.text)
     card.data.model_name = repo
 

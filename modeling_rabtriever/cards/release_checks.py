@@ -64,7 +64,7 @@ def release_files(folder: Path) -> list[str]:
     others = [name for name in names if not expected(name) or (folder / name).is_symlink()]
     if others:
         raise ValueError(
-            f"{folder} holds {', '.join(others)}; accepted: what save_pretrained and model_cards.generate write there, "
+            f"{folder} holds {', '.join(others)}; accepted: what save_pretrained and rabtriever card write there, "
             "and no links; move other files away"
         )
     missing = sorted({"processor_config.json", "tokenizer.json"} - set(names))
@@ -80,7 +80,7 @@ def load_card(folder: Path) -> ModelCard:
         ValueError: there is none, or its metadata is malformed.
     """
     if not (folder / "README.md").is_file():
-        raise ValueError(f"{folder / 'README.md'} is missing; write it first: python -m model_cards.generate RUN")
+        raise ValueError(f"{folder / 'README.md'} is missing; write it first: rabtriever card RUN")
     return ModelCard.load(folder / "README.md")
 
 
@@ -101,23 +101,18 @@ def check_card(folder: Path) -> None:
                 f"{what}=LICENCE with an identifier such as apache-2.0{remedy}"
             )
     if metadata["base_model_license"] != FROM_SCRATCH and not metadata.get("base_model"):
-        raise ValueError(
-            "the card does not say the base_model; give it: python -m model_cards.generate RUN --base_model org/name"
-        )
+        raise ValueError("the card does not say the base_model; give it: rabtriever card RUN --base_model org/name")
     missing = [key for key in ("library_name", "pipeline_tag", "tags", "model-index") if not metadata.get(key)]
     if missing or not card.data.eval_results:
         raise ValueError(
-            f"the card's metadata lacks {', '.join(missing) or 'results'}; write it anew: python -m "
-            "model_cards.generate RUN"
+            f"the card's metadata lacks {', '.join(missing) or 'results'}; write it anew: rabtriever card RUN"
         )
     left = PLACEHOLDER.search(card.content)
     if left:
         raise ValueError(f"the card has an unfilled place: {left[0]!r}; accepted: a card without any")
     for path in LINK.findall(card.text):
         if not (folder / path).is_file():
-            raise ValueError(
-                f"the card shows {path}, which is not there; write it anew: python -m model_cards.generate"
-            )
+            raise ValueError(f"the card shows {path}, which is not there; write it anew: rabtriever card")
     system = SYSTEMS[_model_type(folder)]
     for result in card.data.eval_results:
         path = folder / EVALUATION / f"{result.dataset_split}.json"
@@ -126,7 +121,7 @@ def check_card(folder: Path) -> None:
         if found is None or abs(found - result.metric_value) > 1e-4:
             raise ValueError(
                 f"the card says {result.metric_type} = {result.metric_value} on {result.dataset_split}, {path} says "
-                f"{found}; write it anew: python -m model_cards.generate RUN"
+                f"{found}; write it anew: rabtriever card RUN"
             )
 
 

@@ -1,6 +1,6 @@
 """Scores of a saved model on fixed texts; as a program, in a process that has the folder and not the package.
 
-Usage: python -I training/release_scores.py FOLDER    # prints {"module": ..., "scores": [[...], ...]}
+Usage: python -I modeling_rabtriever/cards/release_scores.py FOLDER    # prints {"module": ..., "scores": [[...], ...]}
 """
 
 import json

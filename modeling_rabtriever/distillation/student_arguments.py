@@ -24,7 +24,7 @@ class TeacherSourceArguments:
         default=None,
         metadata={
             "help": 'File of queries without labels to distil beside the training split, lines {"_id": ..., "text": '
-            "...}: a log, or what training.generate_queries wrote. {output_dir} in the name stands for this run's."
+            "...}: a log, or what the stage generate_queries wrote. {output_dir} in the name stands for this run's."
         },
     )
     states: str | None = field(

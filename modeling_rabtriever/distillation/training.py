@@ -10,7 +10,7 @@ from transformers import set_seed
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..reranking.watch import DEV, watch_nothing
 from ..tasks.beir import RetrievalTask, Split
-from ..trainers.checkpoints import checkpoint_to_resume
+from ..trainers.checkpoints import configured_checkpoint
 from .anchors import drawn_anchors
 from .distillation_config import RabtrieverDistillationConfig
 from .distillation_trainer import RabtrieverDistillationTrainer
@@ -36,7 +36,7 @@ def distill(
     train: Split | None = None,
     dev: Split | None = None,
 ) -> RabtrieverModel:
-    """Trains a student of a reranker; what `training.distill` does, without its folders of stages.
+    """Trains a student of a reranker; what the stage `distill` does, without the folders of a run.
 
     Args:
         teacher: the trained reranker, with its processor.
@@ -65,7 +65,7 @@ def distill(
     student = fresh_student(teacher, shape or StudentArguments(), config, task, train)
     scores = reranker_scores(teacher, task, train, config, Path(config.output_dir) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
-    trainer.train(resume_from_checkpoint=_checkpoint(config))
+    trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(trainer)
 
 
@@ -154,14 +154,6 @@ def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
     finish_encoder(student, trainer.args.train_encoder)
     student.predictor.fold_whitening()
     return student.eval()
-
-
-def _checkpoint(config: RabtrieverDistillationConfig) -> str | None:
-    """The finished checkpoint a run goes on from, if it is to go on and there is one."""
-    given: Any = config.resume_from_checkpoint
-    if not given:
-        return None
-    return checkpoint_to_resume(Path(config.output_dir), None if given is True else given)
 
 
 def judged_queries(split: Split) -> Dataset:

@@ -7,15 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .evaluating import evaluate
     from .metrics import bootstrap_interval, mean_metrics, paired_test, query_metrics, rank_documents
+    from .splits import evaluate
     from .systems import System, baselines, load_system, rabtriever_system, reranker_system
 
 _PLACES = {
     "System": "systems",
     "baselines": "systems",
     "bootstrap_interval": "metrics",
-    "evaluate": "evaluating",
+    "evaluate": "splits",
     "load_system": "systems",
     "mean_metrics": "metrics",
     "paired_test": "metrics",

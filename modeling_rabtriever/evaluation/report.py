@@ -112,7 +112,7 @@ def report_text(report: Mapping[str, Any], *more: str) -> str:
     """A split's table, warnings, and sentences on its first stage, the student's faithfulness and repeated queries.
 
     Args:
-        report: of one split, as `training.evaluate` writes it.
+        report: of one split, as `stages.evaluate` writes it.
         more: sentences of the caller's own, put behind the others.
     """
     parts = [first_stage_line(report), retention_line(report)]

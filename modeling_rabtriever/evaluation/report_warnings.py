@@ -12,7 +12,7 @@ def warnings(report: Mapping[str, Any], teacher: str, student: str) -> list[str]
     """Warnings of one split's report, a sentence or two each; none if there is nothing to warn of.
 
     Args:
-        report: as `training.evaluate` writes it.
+        report: as `stages.evaluate` writes it.
         teacher: the teacher's name there.
         student: the student's.
     """

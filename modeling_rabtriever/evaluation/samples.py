@@ -2,6 +2,7 @@
 
 import random
 
+from ..tasks.beir import Split
 from .metrics import Relevant
 
 SEED = 13
@@ -37,3 +38,10 @@ def among(relevant: Relevant, documents: list[int]) -> list[dict[int, int]]:
     """Judgements by the place of each document in `documents`, which holds all that are judged relevant."""
     place = {row: number for number, row in enumerate(documents)}
     return [{place[row]: grade for row, grade in judged.items()} for judged in relevant]
+
+
+def fixed_sample(split: Split, count: int | None) -> Split:
+    """The same `count` queries of a split every time, in their order; all of them without a count."""
+    if count is None or count >= len(split):
+        return split
+    return split.take(sorted(random.Random(13).sample(range(len(split)), count)))

@@ -4,29 +4,74 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import GenerativeRerankerModel, RabtrieverModel
+from ..bm25 import BM25
 from ..files import write_json, write_tensors
 from ..tasks.beir import RetrievalTask, Split
 from ..tasks.named import check_leakage
-from .baselines import BM25
 from .calibration import expected_calibration_error, reliability
 from .faithfulness import score_faithfulness, state_faithfulness
 from .metrics import Run, rank_documents
 from .plots import recall_curves, reliability_diagram, score_histograms
 from .report import DEPTH, STUDENT, TEACHER, query_values, summary
 from .runs import write_query_values, write_run
-from .samples import among, corpus_sample
-from .systems import System, reranker_system
+from .samples import among, corpus_sample, fixed_sample
+from .systems import System, baselines, load_system, model_system, reranker_system
 
 STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
 # Of a split and its corpus, on which a reranker is asked about every pair where candidates are ranked.
 SAMPLE_QUERIES, SAMPLE_DOCUMENTS = 100, 500
 SAMPLE_SECONDS = 120  # and for how long
+
+
+def evaluate(
+    systems: Sequence[Any],
+    task: RetrievalTask,
+    split: str = "test",
+    folder: str | Path | None = None,
+    train_split: str = "train",
+    candidates: int | None = None,
+    max_queries: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Ranks a split with models and trivial baselines; what the stage `evaluate` does, without the folder of a run.
+
+    Args:
+        systems: models (rerankers, Rabtrievers, bi-encoders of sentence-transformers), their folders or Hub ids, or
+            `System`s. Baselines are added.
+        task: corpus and splits.
+        split: whose queries are ranked.
+        folder: where report, query-level metrics, run files and plots go; `None` keeps the report alone.
+        train_split: what baselines learn from, if the task has it.
+        candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
+        max_queries: evaluate this many queries, the same ones every time; `None` means all.
+        seed: of the bootstrap intervals.
+
+    Returns:
+        The report: `n`, `documents`, and `systems`, name -> metric -> `{"mean", "low", "high"}`, as `evaluate_split`
+        writes it; `report.report_text` makes Markdown of it.
+
+    Raises:
+        ValueError: the task has no such split, two systems have one name, or a path is no model.
+
+    Example:
+        >>> report = evaluate([teacher, student], task)  # doctest: +SKIP
+        >>> report["systems"]["Rabtriever"]["success@1"]["mean"]  # doctest: +SKIP
+    """
+    queries = fixed_sample(task.split(split), max_queries)
+    ranking = baselines(task, train_split)
+    for system in systems:
+        if isinstance(system, str | Path):
+            system = load_system(str(system), task.corpus)
+        ranking.append(system if isinstance(system, System) else model_system(system, task.corpus))
+    with TemporaryDirectory() as scratch:
+        return evaluate_split(task, queries, ranking, seed, Path(folder or scratch), candidates=candidates)
 
 
 def evaluate_split(

@@ -130,6 +130,15 @@ def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> Sys
     return System(name, score, vector_bytes=documents.nbytes, model=model)
 
 
+def model_system(model: Any, corpus: Sequence[str]) -> System:
+    """A loaded model over the whole corpus: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers."""
+    if isinstance(model, RabtrieverModel):
+        return rabtriever_system(model, corpus)
+    if isinstance(model, GenerativeRerankerModel):
+        return reranker_system(model, corpus)
+    return sentence_encoder_system(model, corpus, type(model).__name__)
+
+
 def name_and_path(given: str) -> tuple[str | None, str]:
     """`NAME=PATH` as its two parts; a path alone has no name."""
     name, equals, path = given.partition("=")
@@ -168,10 +177,7 @@ def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool)
             weights = {"dtype": dtype, **NO_PICKLE}
             encoder = SentenceTransformer(path, model_kwargs=weights, trust_remote_code=trust_remote_code)
         return sentence_encoder_system(encoder, corpus, _name(path))
-    model = load_model(path, dtype, fastest_device(), trust_remote_code=trust_remote_code)
-    if isinstance(model, RabtrieverModel):
-        return rabtriever_system(model, corpus)
-    return reranker_system(model, corpus)
+    return model_system(load_model(path, dtype, fastest_device(), trust_remote_code=trust_remote_code), corpus)
 
 
 def public_encoder(name: str, corpus: Sequence[str]) -> System | None:

@@ -1,4 +1,4 @@
-"""What training a teacher would take, worked out without its weights: `training.train_reranker --dry_run true`.
+"""What training a teacher would take, worked out without its weights: `--dry_run true` of the stage.
 
 The model is built on the meta device, from the Hub's configuration where it can be reached, else from the copy in
 `recipes/backbones`.

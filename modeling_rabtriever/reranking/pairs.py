@@ -11,7 +11,7 @@ from datasets import Dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from .. import RabtrieverProcessor
-from ..evaluation.baselines import BM25
+from ..bm25 import BM25
 from ..tasks.beir import RetrievalTask, Split
 
 

@@ -1,6 +1,6 @@
 """Answers queries with saved models in a process of its own: what a user who only has the model folders does.
 
-Run as a script by training.quickstart, without the package: `python answer.py TEACHER STUDENT < request.json`. The
+Run as a script by the stage quickstart, without the package: `python answer.py TEACHER STUDENT < request.json`. The
 models' code comes from their folders, by trust_remote_code.
 """
 

@@ -1,9 +1,9 @@
 """Model cards of a run, generated from what its stages recorded: no number is typed by hand.
 
 Usage:
-    python -m model_cards.generate runs/mine
-    python -m model_cards.generate runs/mine --license apache-2.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
-    python -m model_cards.generate runs/household --results quickstart_household   # adds that benchmark's table (clone)
+    rabtriever card runs/mine
+    rabtriever card runs/mine --license apache-2.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
+    python -m model_cards.generate runs/household --results quickstart_household   # in a clone: adds that table
 
 Reports and plots of the evaluation are copied beside each card, into <stage>/model/evaluation.
 """
@@ -23,15 +23,20 @@ def main(argv: Sequence[str] | None = None, table: Callable[[str], str] | None =
         argv: command line without the program's name; `None` reads `sys.argv`.
         table: name of a benchmark's result -> its table as Markdown; a clone has benchmarks, an installed package none.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="rabtriever card" if table is None else "python -m model_cards.generate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--license", nargs="+", default=[], metavar="[WHAT=]LICENCE", help=HELP)
     parser.add_argument("--base_model", help="Hub id the teacher started from; default: the recipe's")
     parser.add_argument("--datasets", nargs="+", help="Hub ids of the data; default: the task's")
     if table is not None:
         words = "name of a result of benchmarks/results, whose table over seeds is added"
-        parser.add_argument("--results", type=table, metavar="NAME", dest="table", help=words)
-    parser.set_defaults(table=None)
+        parser.add_argument("--results", metavar="NAME", help=words)
+    parser.set_defaults(results=None)
     given = parser.parse_args(argv)
-    about = CardArguments(parse_licenses(given.license), given.base_model, given.datasets, given.table)
+    added = None if table is None or given.results is None else table(given.results)
+    about = CardArguments(parse_licenses(given.license), given.base_model, given.datasets, added)
     write_cards(given.run, about)

@@ -18,7 +18,7 @@ from ..errors import refusing
 from ..reranking.backbone import BackboneArguments, read_backbone_config
 from ..tasks.beir import RetrievalTask
 
-# Stage that comes before in the same call of training.pipeline -> configuration of the language model it leaves.
+# Stage that comes before in the same call of the stage pipeline -> configuration of the language model it leaves.
 Earlier = Mapping[str, Any]
 NOTHING: Earlier = MappingProxyType({})
 _CAUSAL = "AutoModelForCausalLM"

@@ -12,16 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from functools import partial, wraps
-from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trl import TrlParser
 
 from ..trainers.processes import BAD_INPUT
+from . import program
 
 INTERRUPTED = 130
-COMMANDS = {"train_reranker": "train"}  # stage -> its command, where the names differ
 HELP = ("-h", "--help", "--help-all", "--help_all")
 # Of transformers' and TRL's two hundred settings, those a run is usually steered by.
 USUAL = (
@@ -151,12 +150,6 @@ class StageParser(TrlParser):
         shown = "{" + ",".join(map(str, action.choices)) + "}" if few else _metavar(self._hints[name])
         words = " ".join((action.help or "").split()) + _default(action.default)
         group.add_argument(*names, metavar=shown, help=words.replace("%", "%%"))
-
-
-def program(stage: str) -> str:
-    """How this process calls a stage: by the command `rabtriever`, or as a script of a clone."""
-    by_command = Path(sys.argv[0]).stem in ("rabtriever", "cli")
-    return f"rabtriever {COMMANDS.get(stage, stage)}" if by_command else f"python -m training.{stage}"
 
 
 def parse_or_help(parser: StageParser, argv: Sequence[str]) -> tuple[Any, ...]:

@@ -32,9 +32,10 @@ from ..tasks.beir import RetrievalTask, Split, with_unjudged
 from ..tasks.named import check_leakage, load_task
 from ..trainers.processes import on_main, say
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
+from . import program
 from .recipe import parse_stage
+from .run import RunArguments
 from .student_checks import check, check_sources
-from .train_reranker import RunArguments
 
 ARGUMENTS = (
     RunArguments,
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     train, inputs = training_queries(task, run.train_split, asked.unjudged_queries, config.output_dir, run.skip_bad)
     reranker_path = None
     if source.model_name_or_path is None:
-        remedy = "run training.train_reranker first, or pass --teacher"
+        remedy = f"run {program('train_reranker')} first, or pass --teacher"
         reranker_path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
         inputs["teacher"] = model_digest(reranker_path)
     if asked.cross_encoder is not None:

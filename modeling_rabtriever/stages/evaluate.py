@@ -7,14 +7,13 @@ Usage:
     python -m training.evaluate --run_files other-system.trec --task path/to/beir --output_dir runs/evaluation/other
 
 A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
-student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or a name of training/tasks/named.yaml.
+student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or the name of a task, such as esconv.
 Models run on the GPU where there is one, all at once; CUDA_VISIBLE_DEVICES= leaves them on the CPU.
 
 Writes into <output_dir>/evaluation for each split the report (<split>.json), query-level metrics, a run file in TREC's
 form per system, plots, and report.md over all splits; and a model card into the folders of this run's own models.
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,17 +22,18 @@ from typing import Any
 from ..cards.generate import write_cards
 from ..evaluation.report import NOTE, report_text
 from ..evaluation.runs import read_run, run_names
+from ..evaluation.samples import fixed_sample
 from ..evaluation.splits import evaluate_split
 from ..evaluation.systems import baselines, is_sentence_transformer, load_system, name_and_path, public_encoder
 from ..files import write_text
 from ..loading import DTYPES
-from ..tasks.beir import RetrievalTask, Split
+from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
 from ..trainers.processes import on_main
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
 from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_positive, check_splits
 from .recipe import parse_stage
-from .train_reranker import RunArguments
+from .run import RunArguments
 
 
 @dataclass
@@ -143,7 +143,7 @@ def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
-    """As `training.train_reranker.check`."""
+    """As `stages.train_reranker.check`."""
     _, given = arguments
     check_splits(task, splits=given.splits)
     if given.seed < 0:
@@ -160,10 +160,3 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         for stage, name in (("train_reranker", "teacher"), ("distill", "student")):
             if stage not in earlier:
                 earlier_model(None, given.output_dir, name, "train it first, or pass --model")
-
-
-def fixed_sample(split: Split, count: int | None) -> Split:
-    """The same `count` queries of a split every time, in their order; all of them without a count."""
-    if count is None or count >= len(split):
-        return split
-    return split.take(sorted(random.Random(13).sample(range(len(split)), count)))

@@ -19,7 +19,7 @@ from typing import Any
 from ..tasks.named import load_task
 from ..trainers.processes import say
 from ..trainers.stage_folder import finished
-from . import distill, evaluate, generate_queries, pretrain, train_reranker
+from . import distill, evaluate, generate_queries, pretrain, program, train_reranker
 from .recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
 
 _STAGES = {
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or "-h" in arguments or "--help" in arguments:
-        print(__doc__)
+        print(__doc__.replace("python -m training.pipeline", program("pipeline")))
         return
     configs, flags = split_config(arguments)
     if not configs:

@@ -6,7 +6,7 @@ Usage:
 
 Generates the household task, trains a teacher from scratch, distils it, saves both, loads them back in a process that
 has only the saved folders, indexes the documents, answers three queries, and reports. A second call skips what is done.
-Flags are those of training.pipeline.
+Flags are those of the stage pipeline.
 """
 
 import json
@@ -26,11 +26,11 @@ from transformers.utils import logging
 from ..evaluation.plots import student_against_teacher, training_curves
 from ..evaluation.report import NOTE, STUDENT, TEACHER, markdown_table, retention_line
 from ..evaluation.report_warnings import warnings
+from ..evaluation.samples import fixed_sample
 from ..files import write_json
 from ..tasks.beir import RetrievalTask, load_beir
 from ..tasks.household import write_household
 from . import pipeline
-from .evaluate import fixed_sample
 
 RECIPE = "household"
 SHOWN = 3

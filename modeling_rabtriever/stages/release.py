@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ..cards.licenses import HELP, parse_licenses
 from ..cards.publishing import Release, release
+from . import program
 
 
 def main(argv: Sequence[str] | None = None) -> Release:
@@ -29,8 +30,8 @@ def main(argv: Sequence[str] | None = None) -> Release:
         HfHubHTTPError, RuntimeError: the Hub failed, or its store of large files did; calling again goes on.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m training.release",
-        description=__doc__,
+        prog=program("release"),
+        description=(__doc__ or "").replace("python -m training.release", program("release")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -10,6 +10,7 @@ from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
 from ..tasks.beir import RetrievalTask
 from ..trainers.stage_folder import earlier_model
+from . import program
 from .checks import (
     NOTHING,
     Earlier,
@@ -24,7 +25,7 @@ from .checks import (
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
-    """As `training.train_reranker.check`."""
+    """As `stages.train_reranker.check`."""
     run, asked, shape, source, prompt, config = arguments
     check_sources(asked, shape, source, prompt)
     judged, _ = run.splits(task)
@@ -50,7 +51,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     elif asked.teacher is None and "train_reranker" in earlier:
         text_config = earlier["train_reranker"]
     else:
-        remedy = "run training.train_reranker first, or pass --teacher"
+        remedy = f"run {program('train_reranker')} first, or pass --teacher"
         path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
         text_config = check_teacher(path, asked.trust_remote_code)
     if shape.encoder is None:

@@ -14,24 +14,23 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, load_from_disk
-from torch import Tensor, nn
-from trl import DPOConfig, DPOTrainer
 
 from ..loading import load_model
-from ..machine import fit_to_machine
 from ..reranking.backbone import padded
+from ..reranking.dpo import RerankerDPOConfig, RerankerDPOTrainer
 from ..reranking.pairs import NegativeArguments, draw_groups, negative_count, preference_dataset, take_groups
+from ..reranking.training import LoraArguments, TeacherArguments
 from ..reranking.watch import watch_nothing
 from ..tasks.named import load_task
 from ..trainers.processes import on_main, process_count, say
-from ..trainers.shared_trainer import BatchArguments, SharedTrainer
 from ..trainers.stage_folder import StageFolder, earlier_model, model_digest
+from . import program
 from .checks import check_positive, check_teacher, check_training
 from .recipe import parse_stage
-from .train_reranker import LoraArguments, RunArguments, TeacherArguments, train_and_save
+from .run import RunArguments
+from .train_reranker import train_and_save
 
 
 @dataclass
@@ -41,53 +40,6 @@ class PriorArguments:
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
     )
-
-
-@dataclass
-class RerankerDPOConfig(BatchArguments, DPOConfig):
-    """TRL's `DPOConfig` for prompts the processor has tokenised and cut before."""
-
-    precompute_ref_log_probs: bool = field(
-        default=True, metadata={"help": "Run the reference once over the data instead of keeping it in memory."}
-    )
-    activation_checkpointing: bool | None = field(
-        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Not used: the processor has cut document and query before."}
-    )
-
-    def __post_init__(self) -> None:
-        fit_to_machine(self)
-        super().__post_init__()
-        if self.max_length is not None:
-            raise ValueError(f"max_length is {self.max_length}; accepted: set the limits of the teacher's processor")
-        if not self.precompute_ref_log_probs:
-            raise ValueError("precompute_ref_log_probs is false; accepted: true, the reference is not kept in memory")
-        if not 0 < self.beta < math.inf:
-            raise ValueError(f"beta is {self.beta}; accepted: a number above 0")
-
-
-class RerankerDPOTrainer(SharedTrainer, DPOTrainer):
-    """`DPOTrainer` over rows that hold token ids already.
-
-    With answers of one token each the loss is `-log sigmoid(beta * s * (z - z_ref))`, where `z` are log-odds and `s` is
-    1 for relevant pairs and -1 for others (tested): the normalisation over the vocabulary cancels.
-    """
-
-    _tag_names = ["generative-reranker", "dpo"]  # noqa: RUF012 (TRL's convention)
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
-        return dataset
-
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """TRL's, over the batch of all processes."""
-        if return_outputs:
-            raise ValueError("return_outputs is True; accepted: False (this trainer evaluates the loss alone)")
-        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
-        return self.batch_means({"loss": loss}, {"loss": len(inputs["input_ids"])})["loss"]
 
 
 ARGUMENTS = (RunArguments, PriorArguments, TeacherArguments, NegativeArguments, LoraArguments, RerankerDPOConfig)
@@ -101,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     check_training(config, "loss", "rewards/accuracies")
     check_positive(dev_groups=watch.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
     path = earlier_model(
-        prior.teacher, config.output_dir, "teacher", "run training.train_reranker first, or pass --teacher"
+        prior.teacher, config.output_dir, "teacher", f"run {program('train_reranker')} first, or pass --teacher"
     )
     check_teacher(path, config.trust_remote_code)
     inputs = {"task": task.fingerprint(), "teacher": model_digest(path)}

@@ -5,7 +5,9 @@ A checkpoint without the list was cut off while being written and is passed over
 
 import zlib
 from pathlib import Path
+from typing import Any
 
+from transformers import TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from ..files import read_record, write_json
@@ -28,6 +30,14 @@ def checkpoint_to_resume(folder: Path, given: str | None = None) -> str | None:
             finished.
     """
     return on_main(lambda: _checked(folder, given))
+
+
+def configured_checkpoint(config: TrainingArguments) -> str | None:
+    """The finished checkpoint in `config.output_dir` that a run goes on from, if it is to go on and there is one."""
+    given: Any = config.resume_from_checkpoint
+    if not given:
+        return None
+    return checkpoint_to_resume(Path(config.output_dir), None if given is True else given)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

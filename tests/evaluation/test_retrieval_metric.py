@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from modeling_rabtriever.evaluation import metrics
 from modeling_rabtriever.evaluation.metrics import paired_test, query_metrics
 
-ROOT = Path(__file__).parents[2]
 PAIRS = {
     "recall@5": "recall_5",
     "success@5": "success_5",
@@ -65,7 +65,7 @@ def test_agreement_with_ranx(runs: tuple[list[list[str]], list[dict[str, int]]])
 
 def test_as_a_module_of_evaluate(runs: tuple[list[list[str]], list[dict[str, int]]], tmp_path: Path) -> None:
     run, relevant = runs
-    metric = evaluate.load(str(ROOT / "evaluation" / "retrieval"), cache_dir=str(tmp_path))
+    metric = evaluate.load(str(Path(metrics.__file__).with_name("retrieval")), cache_dir=str(tmp_path))
     references = [{"ids": list(judged), "grades": list(judged.values())} for judged in relevant]
     found = metric.compute(predictions=run, references=references, metrics=["ndcg@10"])["ndcg@10"]
     values = query_metrics(run, relevant, ["ndcg@10"])["ndcg@10"]

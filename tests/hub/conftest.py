@@ -10,11 +10,10 @@ import pytest
 from huggingface_hub import HfApi, constants
 from transformers import Qwen2Tokenizer
 
-from modeling_rabtriever.cards import publishing as release
 from tests.hub.finished_run import make_run
 from tests.hub.server import TOKEN, HubServer
 
-ROOT = Path(release.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LICENSES = ("--license", "apache-2.0", "data=cc-by-nc-4.0")
 
 

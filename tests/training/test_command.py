@@ -12,7 +12,7 @@ import pytest
 from modeling_rabtriever.stages import distill, evaluate, pipeline, train_reranker, train_reranker_dpo
 from modeling_rabtriever.stages.recipe import STAGES, parse_stage
 
-ROOT = Path(pipeline.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -138,7 +138,7 @@ def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["training.pipeline", "--config", "nowhere.yaml"], "--config nowhere.yaml is no file; accepted"),
+        (["training.pipeline", "--config", "nowhere.yaml"], "--config nowhere.yaml is no file and no recipe; accepted"),
         (["training.train_reranker", "--max_steps", "x"], "--max_steps/--max-steps: invalid int value: 'x'"),
         (["training.evaluate", "--data", "nowhere"], "nowhere is no task; accepted"),
         (["training.distill"], "the following arguments are required: --data/--task"),

@@ -8,7 +8,6 @@ import pytest
 
 from modeling_rabtriever.stages import train_reranker
 
-RECIPES = Path(train_reranker.__file__).parent / "recipes"
 SIZES = {"saycan": 134_515_008, "qwen2.5-0.5b": 494_032_768, "qwen3-0.6b": 596_049_920, "qwen2-7b-paper": 7_615_616_512}
 
 
@@ -18,7 +17,7 @@ def test_recipes_of_real_backbones(
 ) -> None:
     flags = [
         "--config",
-        str(RECIPES / f"{recipe}.yaml"),
+        recipe,
         "--data",
         str(beir_folder),
         "--output_dir",

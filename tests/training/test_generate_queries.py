@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.distillation import generated_queries
+from modeling_rabtriever.distillation.generated_queries import collect, opening
 from modeling_rabtriever.stages import generate_queries
 from modeling_rabtriever.stages.distill import training_queries
-from modeling_rabtriever.stages.generate_queries import collect, opening
 from modeling_rabtriever.tasks.beir import load_beir, with_unjudged
 
 
@@ -61,7 +62,7 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(
     beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "whole", "--batch_size", "2"))
-    write, numbers = generate_queries.write_batch, []
+    write, numbers = generated_queries.write_batch, []
 
     def counted(*arguments: object) -> list[str]:
         if len(numbers) == 2:
@@ -70,14 +71,14 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(
         return write(*arguments)
 
     command = flags(beir_folder, model_folder, tmp_path / "cut", "--batch_size", "2")
-    monkeypatch.setattr(generate_queries, "write_batch", counted)
+    monkeypatch.setattr(generated_queries, "write_batch", counted)
     with pytest.raises(KeyboardInterrupt):
         generate_queries.main(command)
     with (tmp_path / "cut" / "queries" / "batches.jsonl").open("a") as file:
         file.write('["a line that was cut o')
     numbers.clear()
     monkeypatch.setattr(
-        generate_queries, "write_batch", lambda *arguments: numbers.append(arguments[-1]) or write(*arguments)
+        generated_queries, "write_batch", lambda *arguments: numbers.append(arguments[-1]) or write(*arguments)
     )
     assert generate_queries.main(command).read_text() == whole.read_text()
     assert numbers[0] == "3-2"  # the seed and the first batch that was not yet written
@@ -112,8 +113,8 @@ def test_texts_are_decoded_whole(model_folder: Path, monkeypatch: pytest.MonkeyP
     )
     decode = tokenizer.batch_decode
     monkeypatch.setattr(tokenizer, "batch_decode", lambda *a, **o: [text.lstrip() for text in decode(*a, **o)])
-    settings = generate_queries.GenerationArguments(batch_size=2, max_new_tokens=8)
-    texts = generate_queries.write_batch(model, tokenizer, ["find"], settings, "0")
+    settings = generated_queries.GenerationArguments(batch_size=2, max_new_tokens=8)
+    texts = generated_queries.write_batch(model, tokenizer, ["find"], settings, "0")
     assert texts == ["find the lynx"] * 2
 
 
@@ -189,6 +190,6 @@ def test_names_exchanged_beside_what_a_model_writes(beir_folder: Path, model_fol
 def test_too_few_names_are_found_out_before_anything_is_written(
     beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate_queries, "fit", lambda *_: pytest.fail("the model was fitted"))
+    monkeypatch.setattr(generated_queries, "fit", lambda *_: pytest.fail("the model was fitted"))
     with pytest.raises(ValueError, match="6 queries with exchanged names wanted; accepted: at most 0 or so"):
         generate_queries.main(flags(beir_folder, model_folder, tmp_path, "--swapped", "6"))

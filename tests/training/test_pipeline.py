@@ -17,7 +17,7 @@ from transformers import AutoModel
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.stages import pipeline, train_reranker
 
-ROOT = Path(pipeline.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_pretrained_backbone_from_a_folder(recipe: Path, reranker: GenerativeRer
 def test_stages_out_of_order_and_unknown_keys_are_refused(recipe: Path, tmp_path: Path) -> None:
     from modeling_rabtriever.stages import distill, evaluate
 
-    with pytest.raises(ValueError, match=r"run training.train_reranker first, or pass --teacher"):
+    with pytest.raises(ValueError, match=r"run python -m training.train_reranker first, or pass --teacher"):
         distill.main(["--config", str(recipe)])
     with pytest.raises(ValueError, match="train it first, or pass --model"):
         evaluate.main(["--config", str(recipe)])

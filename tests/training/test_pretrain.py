@@ -73,7 +73,7 @@ def test_rows_are_relevant_pairs(beir_folder: Path, processor: RabtrieverProcess
 
 
 def test_without_pretraining_the_backbone_must_be_named(recipe: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"backbone/model is missing; accepted: run training.pretrain first"):
+    with pytest.raises(ValueError, match=r"backbone/model is missing; accepted: run python -m training.pretrain first"):
         train_reranker.main(["--config", str(recipe)])
     with pytest.raises(ValueError, match="accepted: a Hub id, a folder, or a .json"):
         pretrain.main(["--data", str(tmp_path / "animals"), "--output_dir", str(tmp_path / "x")])

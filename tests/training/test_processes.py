@@ -18,7 +18,7 @@ from modeling_rabtriever.trainers import processes
 from tests.conftest import write_animals
 from tests.training import launched
 
-ROOT = Path(train_reranker.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGES = {
     "pretrain": "backbone",
     "train_reranker": "teacher",

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.recipes import backbone_path, recipe_names
 from modeling_rabtriever.reranking.pairs import draw_groups, take_groups
 from modeling_rabtriever.stages import distill, pipeline, pretrain, train_reranker
 from modeling_rabtriever.stages.recipe import STAGES, parse_stage, read_recipe
 from modeling_rabtriever.tasks.beir import load_beir
 from modeling_rabtriever.tasks.household import write_household
 
-RECIPES = sorted((Path(pipeline.__file__).parent / "recipes").glob("*.yaml"))
-STUDENTS = sorted((Path(pipeline.__file__).parent / "recipes" / "students").glob("*.yaml"))
+STUDENTS = recipe_names("students")
+RECIPES = [name for name in recipe_names() if name not in STUDENTS]
 
 
 @dataclass
@@ -48,10 +49,9 @@ def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
     assert (arguments.data, arguments.rate, arguments.names) == ("there", 3, ["a"])
 
 
-@pytest.mark.parametrize("student", STUDENTS, ids=lambda path: path.stem)
-def test_students_fit_beside_a_task(student: Path, tmp_path: Path) -> None:
-    household = next(path for path in RECIPES if path.stem == "household")
-    flags = ["--config", str(household), "--config", str(student), "--output_dir", str(tmp_path)]
+@pytest.mark.parametrize("student", STUDENTS)
+def test_students_fit_beside_a_task(student: str, tmp_path: Path) -> None:
+    flags = ["--config", "household", "--config", student, "--output_dir", str(tmp_path)]
     _, _, arguments, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
     text_config = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2}
     RabtrieverConfig(text_config=text_config, true_token_id=1, false_token_id=2, **arguments.predictor())
@@ -70,9 +70,9 @@ def test_the_recipe_for_any_folder_learns_documents_that_differ_by_one_word(tmp_
     Where most groups can be told apart without the place, nothing teaches it; and attention that is dropped at random
     does not learn to find a word of the document in the query. Training itself takes minutes and is in the log.
     """
-    flags = ["--config", "training/recipes/from-scratch.yaml", "--data", str(write_household(tmp_path))]
+    flags = ["--config", "from-scratch", "--data", str(write_household(tmp_path))]
     run, backbone, *_ = parse_stage("pretrain", pretrain.ARGUMENTS, flags)
-    assert json.loads(Path(backbone.model_name_or_path).read_text()).get("attention_dropout", 0) == 0
+    assert json.loads(backbone_path(backbone.model_name_or_path).read_text()).get("attention_dropout", 0) == 0
     _, _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
     task = load_beir(run.data)
     places = [document.rpartition(" to the ")[2] for document in task.corpus]
@@ -109,14 +109,31 @@ def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) 
 
 
 def test_a_missing_recipe_is_named() -> None:
-    with pytest.raises(ValueError, match="--config nowhere.yaml is no file"):
-        read_recipe("nowhere.yaml")
+    with pytest.raises(
+        ValueError, match="--config nowhere is no file and no recipe; accepted: .* cose, .*students/paper"
+    ):
+        read_recipe("nowhere")
+
+
+def test_recipes_and_backbones_are_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared, sections = read_recipe("household", "students/paper")
+    assert shared["seed"] == 0 and sections["distill"]["predictor_type"] == "paper"
+    for section in sections.values():
+        name = section.get("model_name_or_path", "")
+        assert not name.endswith(".json") or backbone_path(name).is_file()
+    with pytest.raises(ValueError, match="backbones/qwen2.json is no file; accepted: .* backbones/qwen2-1m.json"):
+        backbone_path("backbones/qwen2.json")
+    Path("household").write_text("seed: 7\n")
+    Path("mine.yaml").write_text("seed: 7\n")
+    assert read_recipe("household")[0]["seed"] == 0  # a name is a name wherever one stands
+    assert read_recipe("mine.yaml")[0]["seed"] == read_recipe("./household")[0]["seed"] == 7
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_of_the_tree_is_read_by_every_stage(path: Path, stage: str) -> None:
-    parse_stage(stage, pipeline._STAGES[stage].ARGUMENTS, ["--config", str(path), "--data", "anywhere"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_of_the_tree_is_read_by_every_stage(recipe: str, stage: str) -> None:
+    parse_stage(stage, pipeline._STAGES[stage].ARGUMENTS, ["--config", recipe, "--data", "anywhere"])
 
 
 @pytest.mark.parametrize("stage", STAGES)

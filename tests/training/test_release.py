@@ -10,13 +10,15 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Qwen2Tokenizer
 
+from benchmarks.tables import table
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.cards import generate
 from modeling_rabtriever.cards.generate import CardArguments, write_cards
 from modeling_rabtriever.cards.licenses import fill_licenses, parse_licenses
-from modeling_rabtriever.cards.publishing import check_target, main, name_card
+from modeling_rabtriever.cards.publishing import check_target, name_card
 from modeling_rabtriever.cards.release_checks import check_card, check_loading, release_files
 from modeling_rabtriever.distillation.encoders import other_encoder, student_of
+from modeling_rabtriever.stages.card import main as write_card
+from modeling_rabtriever.stages.release import main
 from tests.hub.finished_run import make_run
 from tests.training.tiny_encoders import write_sentence_transformer
 
@@ -136,13 +138,13 @@ def test_a_split_with_candidates_alone_says_so(run: Path) -> None:
 
 def test_the_command_line_adds_licences_and_a_benchmark(run: Path) -> None:
     flags = ["--license", "mit", "base_model=not-applicable", "--results", "quickstart_household"]
-    generate.main([str(run), *flags])
+    write_card([str(run), *flags], table)
     card = card_of(run, "teacher")
     assert card.data.license == "mit" and "| these weights | mit |" in card.text
     assert "| training data | not stated |" in card.text
     assert "household, `test`" in card.text and "python -m benchmarks.quickstart_household" in card.text
     with pytest.raises(ValueError, match="results is 'mine'; accepted: quickstart_household, "):
-        generate.main([str(run), "--results", "mine"])
+        write_card([str(run), "--results", "mine"], table)
 
 
 def test_plots_of_a_split_that_is_gone_go_too(run: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_reference_reads_no_more_pairs_than_the_run_uses(recipe: Path, monke
 
 
 def test_stage_moves_the_teacher_towards_the_right_answers(recipe: Path, tmp_path: Path, capsys: Any) -> None:
-    with pytest.raises(ValueError, match="run training.train_reranker first"):
+    with pytest.raises(ValueError, match="run python -m training.train_reranker first"):
         train_reranker_dpo.main(["--config", str(recipe)])
     before = AutoModel.from_pretrained(train_reranker.main(["--config", str(recipe)]))
     folder = train_reranker_dpo.main(["--config", str(recipe)])
