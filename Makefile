@@ -24,10 +24,11 @@ test: install ## all tests, on two cores (minutes)
 versions: install ## the Hub files under other releases of transformers (kept in .versions)
 	timeout 600 $(BIN)/python -m tests.versions
 
-lint: install ## style, types, spelling
+lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/typos
 
 format: install ## rewrite files in the project's style

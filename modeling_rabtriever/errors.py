@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_OWN = ("modeling_rabtriever", "training", "evaluation", "model_cards", "transformers_modules")
+_OWN = ("modeling_rabtriever", "transformers_modules")
 
 
 @contextmanager

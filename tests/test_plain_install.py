@@ -11,7 +11,7 @@ from modeling_rabtriever import RabtrieverModel
 
 # What the extras bring; a plain installation has torch, transformers, safetensors, huggingface-hub and what they need.
 EXTRAS = [
-    "accelerate", "bm25s", "datasets", "evaluate", "faiss", "gradio", "lancedb", "matplotlib", "mteb", "onnx",
+    "accelerate", "bm25s", "datasets", "evaluate", "faiss", "gradio", "jinja2", "lancedb", "matplotlib", "mteb", "onnx",
     "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
 ]  # fmt: skip
 PLAIN = f"""
@@ -67,6 +67,12 @@ def test_models_need_no_extra(folder: Path) -> None:
         (["export", "--model", "student", "--format", "sentence-transformers", "--output", "towers"], "export"),
         (["export", "--model", "student", "--format", "onnx", "--output", "graphs"], "onnx"),
         (["demo", "--model", "student", "--corpus", "corpus.jsonl"], "demo"),
+        (["train", "--config", "household"], "train"),
+        (["distill", "--help"], "train"),
+        (["evaluate", "--model", "student", "--task", "."], "train"),
+        (["pipeline", "--config", "household"], "train"),
+        (["card", "run"], "evaluation"),
+        (["release", "--model", "student", "--repo", "org/name"], "evaluation"),
     ],
 )
 def test_a_missing_extra_is_named(folder: Path, command: list[str], extra: str) -> None:

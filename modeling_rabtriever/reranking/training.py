@@ -83,7 +83,8 @@ def train_reranker(
     Example:
         >>> task = load_beir("path/to/folder")  # doctest: +SKIP
         >>> config = RerankerTrainingConfig("runs/mine", objective="listwise", max_steps=600)  # doctest: +SKIP
-        >>> teacher = train_reranker(task, config, BackboneArguments("Qwen/Qwen3-0.6B"))  # doctest: +SKIP
+        >>> prompt = PromptArguments(true_answer="yes", false_answer="no")  # doctest: +SKIP
+        >>> teacher = train_reranker(task, config, BackboneArguments("Qwen/Qwen3-0.6B"), prompt)  # doctest: +SKIP
         >>> teacher.save_pretrained("runs/mine/model")  # doctest: +SKIP
     """
     train = task.split("train") if train is None else train

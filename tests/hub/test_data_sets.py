@@ -60,6 +60,6 @@ def test_a_task_is_read_as_its_files_stand(hub: HubServer, data_set: Repository,
 
 
 def test_a_data_set_that_is_not_there_is_named(hub: HubServer, tmp_path: Path) -> None:
-    code = "from training.tasks.named import load_task; load_task('hub:org/nothing')"
+    code = "from modeling_rabtriever.tasks.named import load_task; load_task('hub:org/nothing')"
     refused = run_python(hub, tmp_path / "home", "-c", code, PYTHONPATH=ROOT)
     assert "ValueError: hub:org/nothing cannot be read (RepositoryNotFoundError" in refused.stderr

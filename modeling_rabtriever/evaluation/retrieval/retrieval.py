@@ -1,4 +1,4 @@
-"""Retrieval metrics as a module of the ecosystem: `evaluate.load("evaluation/retrieval")`, from the project's root."""
+"""Retrieval metrics as a module of the ecosystem: `evaluate.load("modeling_rabtriever/evaluation/retrieval")`."""
 
 from typing import Any
 
