@@ -89,14 +89,24 @@ def test_exports_run_as_printed(runs, monkeypatch):
     assert scores.startswith("tensor([[") and shape == "(1, 24)"  # the student's here
 
 
-def test_distillation_from_python_runs_as_printed(runs, beir_folder):
+def test_a_run_from_python_runs_as_printed(beir_folder, tmp_path):
     _, after = README.read_text().split("## Your own data")
     block = blocks("python", after.split("\n## ")[0])
-    teacher = "from modeling_rabtriever import GenerativeRerankerModel\n"
-    teacher += "teacher = GenerativeRerankerModel.from_pretrained('runs/household/teacher/model')\n"
-    small = {"initial_candidates": 6, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 2, "use_cpu": True}
-    block = block.replace("path/to/folder", str(beir_folder)).replace("**settings)", f"**settings, **{small})")
-    run_python(teacher + block + "print(student.encode_query(['find me the ant']).shape)\n", runs)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 512}
+    backbone = tmp_path / "backbone.json"
+    backbone.write_text(json.dumps({"model_type": "qwen2", "vocab_size": 400, **sizes}))
+    few = {"initial_candidates": 6, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 2, "use_cpu": True}
+    for printed, small in (
+        ("path/to/folder", str(beir_folder)),
+        ("Qwen/Qwen3-0.6B", str(backbone)),
+        ("max_steps=600", "max_steps=2, use_cpu=True"),
+        ("**settings)", f"**settings, **{few})"),
+    ):
+        assert printed in block
+        block = block.replace(printed, small)
+    lines = run_python(block + "print(student.encode_query(['find me the ant']).shape, report['n'])\n", tmp_path)
+    assert lines[-1] == "torch.Size([1, 32]) 24"
 
 
 def test_commands_and_links_exist():

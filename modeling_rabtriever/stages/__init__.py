@@ -24,6 +24,7 @@ STAGES = {
     "distill": Stage("distill", "train", "Distils the teacher into a student."),
     "evaluate": Stage("evaluate", "train", "Evaluates models beside trivial baselines."),
     "pipeline": Stage("pipeline", "train", "Runs the stages of a recipe in order."),
+    "quickstart": Stage("quickstart", "train", "Runs all of it on the embedded household task, in minutes on a CPU."),
     "card": Stage("card", "evaluation", "Writes the model cards of a run."),
     "release": Stage("release", "evaluation", "Checks a model folder and publishes it on the Hub."),
 }  # command of `rabtriever` -> stage

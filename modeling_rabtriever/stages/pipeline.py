@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or "-h" in arguments or "--help" in arguments:
-        print(__doc__.replace("python -m training.pipeline", program("pipeline")))
+        print((__doc__ or "").replace("python -m training.pipeline", program("pipeline")))
         return
     configs, flags = split_config(arguments)
     if not configs:

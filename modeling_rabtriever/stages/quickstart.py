@@ -30,7 +30,7 @@ from ..evaluation.samples import fixed_sample
 from ..files import write_json
 from ..tasks.beir import RetrievalTask, load_beir
 from ..tasks.household import write_household
-from . import pipeline
+from . import pipeline, program
 
 RECIPE = "household"
 SHOWN = 3
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs everything and returns the path of the summary."""
     flags = list(sys.argv[1:] if argv is None else argv)
     if "-h" in flags or "--help" in flags:
-        print(__doc__)
+        print((__doc__ or "").replace("python -m training.quickstart", program("quickstart")))
         raise SystemExit(0)
     logging.disable_progress_bar()  # of model files; training keeps its own
     datasets.disable_progress_bars()

@@ -13,6 +13,7 @@ from transformers import AutoModel
 from modeling_rabtriever.cards import publishing as release
 from modeling_rabtriever.cards import release_scores
 from modeling_rabtriever.cards.release_checks import release_files
+from modeling_rabtriever.stages.release import main as release_command
 from tests.hub.conftest import LICENSES, ROOT, run_python
 from tests.hub.repositories import File
 from tests.hub.server import HubServer
@@ -114,7 +115,7 @@ def test_the_command_again_changes_nothing(
     monkeypatch.setattr(release, "check_loading", lambda folder: None)  # seconds, and nothing has changed
     flags = ["--model", str(finished_run / "teacher" / "model"), "--repo", "org/teacher", "--tag", "v1.0"]
     history, sent = list(hub.repositories["org/teacher"].history), hub.count("POST", "/commit/")
-    again = release.main(flags)  # the card has kept its licences
+    again = release_command(flags)  # the card has kept its licences
     assert again == release.Release("org/teacher", released["teacher"], False, again.url)
     assert hub.repositories["org/teacher"].history == history and hub.count("POST", "/commit/") == sent
 
