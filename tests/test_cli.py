@@ -192,3 +192,27 @@ def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "export", "--model", "teacher", "--format", "onnx", "--output", str(folder / "graphs")) == 2
     assert "is a GenerativeRerankerModel; accepted for this format: RabtrieverModel" in capsys.readouterr().err
     assert not (folder / "graphs").exists()
+
+
+def test_stages_are_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    for command in ("train", "distill", "evaluate", "card", "release", *COMMANDS):
+        assert f"    {command} " in shown, command
+    assert cli.main(["distill", "--config", "nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("rabtriever: --config nowhere is no file and no recipe; accepted: ") and "students/" in said
+    assert cli.main(["card", str(folder / "nothing")]) == 2
+    assert "holds no report" in capsys.readouterr().err
+
+
+def test_a_stage_shows_its_own_help_and_is_called_as_the_user_calls_it(folder: Path) -> None:
+    command = [sys.executable, "-m", "modeling_rabtriever.cli"]
+    done = subprocess.run([*command, "train", "--help"], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--negatives_per_positive N" in done.stdout
+    assert "rabtriever train --config household" in done.stdout and "python -m" not in done.stdout
+    flags = ["--data", "nowhere", "--output_dir", "mine"]
+    done = subprocess.run([*command, "train", *flags], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "mine/backbone/model is missing; accepted: run rabtriever pretrain first" in done.stderr

@@ -118,3 +118,11 @@ def test_weights_in_folders_inside_tell_models_apart(tmp_path: Path) -> None:
         (tmp_path / "2_Dense" / "model.safetensors").write_bytes(content)
         digests.add(model_digest(str(tmp_path)))
     assert len(digests) == 2
+
+
+def test_runs_that_name_recipes_by_their_old_folder_stay_finished(tmp_path: Path) -> None:
+    """Before recipes were part of the package, a run recorded training/recipes/backbones/..., today the same file."""
+    _stage(tmp_path, task="backbones/qwen2-1m.json").finish()
+    record = tmp_path / "stage.json"
+    record.write_text(record.read_text().replace("backbones/", "training/recipes/backbones/"))
+    assert _stage(tmp_path, task="backbones/qwen2-1m.json").done
