@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test versions lint format smoke clean
+.PHONY: help install quickstart test versions wheel lint format smoke clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -23,6 +23,9 @@ test: install ## all tests, on two cores (minutes)
 
 versions: install ## the Hub files under other releases of transformers (kept in .versions)
 	timeout 600 $(BIN)/python -m tests.versions
+
+wheel: install ## the wheel alone: trains, distils, evaluates, exports, searches, outside the clone
+	timeout 600 $(BIN)/python -m tests.wheel
 
 lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/ruff check .
