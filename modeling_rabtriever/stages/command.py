@@ -127,7 +127,11 @@ class StageParser(TrlParser):
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=36, width=120),
             add_help=False,
         )
-        parser.add_argument("--config", metavar="RECIPE", help="Recipe (YAML), or several; options override it.")
+        parser.add_argument(
+            "--config",
+            metavar="RECIPE",
+            help="Recipe: a name such as household, or a YAML file; may be repeated, options override it.",
+        )
         usual = []
         for kind in self.dataclass_types:
             title = (inspect.getdoc(kind) or kind.__name__).partition("\n")[0]
