@@ -44,9 +44,10 @@ def main() -> None:
     """Measures all sets and seeds, and puts them into the result file."""
     parser = bench_parser(__doc__, "runs/benchmark/corpora", splits=())
     parser.add_argument("--encoder", help="folder of a sentence encoder that all methods start from")
+    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, help="opponents to train")
     arguments = parser.parse_args()
     for bench in benches(arguments):
-        new = measure(bench, arguments.encoder, METHODS)
+        new = measure(bench, arguments.encoder, tuple(arguments.methods))
         rows = with_earlier("benchmarks.student_corpora", new, ("task", "seed", "start", "method"))
         settings = {name: vars(setting) for name, setting in SETTINGS.items()}
         print(write_result("benchmarks.student_corpora", settings, rows, bars_of(rows)), flush=True)

@@ -6,10 +6,11 @@ Usage:
         --encoder runs/pretrained/minilm
 
 All start from the same model: the teacher's backbone, or a sentence encoder (--encoder). All hear of the same queries,
-also those without labels, and of the same pairs of query and document with the teacher's log-odds, which our student
-drew while it trained; they have all of them from the first step on. Prompt, steps and queries per step are the same.
-Each method's learning rate is the best of its task's on dev; test is ranked once with it. The methods are those of
-`benchmarks.opponents`, the start as it is where it can rank, and baselines that train no encoder.
+also those without labels, and of the same pairs of query and document with the teacher's log-odds. Our student of the
+first rate draws them while it trains; all others, ours of other rates too, have all of them from the first step on.
+Prompt, steps and queries per step are the same. Each method's learning rate is the best of its task's on dev; test is
+ranked once with it. The methods are those of `benchmarks.opponents`, the start as it is where it can rank, and
+baselines that train no encoder.
 
 In a corpus of more than a hundred documents the teacher re-ranks, for TEACHER_QUERIES test queries drawn with a fixed
 seed, what any method has among its first documents; it and our student are compared on these queries alone.
@@ -49,11 +50,11 @@ SETTINGS = {
     "saycan": Setting(200, 16, 16, (3e-5, 1e-4), candidates=8, rounds=2, drawn=4, swapped=400, bf16=True),
     "virtualhome": Setting(400, 32, 64, (3e-5, 1e-4), candidates=8, rounds=2, drawn=4, bf16=True),
     "metatool": Setting(300, 32, 64, (3e-5, 1e-4), candidates=8, rounds=1, drawn=4, bf16=True),
-    "cose": Setting(300, 32, 64, (3e-5, 1e-4), candidates=2, rounds=1, drawn=2, in_batch=True, bf16=True),
+    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=1, rounds=1, drawn=1, in_batch=True, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
-TEACHER_QUERIES, TEACHER_DEPTH = 150, 20
+TEACHER_QUERIES, TEACHER_DEPTH = 100, 10
 
 
 class Ranker:
@@ -154,19 +155,19 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     train = task.split("train")
     train = with_swapped(task, train, setting.swapped, seed)
     ranker = Ranker(bench, folder)
-    bills: dict[float, Bill] = {}
+    drawn: list[Bill] = []  # by the student of the first rate; all that follow are told of the same
 
     def ours(rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
         places, shape = (folder / f"{OURS}-{rate:g}", folder.parent / "states"), StudentArguments(encoder=encoder)
-        student, bills[rate], seconds = our_student(bench.reranker, task, train, setting, rate, *places, shape, seed)
-        facts = {"seconds": seconds, "pairs": bills[rate].documents.numel(), "bytes": 4 * student.config.embedding_dim}
+        student, bill, seconds = our_student(bench.reranker, task, train, setting, rate, *places, shape, seed, *drawn)
+        drawn[:] = [bill]
+        facts = {"seconds": seconds, "pairs": bill.documents.numel(), "bytes": 4 * student.config.embedding_dim}
         return lambda queries: student_scores(student, queries, task.corpus), facts
 
     found = {OURS: ranker.best(OURS, ours, setting.rates)}
-    rate = found[OURS]["rate"]
-    if rate not in bills:
-        ours(rate)
-    bill = bills[rate]
+    if not drawn:
+        ours(setting.rates[0])
+    bill = drawn[0]
     opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
 
     def trained(method: str) -> Callable[[float], Any]:
