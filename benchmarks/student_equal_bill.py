@@ -48,8 +48,6 @@ SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=8, rounds=2, drawn=4, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
     "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=8, rounds=2, drawn=4, swapped=400, bf16=True),
-    "virtualhome": Setting(400, 32, 64, (3e-5, 1e-4), candidates=8, rounds=2, drawn=4, bf16=True),
-    "metatool": Setting(300, 32, 64, (3e-5, 1e-4), candidates=8, rounds=1, drawn=4, bf16=True),
     "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=1, rounds=1, drawn=1, in_batch=True, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
