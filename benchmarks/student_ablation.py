@@ -30,9 +30,8 @@ from modeling_rabtriever.recipes import recipe_names
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
 BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
-DRAWING = ("rabtriever-uniform", "rabtriever-teacher-top")  # differ only in which candidates are drawn
+UNIFORM = "rabtriever-uniform"  # differs only in which candidates are drawn
 WITHOUT_WORDS = "rabtriever-without-shared-words"
-MARGINS = "rabtriever-margin-mse"  # needs labels
 
 
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
@@ -53,12 +52,10 @@ def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
 
 def left_out(task: str, name: str, documents: int) -> str | None:
     """Why a row says nothing on a task, or nothing."""
-    if name in DRAWING and recipe_bill(task) >= documents:
+    if name == UNIFORM and recipe_bill(task) >= documents:
         return "asks about the whole corpus from the start"
     if name == WITHOUT_WORDS and not distill_settings(task).get("shared_dim"):
         return "has no shared words"
-    if name == MARGINS and writes_queries(task):
-        return "has queries without labels"
     return None
 
 
