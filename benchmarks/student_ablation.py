@@ -4,10 +4,11 @@ Usage:
     python -m benchmarks.student_ablation household=runs/household/data/household \\
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # half an hour a seed
 
-Every row is a recipe students/... of the package beside the task's recipe, or one of them with an MLP on both states in
-place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
-candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
-the result file are kept. Dev is what settings were chosen on. The trivial baselines stand beside them.
+Every row is a recipe students/... of the package beside the task's recipe, those that change one part of students/paper
+or students/rabtriever behind it, or one of these two with an MLP on both states in place of the predictor. `{seed}` in
+a teacher's folder stands for the seed. Students without rounds get all their candidates at the start. Tasks, rows and
+seeds can be measured one after another: finished runs under --runs and rows in the result file are kept. Dev is what
+settings were chosen on. The trivial baselines stand beside them.
 """
 
 from typing import Any

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from benchmarks.student_ablation import left_out
-from benchmarks.students import TeacherBench
+from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import RECIPES, TaskRun
 from modeling_rabtriever import GenerativeRerankerModel
 
@@ -38,6 +38,14 @@ def test_students_get_the_first_of_the_generated_queries(teacher: Path, beir_fol
     for count in (0, 6):
         with pytest.raises(ValueError, match=f"unjudged is {count}; accepted: 1 to 5"):
             queries_of(teacher, beir_folder, count)
+
+
+def test_a_student_that_changes_another_is_given_behind_it() -> None:
+    assert recipe_flags("household", "rabtriever") == ["--config", "students/rabtriever"]
+    behind = ["--config", "students/rabtriever", "--config", "students/rabtriever-uniform"]
+    assert recipe_flags("household", "rabtriever-uniform") == behind
+    behind = ["--config", "students/paper", "--config", "students/paper-without-kl"]
+    assert recipe_flags("household", "paper-without-kl") == [*behind, "--initial_candidates", "40"]
 
 
 @pytest.mark.usefixtures("teacher")
