@@ -4,10 +4,11 @@ Usage:
     python -m benchmarks.student_ablation household=runs/household/data/household \\
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # half an hour a seed
 
-Every row is a recipe students/... of the package beside the task's recipe, or one of them with an MLP on both states in
-place of the predictor. `{seed}` in a teacher's folder stands for the seed. Students without rounds get all their
-candidates at the start. Tasks, rows and seeds can be measured one after another: finished runs under --runs and rows in
-the result file are kept. Dev is what settings were chosen on. The trivial baselines stand beside them.
+Every row is a recipe students/... of the package beside the task's recipe, those that change one part of students/paper
+or students/rabtriever behind it, or one of these two with an MLP on both states in place of the predictor. `{seed}` in
+a teacher's folder stands for the seed. Students without rounds get all their candidates at the start. Tasks, rows and
+seeds can be measured one after another: finished runs under --runs and rows in the result file are kept. Dev is what
+settings were chosen on. The trivial baselines stand beside them.
 """
 
 from typing import Any
@@ -30,9 +31,8 @@ from modeling_rabtriever.recipes import recipe_names
 # Rows without the product, and the recipe whose losses and candidates they have.
 CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
 BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
-DRAWING = ("rabtriever-uniform", "rabtriever-teacher-top")  # differ only in which candidates are drawn
+UNIFORM = "rabtriever-uniform"  # differs only in which candidates are drawn
 WITHOUT_WORDS = "rabtriever-without-shared-words"
-MARGINS = "rabtriever-margin-mse"  # needs labels
 
 
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
@@ -53,12 +53,10 @@ def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
 
 def left_out(task: str, name: str, documents: int) -> str | None:
     """Why a row says nothing on a task, or nothing."""
-    if name in DRAWING and recipe_bill(task) >= documents:
+    if name == UNIFORM and recipe_bill(task) >= documents:
         return "asks about the whole corpus from the start"
     if name == WITHOUT_WORDS and not distill_settings(task).get("shared_dim"):
         return "has no shared words"
-    if name == MARGINS and writes_queries(task):
-        return "has queries without labels"
     return None
 
 

@@ -4,9 +4,9 @@ Usage:
     python -m training.tasks.household runs/data/household && python -m training.tasks.household runs/data/large --large
     python -m benchmarks.student_budget household=runs/data/household household-large=runs/data/large --queries 300
 
-Our student at several index widths `k`, and at several numbers of teacher pairs per training query, drawn in three ways
-at equal bill: from the student's own distribution, uniformly, or the teacher's best of a uniform pool that is on the
-bill. Every run starts with the same 16 candidates; the rest comes in three rounds.
+Our student at several index widths `k`, and at several numbers of teacher pairs per training query, drawn in two ways
+at equal bill: from the student's own distribution, or uniformly. Every run starts with the same 16 candidates; the rest
+comes in three rounds.
 """
 
 from collections.abc import Iterator
@@ -18,24 +18,20 @@ from benchmarks.students import TeacherBench, bench_parser, benches, recipe_flag
 WIDTHS = (64, 128, 256, 512, 1024)
 START, ROUNDS = 16, 3
 BILLS = (28, 40, 64, 112)  # pairs per training query
-POLICIES = {"on-policy": "rabtriever", "uniform": "rabtriever-uniform", "teacher-top": "rabtriever-teacher-top"}
+POLICIES = {"on-policy": "rabtriever", "uniform": "rabtriever-uniform"}
 
 
-def bill_flags(policy: str, pairs: int) -> list[str]:
+def bill_flags(pairs: int) -> list[str]:
     """Flags of a student that asks about this many pairs per query."""
-    per_round = (pairs - START) // ROUNDS
-    if policy == "teacher-top":  # trains on half of the pool it pays for
-        drawn = ["--teacher_pool", str(per_round), "--refresh_candidates", str(per_round // 2)]
-    else:
-        drawn = ["--refresh_candidates", str(per_round)]
-    return ["--initial_candidates", str(START), "--refresh_rounds", str(ROUNDS), *drawn]
+    drawn = {"initial_candidates": START, "refresh_rounds": ROUNDS, "refresh_candidates": (pairs - START) // ROUNDS}
+    return [item for name, value in drawn.items() for item in (f"--{name}", str(value))]
 
 
 def rows_of(bench: TeacherBench, axes: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of one task and seed along the axes named, one after another."""
     settings: dict[str, dict[tuple[str, int], list[str]]] = {
         "k": {("on-policy", k): ["--embedding_dim", str(k)] for k in WIDTHS},
-        "bill": {(policy, pairs): bill_flags(policy, pairs) for pairs in BILLS for policy in POLICIES},
+        "bill": {(policy, pairs): bill_flags(pairs) for pairs in BILLS for policy in POLICIES},
     }
     for axis in axes:
         for (policy, value), flags in settings[axis].items():
@@ -45,15 +41,15 @@ def rows_of(bench: TeacherBench, axes: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """On-policy against the other two at equal bill, as differences of R@1 on test, mean over seeds that have all."""
+    """On-policy against uniform at equal bill, as a difference of R@1 on test, mean over the seeds that have both."""
     bars = []
     bills = [row for row in rows if row["axis"] == "bill"]
     for (task, value), here in grouped(bills, "task", "value"):
         found = [{row["policy"]: row["test"]["Rabtriever"]["mean"] for row in own} for _, own in grouped(here, "seed")]
         whole = [own for own in found if own.keys() == POLICIES.keys()]
-        for other in ("uniform", "teacher-top") if whole else ():
-            ahead = sum(own["on-policy"] - own[other] for own in whole) / len(whole)
-            label = f"R@1 of on-policy minus {other}, {task}, {value} pairs per query, mean of {len(whole)} seeds"
+        if whole:
+            ahead = sum(own["on-policy"] - own["uniform"] for own in whole) / len(whole)
+            label = f"R@1 of on-policy minus uniform, {task}, {value} pairs per query, mean of {len(whole)} seeds"
             bars.append(bar(label, ahead, ">=", 0.0, here[0]["test"]["n"]))
     return bars
 

@@ -142,11 +142,14 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
 
 
 def recipe_flags(task: str, name: str) -> list[str]:
-    """Flags of a student recipe; without rounds it gets as many candidates as the task's recipe ends with."""
-    recipe = f"students/{name}"
-    changes = read_recipe(recipe)[1]["distill"]
-    flags = ["--config", recipe]
-    if "refresh_rounds" not in changes:
+    """Flags of a student recipe behind the one it changes; without rounds it gets all candidates at the start.
+
+    That is as many as the task's recipe ends with. `paper-without-kl` changes `paper`, `rabtriever-uniform` changes
+    `rabtriever`.
+    """
+    recipes = [f"students/{one}" for one in dict.fromkeys((name.partition("-")[0], name))]
+    flags = [item for recipe in recipes for item in ("--config", recipe)]
+    if "refresh_rounds" not in read_recipe(*recipes)[1]["distill"]:
         return flags
     return [*flags, "--initial_candidates", str(recipe_bill(task))]
 

@@ -1,4 +1,4 @@
-"""Which documents a query is trained on: its positives, uniform ones, the teacher's best, and the student's own.
+"""Which documents a query is trained on: its positives, uniform ones, and the student's own.
 
 A ranker's policy is the distribution it puts over documents, `pi(D|Q) = softmax_D(score / temperature)`. On-policy
 candidates are drawn from the student's own `pi` over its best documents: the teacher is asked where the student looks.
@@ -147,11 +147,6 @@ def draw_uniform(
         _check_left(len(left), count)
         lists.append(left[:count])
     return torch.tensor(lists, dtype=torch.long).view(len(lists), count)
-
-
-def best_of(documents: Tensor, logits: Tensor, count: int) -> Tensor:
-    """The teacher's best of those it was asked about: `(n, c)` corpus rows and `(n, c)` log-odds -> `(n, count)`."""
-    return documents.gather(1, logits.topk(count, dim=1).indices)
 
 
 def keep_round(folder: Path, round_: int, documents: Tensor) -> None:

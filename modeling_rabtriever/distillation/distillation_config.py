@@ -10,7 +10,7 @@ from ..trainers.shared_trainer import BatchArguments
 from .losses import LISTWISE_FORMS
 
 STATES_DTYPES = ("float32", "float16")
-WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight", "margin_mse_weight", "infonce_weight")
+WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight", "infonce_weight")
 KL_FORMS = ("reverse", "forward", "vocabulary")
 ENCODERS = ("none", "lora", "full")
 
@@ -20,9 +20,6 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
 
     mse_weight: float = field(default=0.1, metadata={"help": "Weight of the MSE between predicted and teacher state."})
-    normalize_states: bool = field(
-        default=False, metadata={"help": "Layer-normalise both states before the MSE, against dominant dimensions."}
-    )
     kl_weight: float = field(
         default=0.1, metadata={"help": "Weight of the KL between student and teacher at the answer position."}
     )
@@ -36,9 +33,6 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     )
     listwise_weight: float = field(
         default=1.0, metadata={"help": "Weight of the reverse KL over each query's candidate documents."}
-    )
-    margin_mse_weight: float = field(
-        default=0.0, metadata={"help": "Weight of MarginMSE, first positive against the other candidates; to compare."}
     )
     infonce_weight: float = field(
         default=0.0, metadata={"help": "Weight of InfoNCE over the candidates, which ignores the teacher; to compare."}
@@ -72,18 +66,7 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     refresh_candidates: int = field(default=8, metadata={"help": "Candidates added per query and round."})
     on_policy_fraction: float = field(
         default=1.0,
-        metadata={"help": "Share of the added candidates drawn from the student's own distribution."},
-    )
-    teacher_top_fraction: float = field(
-        default=0.0,
-        metadata={
-            "help": "Share of the added candidates that are the teacher's best among teacher_pool uniform documents it "
-            "is asked about in each round. What remains of the two shares is uniform."
-        },
-    )
-    teacher_pool: int = field(
-        default=0,
-        metadata={"help": "Uniform documents per query and round the teacher chooses from, and is asked about."},
+        metadata={"help": "Share of the added candidates drawn from the student's own distribution; others uniform."},
     )
     sampling_temperature: float = field(
         default=1.0, metadata={"help": "Temperature of the student's distribution when candidates are drawn."}
@@ -119,16 +102,8 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
         for name in ("temperature", "sampling_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
-        shares = (self.on_policy_fraction, self.teacher_top_fraction)
-        if min(shares) < 0 or sum(shares) > 1:
-            raise ValueError(
-                f"on_policy_fraction is {shares[0]}, teacher_top_fraction {shares[1]}; accepted: 0 to 1, also their sum"
-            )
-        if (self.teacher_pool > 0) != (self.teacher_top_fraction > 0) or self.teacher_pool < self.teacher_top:
-            raise ValueError(
-                f"teacher_pool is {self.teacher_pool}; accepted: at least the {self.teacher_top} documents per round "
-                "that teacher_top_fraction takes from it, and 0 where that fraction is 0"
-            )
+        if not 0 <= self.on_policy_fraction <= 1:
+            raise ValueError(f"on_policy_fraction is {self.on_policy_fraction}; accepted: 0 to 1")
         for name, accepted in (
             ("states_dtype", STATES_DTYPES),
             ("kl_form", KL_FORMS),
@@ -156,11 +131,11 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
 
     def check_candidates(self, available: int) -> None:
         """Raises a ValueError if a run needs more candidates of a query than there are documents to ask about."""
-        total = self.initial_candidates + self.refresh_rounds * self.refresh_candidates + self.teacher_pool
+        total = self.initial_candidates + self.refresh_rounds * self.refresh_candidates
         if total > available:
             raise ValueError(
-                f"initial_candidates + refresh_rounds * refresh_candidates + teacher_pool is {total}; accepted: at "
-                f"most {available}, the documents a query's teacher can be asked about"
+                f"initial_candidates + refresh_rounds * refresh_candidates is {total}; accepted: at most {available}, "
+                "the documents a query's teacher can be asked about"
             )
 
     @property
@@ -172,8 +147,3 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     def on_policy(self) -> int:
         """Candidates per query and round that the student draws."""
         return round(self.refresh_candidates * self.on_policy_fraction)
-
-    @property
-    def teacher_top(self) -> int:
-        """Candidates per query and round that the teacher chooses."""
-        return min(round(self.refresh_candidates * self.teacher_top_fraction), self.refresh_candidates - self.on_policy)

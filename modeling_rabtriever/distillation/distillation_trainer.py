@@ -18,7 +18,6 @@ from ..trainers.shared_trainer import SharedTrainer
 from .candidates import (
     DOCUMENT_BLOCK,
     best_documents,
-    best_of,
     draw_on_policy,
     draw_uniform,
     keep_round,
@@ -32,8 +31,6 @@ from .losses import (
     answer_reverse_kl,
     hidden_state_mse,
     listwise_kl,
-    margin_mse,
-    normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
 from .refresh import RefreshCallback
@@ -56,7 +53,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         model: the student; its backbone stays as it is.
         teacher: the cache of what the teacher says about pairs of training queries and documents, by their rows.
             `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
-            leaves the listwise term and MarginMSE.
+            leaves the listwise term.
         documents: the corpus.
         train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query nobody judged).
         eval_dataset: the same columns; ranked over the whole corpus at every evaluation. `None` allows none.
@@ -93,16 +90,16 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         if (args.needs_states and stateless) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
             raise ValueError(
                 f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
-                "states; accepted: 0 for both, with listwise_weight or margin_mse_weight above 0"
+                "states; accepted: 0 for both, with listwise_weight above 0"
             )
         queries = list(train_dataset["query"])
         self.teacher, self._pools = teacher, pools
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
         unjudged = [row for row, relevant in enumerate(self._relevant) if not relevant]
-        if unjudged and (args.infonce_weight or args.margin_mse_weight):
+        if unjudged and args.infonce_weight:
             raise ValueError(
                 f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
-                "infonce_weight and margin_mse_weight"
+                "infonce_weight"
             )
         places: dict[str, int] = {}  # the first document of each text
         self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
@@ -175,11 +172,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         teacher = self.teacher.logits(asked, documents).to(device)
         terms: dict[str, Callable[[], Tensor]] = {
             "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
-            "mse": lambda: (normalized_hidden_state_mse if self.args.normalize_states else hidden_state_mse)(
-                output.hidden_state, self._teacher_states(asked, documents, device)
-            ),
+            "mse": lambda: hidden_state_mse(output.hidden_state, self._teacher_states(asked, documents, device)),
             "kl": lambda: self._answer_kl(output, teacher, asked, documents),
-            "margin_mse": lambda: margin_mse(output.logits, teacher),
             "infonce": lambda: listwise_cross_entropy(self._without_other_positives(output.logits, rows, documents)),
         }
         return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
@@ -242,9 +236,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     @property
     def teacher_pairs(self) -> int:
         """The teacher's bill: pairs this run has asked about, also those the cache knew from other runs."""
-        args, width = self.args, self.candidates.shape[1]
-        rounds = (width - args.initial_candidates) // args.refresh_candidates if args.refresh_rounds else 0
-        return len(self.candidates) * (width + rounds * (args.teacher_pool - args.teacher_top))
+        return self.candidates.numel()
 
     def refresh(self, round_: int) -> None:
         """Adds the candidates of a round: round 0 is positives and uniform ones, later rounds ask the student.
@@ -257,7 +249,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             new = positives_and_uniform(self._relevant, len(self._documents), count, seed, self._pools)
         else:
             new = self._draw(round_)
-        self._ask(torch.arange(len(new)), new)
+        self.teacher.ask(torch.arange(len(new)).repeat_interleave(new.shape[1]), new.flatten())
         self.candidates = torch.cat([self.candidates, new], dim=1)
         on_main(lambda: keep_round(Path(self.args.output_dir), round_, new))
 
@@ -279,14 +271,10 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     @torch.no_grad()
     def _draw(self, round_: int) -> Tensor:
         vectors = self._query_vectors(self._queries), self._document_vectors()
-        rows = torch.arange(len(self._queries))
-        blocks = rows.split(max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK)))
+        size = max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK))
+        blocks = torch.arange(len(self._queries)).split(size)
         generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
         drawn = on_main(lambda: torch.cat([self._on_policy(own, *vectors, generator) for own in blocks]))
-        if self.args.teacher_top:
-            pool = on_main(lambda: self._uniform(drawn, self.args.teacher_pool, f"{round_}-pool"))
-            best = best_of(pool, self.teacher.logits(self._ask(rows, pool), pool), self.args.teacher_top)
-            drawn = torch.cat([drawn, best], dim=1)
         left = self.args.refresh_candidates - drawn.shape[1]
         return torch.cat([drawn, on_main(lambda: self._uniform(drawn, left, round_))], dim=1)
 
@@ -295,14 +283,9 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         best = best_documents(queries[rows.to(queries.device)], documents, self.candidates[rows], pools)
         return draw_on_policy(*best, self.args.on_policy, self.args.sampling_temperature, generator)
 
-    def _uniform(self, drawn: Tensor, count: int, round_: int | str) -> Tensor:
+    def _uniform(self, drawn: Tensor, count: int, round_: int) -> Tensor:
         asked = torch.cat([self.candidates, drawn], dim=1)
         return draw_uniform(asked, len(self._documents), count, f"{self.args.seed}-{round_}", self._pools)
-
-    def _ask(self, rows: Tensor, documents: Tensor) -> Tensor:
-        asked = rows.unsqueeze(1).expand_as(documents)
-        self.teacher.ask(asked.flatten(), documents.flatten())
-        return asked
 
     def _side(self, model: RabtrieverModel, side: str, texts: list[str], name: str) -> FrozenSide | MovingSide:
         if self._moving:

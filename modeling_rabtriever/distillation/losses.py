@@ -26,23 +26,6 @@ def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(predicted.float(), target.float())
 
 
-def normalized_hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error after layer normalisation: each state is shifted and scaled to mean 0 and variance 1 first.
-
-    I-JEPA (arXiv 2301.08243) normalises its targets so, against dimensions that dominate. There the prediction has no
-    other use; here the answer's score is read off it, so it has to stay in the head's space, and both are normalised.
-
-    Args:
-        predicted: `(..., d)`, `h_hat`.
-        target: `(..., d)`, `h`; any float dtype.
-
-    Returns:
-        A scalar, fp32.
-    """
-    shape = predicted.shape[-1:]
-    return F.mse_loss(F.layer_norm(predicted.float(), shape), F.layer_norm(target.float(), shape))
-
-
 def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     """`KL(P_student || P_teacher)` of the answer, over the two tokens {T, F}, averaged over pairs.
 
@@ -139,19 +122,3 @@ def listwise_kl(
     reverse = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
     forward = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
     return {"reverse": reverse, "forward": forward, "symmetric": (reverse + forward) / 2}[form]
-
-
-def margin_mse(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of the margins `score_0 - score_c` between a query's first candidate and each other one.
-
-    Hofstätter et al. 2020 (arXiv 2010.02666), where the first is a positive. For comparison.
-
-    Args:
-        student: `(n, c)`, scores or log-odds, `c` at least 2.
-        teacher: `(n, c)`, log-odds.
-
-    Returns:
-        A scalar, fp32.
-    """
-    student, teacher = student.float(), teacher.float()
-    return F.mse_loss(student[:, :1] - student[:, 1:], teacher[:, :1] - teacher[:, 1:])

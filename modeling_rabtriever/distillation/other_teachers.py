@@ -1,6 +1,6 @@
 """Teachers that only score pairs: a cross-encoder of sentence-transformers, or scores computed elsewhere.
 
-They have no hidden states to distil, so the listwise term (or MarginMSE) stands alone.
+They have no hidden states to distil, so the listwise term stands alone.
 """
 
 import hashlib

@@ -41,6 +41,8 @@ _NOT_RESULTS = (
     "ddp_",
     "eval_on_start",
 )
+# Settings of version 0.0 that are gone, at the values that left them off: a record of them is one without them.
+_GONE = {"normalize_states": False, "margin_mse_weight": 0.0, "teacher_top_fraction": 0.0, "teacher_pool": 0}
 
 
 class StageFolder:
@@ -116,6 +118,7 @@ class StageFolder:
         with refusing(f"{self._path} is no record of a stage", "the file as a stage wrote it, or none"):
             text = self._path.read_text().replace('"training/recipes/', '"')  # where recipes' files lay in version 0.0
             found: dict[str, Any] = json.loads(text)
+            found["settings"] = dict(item for item in found["settings"].items() if item not in _GONE.items())
             return {name: found[name] for name in (*self._record, "done")}
 
     def _has_results(self) -> bool:

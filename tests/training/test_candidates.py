@@ -6,7 +6,6 @@ import torch
 from modeling_rabtriever.distillation import candidates
 from modeling_rabtriever.distillation.candidates import (
     best_documents,
-    best_of,
     draw_on_policy,
     draw_uniform,
     positives_and_uniform,
@@ -91,12 +90,6 @@ def test_uniform_draws_are_uniform() -> None:
     drawn = draw_uniform(torch.full((20_000, 1), 2), 5, 2, 0)
     shares = torch.bincount(drawn.flatten(), minlength=5) / 40_000
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0, 0.25, 0.25]), atol=0.015, rtol=0)
-
-
-def test_the_teachers_best_of_a_pool() -> None:
-    pool = torch.tensor([[4, 9, 2], [7, 0, 1]])
-    logits = torch.tensor([[0.1, 3.0, 2.0], [-5.0, -1.0, -3.0]])
-    assert best_of(pool, logits, 2).tolist() == [[9, 2], [0, 1]]
 
 
 def test_queries_nobody_judged_get_uniform_candidates() -> None:

@@ -150,8 +150,6 @@ def test_impossible_candidates_are_refused(
     nobody = Dataset.from_dict({"query": ["a", "b"], "relevant": [[0], []]})
     with pytest.raises(ValueError, match="query 1 has no relevant document"):
         make_trainer(reranker, task, tmp_path / "nobody", train_dataset=nobody, infonce_weight=1.0)
-    with pytest.raises(ValueError, match="query 1 has no relevant document"):
-        make_trainer(reranker, task, tmp_path / "nobody", train_dataset=nobody, margin_mse_weight=1.0)
 
 
 def test_queries_nobody_judged_are_distilled(
@@ -178,10 +176,8 @@ def test_queries_nobody_judged_are_distilled(
         ({"mse_weight": 0.0, "kl_weight": 0.0, "listwise_weight": 0.0}, "at least one above"),
         ({"temperature": 0.0}, "temperature is 0.0; accepted: a number above 0"),
         ({"sampling_temperature": -1.0}, "sampling_temperature is -1.0; accepted"),
-        ({"on_policy_fraction": 2.0}, "on_policy_fraction is 2.0, teacher_top_fraction 0.0; accepted: 0 to 1"),
-        ({"on_policy_fraction": 0.8, "teacher_top_fraction": 0.5}, "accepted: 0 to 1, also their sum"),
-        ({"on_policy_fraction": 0.5, "teacher_top_fraction": 0.5}, "teacher_pool is 0; accepted: at least the 4"),
-        ({"teacher_pool": 5}, "teacher_pool is 5; accepted: .* 0 where that fraction is 0"),
+        ({"on_policy_fraction": 2.0}, "on_policy_fraction is 2.0; accepted: 0 to 1"),
+        ({"on_policy_fraction": -0.5}, "on_policy_fraction is -0.5; accepted: 0 to 1"),
         ({"kl_form": "sideways"}, "kl_form is 'sideways'; accepted: reverse, forward, vocabulary"),
         ({"refresh_rounds": -1}, "refresh_rounds is -1; accepted"),
         ({"refresh_candidates": 0}, "refresh_candidates is 0; accepted: 1 or more"),

@@ -13,8 +13,6 @@ from modeling_rabtriever.distillation.losses import (
     hidden_state_mse,
     listwise_kl,
     listwise_reverse_kl,
-    margin_mse,
-    normalized_hidden_state_mse,
     vocabulary_reverse_kl,
 )
 from modeling_rabtriever.reranking.losses import check_finite, listwise_cross_entropy
@@ -28,19 +26,6 @@ def test_hidden_state_mse() -> None:
     predicted, target = _numbers(2, 3, 4), _numbers(2, 3, 4, seed=1)
     squares = [(p - t) ** 2 for p, t in zip(predicted.flatten().tolist(), target.flatten().tolist(), strict=True)]
     assert hidden_state_mse(predicted, target).item() == pytest.approx(sum(squares) / len(squares), rel=1e-6)
-
-
-def test_normalized_hidden_state_mse() -> None:
-    predicted, target = _numbers(3, 4), _numbers(3, 4, seed=1)
-    total = 0.0
-    for p_row, t_row in zip(predicted.tolist(), target.tolist(), strict=True):
-        normal = []
-        for row in (p_row, t_row):
-            mean = sum(row) / 4
-            spread = math.sqrt(sum((x - mean) ** 2 for x in row) / 4 + 1e-5)
-            normal.append([(x - mean) / spread for x in row])
-        total += sum((p - t) ** 2 for p, t in zip(*normal, strict=True))
-    assert normalized_hidden_state_mse(predicted, target).item() == pytest.approx(total / 12, rel=1e-5)
 
 
 def test_answer_reverse_kl() -> None:
@@ -86,16 +71,6 @@ def test_vocabulary_reverse_kl_is_trls_generalized_jsd_at_beta_one(monkeypatch: 
     assert vocabulary_reverse_kl(student, teacher).item() == pytest.approx(total / 6, rel=1e-4)
 
 
-def test_margin_mse() -> None:
-    student, teacher = _numbers(3, 4), _numbers(3, 4, seed=1)
-    margins = [
-        ((s[0] - s[place]) - (t[0] - t[place])) ** 2
-        for s, t in zip(student.tolist(), teacher.tolist(), strict=True)
-        for place in (1, 2, 3)
-    ]
-    assert margin_mse(student, teacher).item() == pytest.approx(sum(margins) / 9, rel=1e-5)
-
-
 def test_answer_reverse_kl_stays_finite_for_certain_teachers() -> None:
     assert torch.isfinite(answer_reverse_kl(torch.tensor([80.0, -80.0]), torch.tensor([-90.0, 90.0])))
 
@@ -132,10 +107,8 @@ def test_listwise_cross_entropy() -> None:
         (hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
         (answer_reverse_kl, (_numbers(4), _numbers(4, seed=1))),
         (lambda s, t: listwise_reverse_kl(s, t, 2.0), (_numbers(2, 4), _numbers(2, 4, seed=1))),
-        (normalized_hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
         (answer_forward_kl, (_numbers(4), _numbers(4, seed=1))),
         (vocabulary_reverse_kl, (_numbers(2, 5), _numbers(2, 5, seed=1))),
-        (margin_mse, (_numbers(2, 4), _numbers(2, 4, seed=1))),
         (lambda s, _: listwise_cross_entropy(s), (_numbers(2, 4), _numbers(1))),
     ],
 )

@@ -126,3 +126,14 @@ def test_runs_that_name_recipes_by_their_old_folder_stay_finished(tmp_path: Path
     record = tmp_path / "stage.json"
     record.write_text(record.read_text().replace("backbones/", "training/recipes/backbones/"))
     assert _stage(tmp_path, task="backbones/qwen2-1m.json").done
+
+
+def test_runs_that_left_settings_off_which_are_gone_stay_finished(tmp_path: Path) -> None:
+    _stage(tmp_path).finish()
+    path = tmp_path / "stage.json"
+    record = json.loads(path.read_text())
+    write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 0}})
+    assert _stage(tmp_path).done
+    write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 8}})
+    with pytest.raises(ValueError, match=r"settings: teacher_pool \(8 there, None now\)"):
+        _stage(tmp_path)
