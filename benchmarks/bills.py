@@ -36,6 +36,7 @@ class Setting:
         rounds: how often our student draws more.
         drawn: documents it draws per query and round.
         swapped: queries that exchanged names make of the labelled ones, for the teacher to judge.
+        labels: share of the labels in what our listwise KL aims at.
         in_batch: whether ours takes the other queries' documents as irrelevant ones.
         predictor_rate: learning rate of our predictor.
         damping: of our whitening, where the start is no sentence encoder.
@@ -51,6 +52,7 @@ class Setting:
     rounds: int = 0
     drawn: int = 0
     swapped: int = 0
+    labels: float = 0.0
     in_batch: bool = False
     predictor_rate: float = 1e-3
     damping: float | None = 0.1
@@ -105,6 +107,7 @@ def our_student(
     """
     batches = {"per_device_train_batch_size": setting.batch, "max_steps": setting.steps, "seed": seed}
     losses = {"listwise_form": "forward", "temperature": setting.temperature, "mse_weight": 0.0, "kl_weight": 0.0}
+    losses |= {"label_share": setting.labels}
     draws = {"initial_candidates": setting.candidates, "refresh_rounds": setting.rounds}
     draws |= {"refresh_candidates": setting.drawn or 1, "in_batch_documents": setting.in_batch}
     pools = None if bill is None else bill.documents.tolist()

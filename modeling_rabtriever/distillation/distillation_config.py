@@ -10,7 +10,7 @@ from ..trainers.shared_trainer import BatchArguments
 from .losses import LISTWISE_FORMS
 
 STATES_DTYPES = ("float32", "float16")
-WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight", "infonce_weight")
+WEIGHTS = ("mse_weight", "kl_weight", "listwise_weight")
 KL_FORMS = ("reverse", "forward", "vocabulary")
 ENCODERS = ("none", "lora", "full")
 
@@ -34,11 +34,15 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     listwise_weight: float = field(
         default=1.0, metadata={"help": "Weight of the reverse KL over each query's candidate documents."}
     )
-    infonce_weight: float = field(
-        default=0.0, metadata={"help": "Weight of InfoNCE over the candidates, which ignores the teacher; to compare."}
-    )
     listwise_form: str = field(
         default="reverse", metadata={"help": "Which KL over the candidates that is.", "choices": LISTWISE_FORMS}
+    )
+    label_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the relevance labels in what the listwise KL aims at, for queries that have labels; the "
+            "rest is the teacher's (forward KL only)."
+        },
     )
     in_batch_documents: bool = field(
         default=False,
@@ -120,6 +124,13 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
             raise ValueError(f"in_batch_documents is true with listwise_form {self.listwise_form!r}; accepted: forward")
         if self.in_batch_documents and not self.listwise_weight:
             raise ValueError("in_batch_documents is true with listwise_weight 0; accepted: a weight above 0")
+        if not 0 <= self.label_share <= 1:
+            raise ValueError(f"label_share is {self.label_share}; accepted: 0 to 1")
+        if self.label_share and (self.listwise_form != "forward" or not self.listwise_weight):
+            raise ValueError(
+                f"label_share is {self.label_share} with listwise_form {self.listwise_form!r} and listwise_weight "
+                f"{self.listwise_weight}; accepted: forward, and a weight above 0"
+            )
         if self.encoder_lora_rank < 1:
             raise ValueError(f"encoder_lora_rank is {self.encoder_lora_rank}; accepted: 1 or more")
         if not 0 < self.encoder_learning_rate < math.inf:

@@ -12,7 +12,7 @@ from trl.trainer.base_trainer import _BaseTrainer
 from .. import RabtrieverModel
 from ..evaluation.metrics import mean_metrics, rank_documents
 from ..modeling_rabtriever import RabtrieverOutput
-from ..reranking.losses import check_finite, listwise_cross_entropy
+from ..reranking.losses import check_finite
 from ..trainers.processes import on_main
 from ..trainers.shared_trainer import SharedTrainer
 from .candidates import (
@@ -62,8 +62,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         kwargs: those of `transformers.Trainer`.
 
     Raises:
-        ValueError: no candidates are left to draw, a loss needs a relevant document and a query has none, a loss needs
-            states and the teacher has none, or a loss is not finite.
+        ValueError: no candidates are left to draw, a loss needs states and the teacher has none, or a loss is not
+            finite.
     """
 
     _tag_names = ["rabtriever", "distillation"]  # noqa: RUF012 (TRL's convention)
@@ -95,12 +95,6 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         queries = list(train_dataset["query"])
         self.teacher, self._pools = teacher, pools
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
-        unjudged = [row for row, relevant in enumerate(self._relevant) if not relevant]
-        if unjudged and args.infonce_weight:
-            raise ValueError(
-                f"query {unjudged[0]} has no relevant document; accepted: queries with at least one, or 0 for "
-                "infonce_weight"
-            )
         places: dict[str, int] = {}  # the first document of each text
         self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
         self._moving = args.train_encoder != "none"
@@ -174,7 +168,6 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
             "mse": lambda: hidden_state_mse(output.hidden_state, self._teacher_states(asked, documents, device)),
             "kl": lambda: self._answer_kl(output, teacher, asked, documents),
-            "infonce": lambda: listwise_cross_entropy(self._without_other_positives(output.logits, rows, documents)),
         }
         return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
 
@@ -182,12 +175,14 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
         form = self.args.temperature, self.args.listwise_form
+        labels = self._labels(rows, documents)
+        labels = None if labels is None else labels.to(teacher.device)
         if not self.args.in_batch_documents:
-            return listwise_kl(output.logits, teacher, *form)
+            return listwise_kl(output.logits, teacher, *form, labels=labels)
         vectors, batch = self.batch_vectors(output.document_embeds, distinct)
         others = self.model.similarity(output.query_embeds, vectors)
         others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
-        return listwise_kl(output.scores, teacher, *form, others)
+        return listwise_kl(output.scores, teacher, *form, others, labels)
 
     def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
         """`(n, m)`: which documents of the batch say the same as a query's own candidates, or as relevant ones."""
@@ -207,15 +202,17 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     def _teacher_states(self, asked: Tensor, documents: Tensor, device: torch.device) -> Tensor:
         return self.teacher.hidden_states(asked, documents).to(device)
 
-    def _without_other_positives(self, logits: Tensor, rows: Tensor, documents: Tensor) -> Tensor:
-        others = [
-            [document in relevant for document in candidates[1:]]
-            for candidates, relevant in zip(
-                documents.tolist(), (self._relevant[row] for row in rows.tolist()), strict=True
-            )
-        ]
-        mask = torch.tensor(others, device=logits.device)
-        return torch.cat([logits[:, :1], logits[:, 1:].masked_fill(mask, -torch.inf)], dim=1)
+    def _labels(self, rows: Tensor, documents: Tensor) -> Tensor | None:
+        """`(n, c)`: what the labels of a query give to its relevant candidates, alike; `None` if they give nothing."""
+        if not self.args.label_share:
+            return None
+        relevant = torch.stack(
+            [
+                torch.isin(own, torch.tensor(self._relevant[row], dtype=own.dtype))
+                for own, row in zip(documents, rows.tolist(), strict=True)
+            ]
+        ).float()
+        return self.args.label_share * relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of each loss term since the last log, and the teacher's bill so far."""

@@ -94,7 +94,12 @@ def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def listwise_kl(
-    student: Tensor, teacher: Tensor, temperature: float, form: str = "reverse", others: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    form: str = "reverse",
+    others: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """The KL between the distributions that student and teacher put over a query's documents, averaged over queries.
 
@@ -107,18 +112,25 @@ def listwise_kl(
         form: `"reverse"`, `"forward"` or `"symmetric"`.
         others: `(n, m)`, the student's scores of further documents, taken for irrelevant: the teacher's distribution is
             0 there, which the forward form alone allows. `-inf` leaves a document out.
+        labels: `(n, c)`, the part of the target that relevance labels give: `target = (1 - sum(labels)) * pi_teacher +
+            labels` of each query; forward form alone. With one label at 1 that is the cross-entropy of InfoNCE
+            (arXiv 1807.03748), with a share the mixture of hard and soft targets of arXiv 1503.02531.
 
     Returns:
         A scalar, fp32, in nats.
 
     Raises:
-        ValueError: the form is unknown, or another than forward with `others`.
+        ValueError: the form is unknown, or another than forward with `others` or `labels`.
     """
-    if form not in LISTWISE_FORMS or (others is not None and form != "forward"):
-        raise ValueError(f"form is {form!r}; accepted: {', '.join(LISTWISE_FORMS)}; with others: forward")
+    if form not in LISTWISE_FORMS or ((others is not None or labels is not None) and form != "forward"):
+        raise ValueError(f"form is {form!r}; accepted: {', '.join(LISTWISE_FORMS)}; with others or labels: forward")
     every = student if others is None else torch.cat([student, others], dim=1)
     log_p = (every.float() / temperature).log_softmax(-1)[:, : student.shape[1]]
     log_q = (teacher.float() / temperature).log_softmax(-1)
+    q = log_q.exp()
+    if labels is not None:
+        q = (1 - labels.sum(-1, keepdim=True)) * q + labels
+        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log()
     reverse = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    forward = (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    forward = (q * (log_q - log_p)).sum(-1).mean()
     return {"reverse": reverse, "forward": forward, "symmetric": (reverse + forward) / 2}[form]

@@ -1,4 +1,4 @@
-"""The teacher's listwise loss, and the check that a loss is finite; both serve the student too.
+"""The teacher's listwise loss, and the check that a loss is finite.
 
 The student's own losses are in `distillation.losses`.
 """
@@ -10,8 +10,7 @@ from torch import Tensor
 def listwise_cross_entropy(scores: Tensor) -> Tensor:
     """Negative log-likelihood of the first candidate, the relevant one: `-log softmax_c(score_c)[0]`, over queries.
 
-    The teacher's listwise objective: trains the order of a query's candidates, which is what the student distils. As a
-    student's loss it is InfoNCE (arXiv 1807.03748) over the candidates: labels alone, no teacher; for comparison.
+    The teacher's listwise objective: trains the order of a query's candidates, which is what the student distils.
 
     Args:
         scores: `(n, c)`, log-odds; column 0 is the relevant document. `-inf` leaves a candidate out.

@@ -42,7 +42,8 @@ _NOT_RESULTS = (
     "eval_on_start",
 )
 # Settings of version 0.0 that are gone, at the values that left them off: a record of them is one without them.
-_GONE = {"normalize_states": False, "margin_mse_weight": 0.0, "teacher_top_fraction": 0.0, "teacher_pool": 0}
+_GONE = {"normalize_states": False, "margin_mse_weight": 0.0, "infonce_weight": 0.0, "teacher_top_fraction": 0.0,
+         "teacher_pool": 0}  # fmt: skip
 
 
 class StageFolder:

@@ -1,5 +1,6 @@
 """What the student's trainer computes: its loss terms, teachers with scores alone."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,7 +69,10 @@ FORMS: dict[str, tuple[dict[str, Any], Any]] = {
         {"kl_weight": 1.0, "kl_form": "vocabulary"},
         lambda s: vocabulary_reverse_kl(s.predicted @ s.head.T, s.states @ s.head.T),
     ),
-    "InfoNCE": ({"infonce_weight": 1.0}, lambda s: listwise_cross_entropy(s.student)),
+    "InfoNCE": (
+        {"listwise_weight": 1.0, "listwise_form": "forward", "label_share": 1.0, "temperature": 1.0},
+        lambda s: listwise_cross_entropy(s.student),
+    ),
 }
 
 
@@ -99,21 +103,28 @@ def test_every_form_of_the_loss_is_what_its_name_says(
     assert loss.item() == pytest.approx(expected(known).item(), rel=1e-4)
 
 
-def test_infonce_leaves_other_positives_out(
+def test_labels_share_the_target_with_the_teacher(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:
-    two = Dataset.from_dict({"query": ["find me the ant", "show me the bear"], "relevant": [[0, 5, 7], [1]]})
+    two = Dataset.from_dict({"query": ["find me the ant", "show me the bear"], "relevant": [[0, 5, 7], []]})
     trainer = make_trainer(
-        reranker, task, tmp_path, train_dataset=two, listwise_weight=0.0, mse_weight=0.0, kl_weight=0.0,
-        infonce_weight=1.0, initial_candidates=4, refresh_rounds=0,
+        reranker, task, tmp_path, train_dataset=two, mse_weight=0.0, kl_weight=0.0, listwise_form="forward",
+        label_share=0.4, temperature=2.0, initial_candidates=4, refresh_rounds=0,
     )  # fmt: skip
     trainer.refresh(0)
     trainer.candidates = torch.tensor([[5, 0, 3, 4], [1, 0, 5, 2]])
-    trainer.teacher.ask(torch.tensor([0, 1]).repeat_interleave(4), trainer.candidates.flatten())
+    asked = torch.tensor([[0], [1]]).expand(2, 4)
+    trainer.teacher.ask(asked.flatten(), trainer.candidates.flatten())
     loss, output = trainer.compute_loss(trainer.model, {"rows": torch.tensor([0, 1])}, return_outputs=True)
-    first = -output.logits[0, [0, 2, 3]].log_softmax(0)[0]
-    second = -output.logits[1].log_softmax(0)[0]
-    assert loss.item() == pytest.approx(((first + second) / 2).item(), rel=1e-5)
+    targets = (trainer.teacher.logits(asked, trainer.candidates) / 2).softmax(-1)
+    targets[0] = 0.6 * targets[0] + torch.tensor([0.2, 0.2, 0.0, 0.0])  # nobody judged the second query
+    found = (output.logits / 2).log_softmax(-1)
+    expected = sum(
+        q * (math.log(q) - p)
+        for own, log_p in zip(targets.tolist(), found.tolist(), strict=True)
+        for q, p in zip(own, log_p, strict=True)
+    )
+    assert loss.item() == pytest.approx(expected / 2, rel=1e-4)
 
 
 def test_a_teacher_with_scores_alone(reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path) -> None:

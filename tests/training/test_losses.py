@@ -161,8 +161,30 @@ def test_listwise_forms(others: int | None) -> None:
         assert both.item() == pytest.approx(sum(sums.values()) / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("others", [None, 3])
+def test_labels_share_the_forward_target(others: int | None) -> None:
+    student, teacher, temperature = _numbers(2, 4).float(), _numbers(2, 4, seed=1).float(), 1.3
+    more = None if others is None else _numbers(2, others, seed=2).float()
+    labels = torch.tensor([[0.3, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    total = 0.0
+    for row in range(2):
+        every = [*student[row].tolist(), *([] if more is None else more[row].tolist())]
+        scale = math.log(sum(math.exp(score / temperature) for score in every))
+        asked = [math.exp(score / temperature) for score in teacher[row].tolist()]
+        for place in range(4):
+            share = labels[row, place].item()
+            q = (1 - labels[row].sum().item()) * asked[place] / sum(asked) + share
+            total += q * (math.log(q) - student[row, place].item() / temperature + scale)
+    found = listwise_kl(student, teacher, temperature, "forward", more, labels)
+    assert found.item() == pytest.approx(total / 2, rel=1e-4)
+    alone = listwise_kl(student, teacher, 1.0, "forward", labels=torch.eye(2, 4)[[0, 0]])
+    assert alone.item() == pytest.approx(listwise_cross_entropy(student).item(), rel=1e-5)
+
+
 def test_other_documents_have_no_place_in_a_reverse_kl() -> None:
-    with pytest.raises(ValueError, match="form is 'reverse'; accepted: .*; with others: forward"):
+    with pytest.raises(ValueError, match="form is 'reverse'; accepted: .*; with others or labels: forward"):
         listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "reverse", _numbers(2, 2))
+    with pytest.raises(ValueError, match="form is 'symmetric'; accepted"):
+        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "symmetric", labels=torch.eye(2, 3))
     with pytest.raises(ValueError, match="form is 'sideways'"):
         listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "sideways")
