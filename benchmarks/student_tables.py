@@ -153,7 +153,8 @@ def _bill(rows: Sequence[Row]) -> list[str]:
     if "pairs" not in first:
         return [p, "", "", "", ""]
     seconds = sum(row["seconds"] for row in rows) / len(rows)
-    facts = [f"{first['pairs']:,}", f"{first['labelled']:,}", f"{seconds:,.0f}", f"{first['bytes']:,}"]
+    labels = 0 if first["method"] in ("BM25", "as it is") else first["labelled"]
+    facts = [f"{first['pairs']:,}", f"{labels:,}", f"{seconds:,.0f}", f"{first['bytes']:,}"]
     return [p, *(fact if fact != "0" else "" for fact in facts)]
 
 
