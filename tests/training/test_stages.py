@@ -137,3 +137,19 @@ def test_runs_that_left_settings_off_which_are_gone_stay_finished(tmp_path: Path
     write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 8}})
     with pytest.raises(ValueError, match=r"settings: teacher_pool \(8 there, None now\)"):
         _stage(tmp_path)
+
+
+@dataclass
+class _Labels:
+    label_share: float
+
+
+def test_runs_of_before_a_setting_was_there_stay_finished_where_it_is_off(tmp_path: Path) -> None:
+    _stage(tmp_path).finish()
+
+    def today(share: float) -> StageFolder:
+        return StageFolder(tmp_path, (_Settings(0.1, 10), _Labels(share)), {"task": "t"}, False)
+
+    assert today(0.0).done
+    with pytest.raises(ValueError, match=r"settings: label_share \(None there, 0.5 now\)"):
+        today(0.5)
