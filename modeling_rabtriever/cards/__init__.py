@@ -3,19 +3,23 @@
 Of the extra "evaluation". A name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from .generate import CardArguments, write_cards
     from .publishing import Release, release
 
-_PLACES = {
-    "CardArguments": "generate",
-    "Release": "publishing",
-    "release": "publishing",
-    "write_cards": "generate",
-}
+__getattr__ = imported_when_used(
+    __name__,
+    {
+        "CardArguments": "generate",
+        "Release": "publishing",
+        "release": "publishing",
+        "write_cards": "generate",
+    },
+)
 
 __all__ = [
     "CardArguments",
@@ -23,9 +27,3 @@ __all__ = [
     "release",
     "write_cards",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

@@ -3,8 +3,9 @@
 Of the extra "train". A name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from .distillation_config import RabtrieverDistillationConfig
@@ -13,14 +14,17 @@ if TYPE_CHECKING:
     from .teacher_states import TeacherScores, TeacherStates
     from .training import distill
 
-_PLACES = {
-    "RabtrieverDistillationConfig": "distillation_config",
-    "RabtrieverDistillationTrainer": "distillation_trainer",
-    "StudentArguments": "student_arguments",
-    "TeacherScores": "teacher_states",
-    "TeacherStates": "teacher_states",
-    "distill": "training",
-}
+__getattr__ = imported_when_used(
+    __name__,
+    {
+        "RabtrieverDistillationConfig": "distillation_config",
+        "RabtrieverDistillationTrainer": "distillation_trainer",
+        "StudentArguments": "student_arguments",
+        "TeacherScores": "teacher_states",
+        "TeacherStates": "teacher_states",
+        "distill": "training",
+    },
+)
 
 __all__ = [
     "RabtrieverDistillationConfig",
@@ -30,9 +34,3 @@ __all__ = [
     "TeacherStates",
     "distill",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

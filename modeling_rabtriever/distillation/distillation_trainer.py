@@ -175,8 +175,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
         form = self.args.temperature, self.args.listwise_form
-        labels = self._labels(rows, documents)
-        labels = None if labels is None else labels.to(teacher.device)
+        labels = self._labels(rows, documents, teacher.device)
         if not self.args.in_batch_documents:
             return listwise_kl(output.logits, teacher, *form, labels=labels)
         vectors, batch = self.batch_vectors(output.document_embeds, distinct)
@@ -202,7 +201,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
     def _teacher_states(self, asked: Tensor, documents: Tensor, device: torch.device) -> Tensor:
         return self.teacher.hidden_states(asked, documents).to(device)
 
-    def _labels(self, rows: Tensor, documents: Tensor) -> Tensor | None:
+    def _labels(self, rows: Tensor, documents: Tensor, device: torch.device) -> Tensor | None:
         """`(n, c)`: what the labels of a query give to its relevant candidates, alike; `None` if they give nothing."""
         if not self.args.label_share:
             return None
@@ -211,7 +210,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
                 torch.isin(own, torch.tensor(self._relevant[row], dtype=own.dtype))
                 for own, row in zip(documents, rows.tolist(), strict=True)
             ]
-        ).float()
+        ).to(device, torch.float32)
         return self.args.label_share * relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

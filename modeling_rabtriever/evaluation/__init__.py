@@ -3,27 +3,31 @@
 Of the extra "evaluation". A name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from .metrics import bootstrap_interval, mean_metrics, paired_test, query_metrics, rank_documents
     from .splits import evaluate
     from .systems import System, baselines, load_system, rabtriever_system, reranker_system
 
-_PLACES = {
-    "System": "systems",
-    "baselines": "systems",
-    "bootstrap_interval": "metrics",
-    "evaluate": "splits",
-    "load_system": "systems",
-    "mean_metrics": "metrics",
-    "paired_test": "metrics",
-    "query_metrics": "metrics",
-    "rabtriever_system": "systems",
-    "rank_documents": "metrics",
-    "reranker_system": "systems",
-}
+__getattr__ = imported_when_used(
+    __name__,
+    {
+        "System": "systems",
+        "baselines": "systems",
+        "bootstrap_interval": "metrics",
+        "evaluate": "splits",
+        "load_system": "systems",
+        "mean_metrics": "metrics",
+        "paired_test": "metrics",
+        "query_metrics": "metrics",
+        "rabtriever_system": "systems",
+        "rank_documents": "metrics",
+        "reranker_system": "systems",
+    },
+)
 
 __all__ = [
     "System",
@@ -38,9 +42,3 @@ __all__ = [
     "rank_documents",
     "reranker_system",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

@@ -3,8 +3,9 @@
 Of the extra "retrieval". A name is imported when it is first used: documents are read without a store being installed.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from ..identity import encoder_fingerprint
@@ -18,22 +19,25 @@ if TYPE_CHECKING:
     from .store import Deleted, VectorStore
     from .unfinished import Unfinished, UnfinishedStoreWarning
 
-_PLACES = {
-    "CorpusVectors": "corpus_vectors",
-    "Deleted": "store",
-    "Document": "documents",
-    "DocumentReader": "documents",
-    "ExactIndex": "exact",
-    "Hit": "snapshot",
-    "PrefixFiles": "prefix_files",
-    "Searcher": "search",
-    "Shard": "corpus_vectors",
-    "Unfinished": "unfinished",
-    "UnfinishedStoreWarning": "unfinished",
-    "VectorStore": "store",
-    "encode_corpus": "encoding",
-    "encoder_fingerprint": ".identity",
-}
+__getattr__ = imported_when_used(
+    __name__,
+    {
+        "CorpusVectors": "corpus_vectors",
+        "Deleted": "store",
+        "Document": "documents",
+        "DocumentReader": "documents",
+        "ExactIndex": "exact",
+        "Hit": "snapshot",
+        "PrefixFiles": "prefix_files",
+        "Searcher": "search",
+        "Shard": "corpus_vectors",
+        "Unfinished": "unfinished",
+        "UnfinishedStoreWarning": "unfinished",
+        "VectorStore": "store",
+        "encode_corpus": "encoding",
+        "encoder_fingerprint": ".identity",
+    },
+)
 
 __all__ = [
     "CorpusVectors",
@@ -51,9 +55,3 @@ __all__ = [
     "encode_corpus",
     "encoder_fingerprint",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)

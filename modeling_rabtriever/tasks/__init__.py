@@ -3,23 +3,27 @@
 A name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from .beir import RetrievalTask, Split, load_beir, load_hub
     from .household import write_household
     from .named import load_task, named_tasks
 
-_PLACES = {
-    "RetrievalTask": "beir",
-    "Split": "beir",
-    "load_beir": "beir",
-    "load_hub": "beir",
-    "load_task": "named",
-    "named_tasks": "named",
-    "write_household": "household",
-}
+__getattr__ = imported_when_used(
+    __name__,
+    {
+        "RetrievalTask": "beir",
+        "Split": "beir",
+        "load_beir": "beir",
+        "load_hub": "beir",
+        "load_task": "named",
+        "named_tasks": "named",
+        "write_household": "household",
+    },
+)
 
 __all__ = [
     "RetrievalTask",
@@ -30,9 +34,3 @@ __all__ = [
     "named_tasks",
     "write_household",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_PLACES[name]}", __name__), name)
