@@ -88,11 +88,10 @@ class Opponent:
             model.add_adapter(LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"))
         batch = setting.labels_batch if labels else setting.batch
         rows = self.rows(method, batch * setting.steps)
-        many = isinstance(model, MultiVectorEncoder)
-        kinds: Any = (SentenceTransformerTrainer, SentenceTransformerTrainingArguments)
-        if many:
-            kinds = (MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments)
-        trainer_class, arguments_class = kinds
+        trainer_class: Any = SentenceTransformerTrainer
+        arguments_class: Any = SentenceTransformerTrainingArguments
+        if isinstance(model, MultiVectorEncoder):
+            trainer_class, arguments_class = MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
         with tempfile.TemporaryDirectory() as folder:
             arguments = arguments_class(
                 output_dir=folder, max_steps=setting.steps, per_device_train_batch_size=batch, learning_rate=rate,
@@ -141,8 +140,7 @@ class Opponent:
         """Of its fp32 vectors, in the mean."""
         sample = self._corpus[:256]
         vectors = model.encode_document(sample, show_progress_bar=False)
-        return round(sum(vector.size if hasattr(vector, "size") and not callable(vector.size) else vector.numel()
-                         for vector in vectors) * 4 / len(sample))  # fmt: skip
+        return round(4 * sum(torch.as_tensor(vector).numel() for vector in vectors) / len(sample))
 
     def _hard_negatives(self, asked: list[int]) -> dict[int, list[int]]:
         found = self.scores(self.as_it_is(), [self.bill.queries[row] for row in asked])

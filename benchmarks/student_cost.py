@@ -13,7 +13,6 @@ Two curves, on test, all students told of the same pairs: those that our student
   (`benchmarks.opponents`), both on the encoder, with the seconds of training.
 """
 
-import dataclasses
 import statistics
 import time
 from typing import Any
@@ -60,8 +59,8 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
     split = ranker.test.take(rows)
     shared = {"task": bench.run.task, "seed": seed, "n": len(rows), "queries": len(bill.queries)}
 
-    def row(kind: str, name: str, scores: torch.Tensor, width: int, seconds: float) -> dict[str, Any]:
-        found = query_metrics(rank_documents(scores, 10), split.relevant, METRICS)
+    def row(kind: str, name: str, ranking: list[list[int]], width: int, seconds: float) -> dict[str, Any]:
+        found = query_metrics(ranking, split.relevant, METRICS)
         kept = {}
         for metric, values in found.items():
             low, high = bootstrap_ratio_interval(values, teacher[metric])
@@ -69,32 +68,41 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
         facts = {"kind": kind, "student": name, "pairs": width * len(bill.queries), "seconds": seconds}
         return {**shared, **facts, "kept": kept}
 
+    def ranked(scores: torch.Tensor) -> list[list[int]]:
+        return rank_documents(scores, 10)
+
+    def earlier(method: str) -> list[list[int]]:
+        ranking = ranker.read(method)["ranking"]
+        return [ranking[place] for place in rows]
+
     found, students = [], {small: student}
     width = bill.documents.shape[1]
-    found.append(row("query cost", small, student_scores(student, split.queries, task.corpus), width, seconds))
+    found.append(row("query cost", small, earlier(OURS), width, seconds))
     layers = bench.reranker.config.text_config.num_hidden_layers
     for count in dict.fromkeys(max(1, layers // part) for part in (1, 2, 4)):
         name, own = f"{count} layers", StudentArguments(encoder_layers=count)
-        students[name], _, seconds = our_student(
+        students[name], _, spent = our_student(
             bench.reranker, task, train, setting, BACKBONE_RATE, root / "cost" / name.replace(" ", "-"),
             root / "states", own, seed, bill,
         )  # fmt: skip
         scores = student_scores(students[name], split.queries, task.corpus)
-        found.append(row("query cost", name, scores, width, seconds))
-    spent = milliseconds(students, split.queries)
+        found.append(row("query cost", name, ranked(scores), width, spent))
+    times = milliseconds(students, split.queries)
     for one in found:
-        one["ms"] = spent[one["student"]]
-    for count in (*(one for one in WIDTHS if one < width), width):
+        one["ms"] = times[one["student"]]
+    kl_rate = float(ranker.read("KL")["rate"])
+    for count in (one for one in WIDTHS if one < width):
         part = Bill(bill.queries, bill.relevant, bill.documents[:, :count], bill.scores[:, :count])
-        few, _, seconds = our_student(
+        few, _, spent = our_student(
             bench.reranker, task, train, setting, rate, root / "cost" / f"bill-{count}", root / "states", shape, seed,
             part,
         )  # fmt: skip
-        scores = student_scores(few, split.queries, task.corpus)
-        found.append(row("bill", OURS, scores, count, seconds))
-        opponent = Opponent(bench.reranker, task.corpus, part, dataclasses.replace(setting), encoder, seed)
-        model, seconds = opponent.train("KL", float(ranker.read("KL")["rate"]))
-        found.append(row("bill", "KL", opponent.scores(model, split.queries), count, seconds))
+        found.append(row("bill", OURS, ranked(student_scores(few, split.queries, task.corpus)), count, spent))
+        opponent = Opponent(bench.reranker, task.corpus, part, setting, encoder, seed)
+        model, spent = opponent.train("KL", kl_rate)
+        found.append(row("bill", "KL", ranked(opponent.scores(model, split.queries)), count, spent))
+    found.append(row("bill", OURS, earlier(OURS), width, seconds))
+    found.append(row("bill", "KL", earlier("KL"), width, float(ranker.read("KL")["seconds"])))
     return found
 
 

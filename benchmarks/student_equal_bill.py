@@ -152,8 +152,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     setting, task, seed = SETTINGS[bench.run.task], bench.task, bench.run.seed
     start = start_name(encoder)
     folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
-    train = task.split("train")
-    train = with_swapped(task, train, setting.swapped, seed)
+    train = with_swapped(task, task.split("train"), setting.swapped, seed)
     ranker = Ranker(bench, folder)
     drawn: list[Bill] = []  # by the student of the first rate; all that follow are told of the same
 
@@ -222,44 +221,65 @@ def _figures(values: np.ndarray) -> dict[str, Any]:
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Ours against the best method that trains an encoder, by its mean over seeds, and against the teacher."""
     bars = []
-    for (task, start), here in grouped(rows, "task", "start"):
-        ours = [row for row in here if row["method"] == OURS]
-        label = f"{task}, {start}, {len(ours)} seed{'s' if len(ours) > 1 else ''}"
+    for (_, _), here in grouped(rows, "task", "start"):
         means = {
-            method: float(np.mean([row["ndcg@10"]["mean"] for row in here if row["method"] == method]))
-            for method in METHODS
-            if any(row["method"] == method for row in here)
+            method: float(np.mean([row["ndcg@10"]["mean"] for row in own]))
+            for (method,), own in grouped(here, "method")
+            if method in METHODS
         }
         if means:
             best = max(means, key=lambda method: means[method])
-            seeds = [row["ndcg@10"] for row in here if row["method"] == best]
-            p = ", ".join(f"{row['p']:.4f}" for row in seeds)
-            ahead = float(np.mean([row["ahead"] for row in seeds]))
-            bars.append(bar(f"{label}: nDCG@10 less that of {best}, the best opponent (paired p {p})", ahead, ">=", 0.0,
-                            ours[0]["n"]))  # fmt: skip
-        for metric in ("success@1", "ndcg@10"):
-            kept = [row[metric]["kept"] for row in ours]
-            bars.append(
-                bar(
-                    f"{label}: {metric} / the teacher's", float(np.mean([one["mean"] for one in kept])), ">=", 0.97,
-                    ours[0]["teacher_n"], [float(np.mean([one[side] for one in kept])) for side in ("low", "high")],
-                )
-            )  # fmt: skip
+            bars.append(ahead_bar(here, best, f"{best}, the best opponent"))
+        bars += [kept_bar(here, metric, 0.97) for metric in ("success@1", "ndcg@10")]
     return bars
 
 
-def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
-    parser = bench_parser(__doc__, "runs/benchmark/equal-bill", splits=())
+def ahead_bar(rows: list[dict[str, Any]], method: str, name: str) -> dict[str, Any]:
+    """How far ours is ahead of a method in nDCG@10, mean over seeds; `rows` are of one task and start."""
+    seeds = [row["ndcg@10"] for row in rows if row["method"] == method]
+    p = ", ".join(f"{row['p']:.4f}" for row in seeds)
+    ahead = float(np.mean([row["ahead"] for row in seeds]))
+    return bar(f"{_label(rows)}: nDCG@10 less that of {name} (paired p {p})", ahead, ">=", 0.0, rows[0]["n"])
+
+
+def kept_bar(rows: list[dict[str, Any]], metric: str, limit: float) -> dict[str, Any]:
+    """The share of the teacher's metric that ours keeps, mean over seeds; `rows` are of one task and start."""
+    kept = [row[metric]["kept"] for row in rows if row["method"] == OURS]
+    mean, low, high = (float(np.mean([one[key] for one in kept])) for key in ("mean", "low", "high"))
+    return bar(f"{_label(rows)}: {metric} / the teacher's", mean, ">=", limit, rows[0]["teacher_n"], [low, high])
+
+
+def _label(rows: list[dict[str, Any]]) -> str:
+    seeds = sum(row["method"] == OURS for row in rows)
+    return f"{rows[0]['task']}, {rows[0]['start']}, {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def run(
+    module: str,
+    description: str | None,
+    folder: str,
+    methods: tuple[str, ...],
+    bars: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+) -> None:
+    """Measures all tasks and seeds that the command line names, and puts them into a result file.
+
+    Args:
+        module: of the script, which names the file.
+        description: its docstring.
+        folder: where the runs go, if the command line does not say.
+        methods: opponents there are.
+        bars: the bars of all rows.
+    """
+    parser = bench_parser(description, folder, splits=())
     parser.add_argument("--encoder", help="folder of a sentence encoder that all methods start from")
-    parser.add_argument("--methods", nargs="*", default=METHODS, choices=METHODS, help="opponents to train")
+    parser.add_argument("--methods", nargs="*", default=methods, choices=methods, help="opponents to train")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         new = measure(bench, arguments.encoder, tuple(arguments.methods))
-        rows = with_earlier("benchmarks.student_equal_bill", new, ("task", "seed", "start", "method"))
+        rows = with_earlier(module, new, ("task", "seed", "start", "method"))
         settings = {name: vars(setting) for name, setting in SETTINGS.items()}
-        print(write_result("benchmarks.student_equal_bill", settings, rows, bars_of(rows)), flush=True)
+        print(write_result(module, settings, rows, bars(rows)), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run("benchmarks.student_equal_bill", __doc__, "runs/benchmark/equal-bill", METHODS, bars_of)

@@ -29,11 +29,9 @@ TITLES = {
 # Shares of the teacher's R@1 our best student is to keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
-WITH_RECIPES = ("household", "esconv", "saycan", "cose")
-RECIPES = {name: name for name in WITH_RECIPES}
-RECIPES["household-large"] = RECIPES["household"]
 FROM_SCRATCH = dict.fromkeys(("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "from-scratch")
-RECIPES = FROM_SCRATCH | RECIPES
+RECIPES = FROM_SCRATCH | {name: name for name in ("household", "esconv", "saycan", "cose")}
+RECIPES["household-large"] = RECIPES["household"]
 
 
 @dataclass(frozen=True)
