@@ -9,7 +9,7 @@ Two curves, on test, all students told of the same pairs: those that our student
 
 - What is kept of the teacher against the cost of a query: the teacher's backbone, its first half and quarter, and the
   encoder. Milliseconds are medians of single queries, one model after the other, query by query, on one thread.
-- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours and for `KL`
+- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours, which hears of the teacher alone, and for `KL`
   (`benchmarks.opponents`), both on the encoder, with the seconds of training.
 """
 
@@ -22,7 +22,7 @@ import torch
 from benchmarks.bills import Bill, our_student, start_name, student_scores
 from benchmarks.opponents import Opponent
 from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.student_equal_bill import METRICS, OURS, SETTINGS, Ranker, with_swapped
+from benchmarks.student_equal_bill import METRICS, ALONE, SETTINGS, Ranker, with_swapped
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
@@ -50,10 +50,10 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
     root, small = bench.folder("equal-bill"), start_name(encoder)
     train = with_swapped(task, task.split("train"), setting.swapped, seed)
     ranker = Ranker(bench, root / small)
-    best = ranker.read(OURS)
+    best = ranker.read(ALONE)
     rate, shape = float(best["rate"]), StudentArguments(encoder=encoder)
     student, bill, seconds = our_student(
-        bench.reranker, task, train, setting, rate, root / small / f"{OURS}-{rate:g}", root / "states", shape, seed
+        bench.reranker, task, train, setting, rate, root / small / f"alone-{rate:g}", root / "states", shape, seed
     )
     rows, teacher = ranker.teacher([best["ranking"]])
     split = ranker.test.take(rows)
@@ -77,7 +77,7 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
 
     found, students = [], {small: student}
     width = bill.documents.shape[1]
-    found.append(row("query cost", small, earlier(OURS), width, seconds))
+    found.append(row("query cost", small, earlier(ALONE), width, seconds))
     layers = bench.reranker.config.text_config.num_hidden_layers
     for count in dict.fromkeys(max(1, layers // part) for part in (1, 2, 4)):
         name, own = f"{count} layers", StudentArguments(encoder_layers=count)
@@ -97,11 +97,11 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
             bench.reranker, task, train, setting, rate, root / "cost" / f"bill-{count}", root / "states", shape, seed,
             part,
         )  # fmt: skip
-        found.append(row("bill", OURS, ranked(student_scores(few, split.queries, task.corpus)), count, spent))
+        found.append(row("bill", ALONE, ranked(student_scores(few, split.queries, task.corpus)), count, spent))
         opponent = Opponent(bench.reranker, task.corpus, part, setting, encoder, seed)
         model, spent = opponent.train("KL", kl_rate)
         found.append(row("bill", "KL", ranked(opponent.scores(model, split.queries)), count, spent))
-    found.append(row("bill", OURS, earlier(OURS), width, seconds))
+    found.append(row("bill", ALONE, earlier(ALONE), width, seconds))
     found.append(row("bill", "KL", earlier("KL"), width, float(ranker.read("KL")["seconds"])))
     return found
 
