@@ -5,15 +5,15 @@ score runs the MLP on one pair.
 """
 
 import torch
+from modeling_rabtriever.distillation.anchors import drawn_anchors
+from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from torch import Tensor, nn
 from transformers import set_seed
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
-from modeling_rabtriever.distillation.anchors import drawn_anchors
 from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
 from modeling_rabtriever.distillation.teacher_states import TeacherStates
 from modeling_rabtriever.distillation.training import judged_queries
-from modeling_rabtriever.modeling_predictor import RabtrieverPredictor, fold
 from modeling_rabtriever.stages import distill
 from modeling_rabtriever.stages.recipe import parse_stage
 from modeling_rabtriever.tasks.beir import load_beir

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoConfig
@@ -23,7 +24,6 @@ from transformers import AutoConfig
 from benchmarks.results import with_earlier, write_result
 from modeling_rabtriever import RabtrieverConfig
 from modeling_rabtriever.evaluation.systems import NO_PICKLE
-from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 from modeling_rabtriever.tasks.beir import load_beir
 
 WIDTHS = (2, 4, 8, 16, 32, 64, 128)

@@ -7,9 +7,9 @@ without `trust_remote_code`. A process that does not have the package loads the 
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
-from .configuration_rabtriever import GenerativeRerankerConfig, RabtrieverConfig
+from .configuration_generative_reranker import GenerativeRerankerConfig
+from .configuration_rabtriever import RabtrieverConfig
 from .modeling_generative_reranker import GenerativeRerankerModel, GenerativeRerankerOutput
-from .modeling_predictor import RabtrieverPredictor
 from .modeling_rabtriever import RabtrieverModel, RabtrieverOutput
 from .processing_rabtriever import RabtrieverProcessor
 
@@ -22,7 +22,6 @@ __all__ = [
     "RabtrieverConfig",
     "RabtrieverModel",
     "RabtrieverOutput",
-    "RabtrieverPredictor",
     "RabtrieverProcessor",
 ]
 

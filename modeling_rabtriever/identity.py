@@ -30,7 +30,6 @@ _READING = (
     "true_answer", "false_answer", "instruction", "document_template", "query_template", "max_document_length",
     "max_query_length", "query_truncation_side",
 )  # fmt: skip
-_FEATURES = ("predictor_type", "feature_layers", "feature_poolings", "query_anchors", "document_anchors")
 _FORM = re.compile(f"[0-9a-f]{{16}}-[0-9a-f]{{{4 + 8 * PROJECTIONS}}}")
 _sketches: WeakKeyDictionary[PreTrainedModel, tuple[str, str]] = WeakKeyDictionary()
 _readings: WeakKeyDictionary[RabtrieverProcessor, str] = WeakKeyDictionary()
@@ -39,7 +38,7 @@ _readings: WeakKeyDictionary[RabtrieverProcessor, str] = WeakKeyDictionary()
 def encoder_fingerprint(model: RabtrieverModel) -> str:
     """What a vector's origin is told by: the student's weights by content, its prompt and its tokenizer.
 
-    Predictor, answer rows, prompt, tokenizer and settings go in exactly. The backbone goes in as `PROJECTIONS` sums
+    Predictor, prompt, tokenizer and settings go in exactly. The backbone goes in as `PROJECTIONS` sums
     over all of its weights with fixed signs, so that the same backbone in another number type is still known; compare
     with `same_encoder`. Computed once per model, and again when its weights have changed: some seconds for each
     billion weights on a CPU.
@@ -48,10 +47,10 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
         16 hexadecimal digits, a hyphen, and 8 for each projection.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted({**model.predictor.state_dict(), "answers": model.answer_rows}.items()):
+    for name, tensor in sorted(model.predictor.state_dict().items()):
         digest.update(name.encode() + _bytes(tensor.float()))
-    features = {name: getattr(model.config, name) for name in _FEATURES}
-    digest.update(json.dumps(features, sort_keys=True).encode() + backbone_settings(model.config.text_config).encode())
+    digest.update(json.dumps(model.config.feature_poolings).encode())
+    digest.update(backbone_settings(model.config.text_config).encode())
     digest.update(reading_fingerprint(model.processor).encode())
     return f"{digest.hexdigest()[:16]}-{_sketch(model.backbone)}"
 

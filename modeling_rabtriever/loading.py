@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from .configuration_rabtriever import GenerativeRerankerConfig, RabtrieverConfig
+from .configuration_generative_reranker import GenerativeRerankerConfig
+from .configuration_rabtriever import RabtrieverConfig
+from .conversion import SIGN, converted
 from .errors import refusing
 from .modeling_checks import check_source
 from .modeling_generative_reranker import GenerativeRerankerModel
@@ -51,6 +53,9 @@ def load_model(
         f"{path} cannot be loaded", "a folder or Hub id of a teacher or student, as save_pretrained wrote it"
     ):
         stored = check_source(path, hub)
+        if SIGN in stored:
+            student = converted(path, stored, hub)
+            return (student if dtype == "auto" else student.to(getattr(torch, dtype))).to(place)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub)
         if config.model_type not in _CLASSES:
             raise ValueError(

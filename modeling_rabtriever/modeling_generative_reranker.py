@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.utils.generic import ModelOutput
 
-from .configuration_rabtriever import GenerativeRerankerConfig
-from .modeling_pooling import last_token
+from .configuration_generative_reranker import GenerativeRerankerConfig
+from .modeling_pooling import in_full_precision, last_token
 from .modeling_prefix_cache import DocumentPrefixes
 from .modeling_reading import PairReadingModel
-from .processing_rabtriever import TokenIds
+from .processing_rabtriever import RabtrieverProcessor, TokenIds
 
 # Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner
 # product only if the logits are a plain linear map of the final state.
@@ -75,6 +75,28 @@ class GenerativeRerankerModel(PairReadingModel):
         """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
         rows: Tensor = self.backbone.get_output_embeddings().weight
         return torch.stack([rows[self.config.true_token_id], rows[self.config.false_token_id]]).float()
+
+    @property
+    def answer_direction(self) -> Tensor:
+        """`w_T - w_F`, the direction that scores a state: `(d,)` fp32."""
+        true_row, false_row = self.answer_rows
+        return true_row - false_row
+
+    def log_odds(self, hidden_state: Tensor) -> Tensor:
+        """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
+        with in_full_precision(hidden_state):
+            return hidden_state.float() @ self.answer_direction
+
+    def _check_answers(self, processor: RabtrieverProcessor) -> None:
+        for name in ("true_token_id", "false_token_id"):
+            if getattr(processor, name) != getattr(self.config, name):
+                raise ValueError(
+                    f"the processor's {name} is {getattr(processor, name)}, the model's is "
+                    f"{getattr(self.config, name)}; accepted: the prompt this model was trained with"
+                )
+
+    def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
+        return processor.max_pair_length
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None

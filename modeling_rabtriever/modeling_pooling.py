@@ -1,4 +1,4 @@
-"""What is read of a backbone's states: one vector per text, and a text behind another one."""
+"""What is read of a backbone's states: one vector per text."""
 
 from collections.abc import Sequence
 
@@ -45,38 +45,6 @@ def padded_right(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tens
         return input_ids, torch.ones_like(input_ids)
     order = attention_mask.bool().int().argsort(dim=1, descending=True, stable=True)
     return input_ids.gather(1, order), attention_mask.gather(1, order)
-
-
-def behind(anchor: Sequence[int], input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same tokens put behind each text: prompts, their mask, and a mask of the texts' own tokens.
-
-    The anchor stands right before a text's first token, so that padding stays outside, whatever its side.
-
-    Args:
-        anchor: `a` token ids.
-        input_ids: `(batch, length)` int64.
-        attention_mask: `(batch, length)`, 1 for real tokens.
-
-    Returns:
-        Three tensors `(batch, a + length)`.
-    """
-    shape = (len(input_ids), len(anchor))
-    joined = torch.cat([input_ids.new_tensor(anchor).expand(shape), input_ids], dim=1)
-    mask = torch.cat([attention_mask.new_ones(shape), attention_mask], dim=1)
-    own = torch.cat([attention_mask.new_zeros(shape), attention_mask], dim=1)
-    padding = attention_mask.bool().int().argmax(dim=1, keepdim=True)  # before the text
-    place = torch.arange(joined.shape[1], device=joined.device).expand_as(joined)
-    # Left padding stood behind the anchor and moves before it; what stands behind the padding stays where it is.
-    source = torch.where(place < padding, place + len(anchor), place - padding)
-    source = torch.where(place < padding + len(anchor), source, place)
-    return joined.gather(1, source), mask.gather(1, source), own.gather(1, source)
-
-
-def before(anchor: Sequence[int], input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The reverse of `behind`: the same tokens put right behind the last token of each text; masks and shapes alike."""
-    flipped = behind(anchor[::-1], input_ids.flip(1), attention_mask.flip(1))
-    prompts, mask, own = (part.flip(1) for part in flipped)
-    return prompts, mask, own
 
 
 def _mean(states: Tensor, attention_mask: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
-from transformers import Cache, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 from transformers.utils.hub import ModelCard, cached_file  # type: ignore[attr-defined]  # which it only imports
 
-from .configuration_rabtriever import GenerativeRerankerConfig
+from .configuration_rabtriever import PromptedConfig
 from .modeling_checks import check_loaded, check_source
-from .modeling_pooling import in_full_precision
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
 # Padded tokens per forward pass, where the caller does not say. On CPUs activations should stay in the cache: 2048
@@ -45,7 +44,7 @@ class RankedDocument(TypedDict):
 class PromptedPreTrainedModel(PreTrainedModel):
     """A model saved and loaded together with its processor, so that no text is ever scored without its prompt."""
 
-    config_class = GenerativeRerankerConfig
+    config_class = PromptedConfig
     base_model_prefix = "backbone"  # lets from_pretrained read the checkpoint of a plain causal language model
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -73,43 +72,26 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     @processor.setter
     def processor(self, processor: RabtrieverProcessor) -> None:
-        for name in ("true_token_id", "false_token_id"):
-            if getattr(processor, name) != getattr(self.config, name):
-                raise ValueError(
-                    f"the processor's {name} is {getattr(processor, name)}, the model's is "
-                    f"{getattr(self.config, name)}; accepted: the prompt this model was trained with"
-                )
+        self._check_answers(processor)
         window = self.config.window
         longest = self._longest_prompt(processor)
         if window is not None and longest > window:
             raise ValueError(
                 f"max_document_length {processor.max_document_length} + max_query_length {processor.max_query_length} "
-                f"+ template (+ anchors) make {longest} tokens; accepted: at most the backbone's window, {window}"
+                f"+ template make {longest} tokens; accepted: at most the backbone's window, {window}"
             )
         self._processor = processor
 
-    def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
-        return processor.max_pair_length
+    def _check_answers(self, processor: RabtrieverProcessor) -> None:
+        """Raises a ValueError if a model that answers has other answers than the prompt."""
 
-    if TYPE_CHECKING:  # each subclass says where its rows are and how it scores
+    if TYPE_CHECKING:  # each subclass says how long its prompts are and how it scores
 
-        @property
-        def answer_rows(self) -> Tensor:
-            """Rows `w_T`, `w_F` of the language-model head: `(2, d)` fp32."""
+        def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
+            """Tokens of the longest text it reads at once, template included."""
 
         def _score_documents(self, query: str, documents: Sequence[str], token_budget: int | None) -> Tensor:
             """Scores of one query's candidates, `(len(documents),)`."""
-
-    @property
-    def answer_direction(self) -> Tensor:
-        """`w_T - w_F`, the direction that scores a state: `(d,)` fp32."""
-        true_row, false_row = self.answer_rows
-        return true_row - false_row
-
-    def log_odds(self, hidden_state: Tensor) -> Tensor:
-        """`(w_T - w_F) . h`: states `(..., d)` of any float dtype -> log-odds `(...)` fp32."""
-        with in_full_precision(hidden_state):
-            return hidden_state.float() @ self.answer_direction
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
@@ -196,48 +178,20 @@ class PromptedPreTrainedModel(PreTrainedModel):
         scores = self._score_documents(query, list(places), token_budget)
         return ranking(scores[[places[text] for text in documents]], documents, top_k)
 
-    def _run(
-        self,
-        backbone: Callable[..., Any],
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        prefix: tuple[Cache, Tensor] | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """One pass; `prefix` is a cache of what was read before and its mask, `(batch, prefix length)`."""
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
-        if prefix is not None:
-            cache, prefix_mask = prefix
-            attention_mask = torch.cat([prefix_mask, attention_mask], dim=-1)
-            kwargs |= {"past_key_values": cache, "use_cache": True}
-        # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
-        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        return backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            **{"use_cache": False, **kwargs},
-        )
-
     def _map_prompts(
         self,
         compute: Callable[..., Tensor],
         sequences: Sequence[TokenIds],
         token_budget: int | None,
         progress: bool = True,
-        extra_tokens: int = 0,
     ) -> Tensor:
-        """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given.
-
-        `extra_tokens` are what `compute` adds to each sequence of its own.
-        """
+        """Applies `compute(input_ids, attention_mask) -> (batch, ...)` to every sequence, in the order given."""
 
         def of_rows(rows: list[int]) -> Tensor:
             batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
             return compute(batch["input_ids"], batch["attention_mask"])
 
-        return self._map_rows(of_rows, [len(ids) + extra_tokens for ids in sequences], token_budget, progress)
+        return self._map_rows(of_rows, [len(ids) for ids in sequences], token_budget, progress)
 
     @torch.no_grad()
     def _map_rows(

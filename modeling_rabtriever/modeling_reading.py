@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 from .modeling_prefix_cache import DocumentPrefixes, in_blocks, model_fingerprint, take_prefixes
 from .modeling_prompted import PromptedPreTrainedModel
@@ -21,6 +22,30 @@ class PairReadingModel(PromptedPreTrainedModel):
         """Whether a document can be read once for many queries: only if every layer attends to the whole prompt."""
         window = self.config.attention_window
         return window is None or self.processor.max_pair_length <= window
+
+    def _run(
+        self,
+        backbone: Callable[..., Any],
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        prefix: tuple[Cache, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """One pass; `prefix` is a cache of what was read before and its mask, `(batch, prefix length)`."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if prefix is not None:
+            cache, prefix_mask = prefix
+            attention_mask = torch.cat([prefix_mask, attention_mask], dim=-1)
+            kwargs |= {"past_key_values": cache, "use_cache": True}
+        # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
+        positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        return backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            **{"use_cache": False, **kwargs},
+        )
 
     def encode_prompts(
         self, prompts: Sequence[TokenIds], token_budget: int | None = None, progress: bool = True

@@ -25,13 +25,11 @@ class Term:
         dimension: its place in the vectors, from 0.
         query: the query vector's number there.
         document: the document vector's number there.
-        is_prior: whether it is the document's prior, the same for every query.
     """
 
     dimension: int
     query: float
     document: float
-    is_prior: bool = False
 
     @property
     def product(self) -> float:
@@ -167,7 +165,7 @@ class Ranker:
         taken = _milliseconds_since(begin)
         hits = []
         for hit in found:
-            explanation = explain(query_embeds[0], collection.vectors[hit["corpus_id"]], self._has_prior)
+            explanation = explain(query_embeds[0], collection.vectors[hit["corpus_id"]])
             hits.append(RankedText(hit["corpus_id"], hit["text"], hit["score"], explanation))
         return RankedList(tuple(hits), taken)
 
@@ -186,18 +184,13 @@ class Ranker:
         hits = tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in found[:top_k])
         return RankedList(hits, taken, {hit["corpus_id"]: place for place, hit in enumerate(found, start=1)})
 
-    @property
-    def _has_prior(self) -> bool:
-        return bool(self.student.config.document_prior)
 
-
-def explain(query_embeds: Tensor, document_embeds: Tensor, has_prior: bool = False, terms: int = TERMS) -> Explanation:
+def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -> Explanation:
     """Takes an inner product apart.
 
     Args:
         query_embeds: `(k,)`.
         document_embeds: `(k,)`.
-        has_prior: whether the last dimension is the document's prior.
         terms: how many products to name; the rest is summed up.
 
     Raises:
@@ -211,10 +204,7 @@ def explain(query_embeds: Tensor, document_embeds: Tensor, has_prior: bool = Fal
     query, document = query_embeds.double(), document_embeds.double()
     products = query * document
     order = products.abs().argsort(descending=True, stable=True).tolist()
-    last = len(order) - 1
-    named = tuple(
-        Term(row, float(query[row]), float(document[row]), has_prior and row == last) for row in order[:terms]
-    )
+    named = tuple(Term(row, float(query[row]), float(document[row])) for row in order[:terms])
     return Explanation(named, len(order) - len(named), float(products[order[terms:]].sum()), float(products.sum()))
 
 

@@ -130,7 +130,7 @@ def _table(explanation: Explanation) -> str:
     largest = max(abs(value) for value in [*(term.product for term in explanation.terms), explanation.rest]) or 1
     rows = [
         _row(
-            "prior, for any query" if term.is_prior else str(term.dimension),
+            str(term.dimension),
             f"{term.query:.2f}",
             f"{term.document:.2f}",
             term.product,

@@ -9,9 +9,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from trl.trainer.base_trainer import _BaseTrainer
 
-from .. import RabtrieverModel
 from ..evaluation.metrics import mean_metrics, rank_documents
-from ..modeling_rabtriever import RabtrieverOutput
 from ..reranking.losses import check_finite
 from ..trainers.processes import on_main
 from ..trainers.shared_trainer import SharedTrainer
@@ -19,22 +17,16 @@ from .candidates import (
     DOCUMENT_BLOCK,
     best_documents,
     draw_on_policy,
-    draw_uniform,
     keep_round,
     kept_rounds,
     positives_and_uniform,
 )
 from .distillation_config import RabtrieverDistillationConfig
 from .encoders import parameter_groups
-from .losses import (
-    answer_forward_kl,
-    answer_reverse_kl,
-    hidden_state_mse,
-    listwise_kl,
-    vocabulary_reverse_kl,
-)
+from .losses import answer_reverse_kl, hidden_state_mse, listwise_kl
 from .refresh import RefreshCallback
 from .sides import FrozenSide, MovingSide
+from .student import StudentOutput, TrainingStudent
 from .teacher_states import TeacherScores, TeacherStates
 
 # Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
@@ -44,21 +36,22 @@ FITTED_TEXTS = 8192
 
 
 class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
-    """Fits the predictor to the teacher's states and rankings, reading everything but the predictor from a cache.
+    """Fits a student to the teacher's rankings, and to its states if a weight says so.
 
-    A training row is a query. Its candidates start as positives and uniform documents; at `refresh_rounds` points of
-    the run new ones are drawn from the student's own distribution over the corpus, and the teacher is asked about them.
+    A training row is a query. Its candidates start as positives and uniform documents; at `rounds` points of the run
+    new ones are drawn from the student's own distribution over the corpus, and the teacher scores them.
 
     Args:
-        model: the student; its backbone stays as it is.
+        model: the student.
         teacher: the cache of what the teacher says about pairs of training queries and documents, by their rows.
             `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
             leaves the listwise term.
         documents: the corpus.
-        train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query nobody judged).
+        train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query without labels).
         eval_dataset: the same columns; ranked over the whole corpus at every evaluation. `None` allows none.
         args: the settings.
-        pools: per training query the corpus rows the teacher can be asked about; `None` means all.
+        candidates: `(n, c)` corpus rows, the candidates of each training query, in place of those of the settings;
+            no more are drawn.
         kwargs: those of `transformers.Trainer`.
 
     Raises:
@@ -76,42 +69,39 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
 
     def __init__(
         self,
-        model: RabtrieverModel,
+        model: TrainingStudent,
         teacher: TeacherScores,
         documents: list[str],
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
         args: RabtrieverDistillationConfig,
-        pools: list[list[int]] | None = None,
+        candidates: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        args.check_candidates(min(map(len, pools)) if pools else len(documents))
-        stateless = not isinstance(teacher, TeacherStates) or teacher.dtype is None
+        if candidates is None:
+            args.check_candidates(len(documents))
+        stateless = not isinstance(teacher, TeacherStates) or not teacher.states
         if (args.needs_states and stateless) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
             raise ValueError(
                 f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
                 "states; accepted: 0 for both, with listwise_weight above 0"
             )
         queries = list(train_dataset["query"])
-        self.teacher, self._pools = teacher, pools
+        self.teacher, self._given = teacher, candidates
+        self.rounds = args.rounds if candidates is None else 0  # of drawing, after the start
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
         places: dict[str, int] = {}  # the first document of each text
         self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
         self._moving = args.train_encoder != "none"
-        if args.in_batch_documents and model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
+        if model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
             model.predictor.shift.requires_grad_(False)  # it moves all documents of a query alike
-        self._queries = self._side(model, "query", queries, "train-queries")
-        self._documents = self._side(model, "document", documents, "documents")
-        if args.whitening_damping is not None:
+        self._queries, self._documents = self._side(model, "query", queries), self._side(model, "document", documents)
+        if model.whitens:
             fitted = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
-            model.predictor.fit_whitening(*fitted, args.whitening_damping)
-        sides = [self._queries, self._documents]
+            model.predictor.fit_whitening(*fitted)
         if eval_dataset is not None:
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
-            self._eval_queries = self._side(model, "query", list(eval_dataset["query"]), "eval-queries")
-            sides.append(self._eval_queries)
-        for side in sides:
-            side.whiten()
+            self._eval_queries = self._side(model, "query", list(eval_dataset["query"]))
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         self._terms: dict[str, list[float]] = {}
         super().__init__(
@@ -152,7 +142,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         loss = torch.stack([getattr(self.args, f"{name}_weight") * term for name, term in terms.items()]).sum()
         return (loss, output) if return_outputs else loss
 
-    def terms(self, output: RabtrieverOutput, rows: Tensor, documents: Tensor, distinct: Tensor) -> dict[str, Tensor]:
+    def terms(self, output: StudentOutput, rows: Tensor, documents: Tensor, distinct: Tensor) -> dict[str, Tensor]:
         """Every loss term whose weight is not 0, unweighted.
 
         Args:
@@ -161,27 +151,27 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             documents: `(n, c)` their candidates, a positive first.
             distinct: `(m,)` the documents of the batch, each once.
         """
-        asked = rows.unsqueeze(1).expand_as(documents)
-        device = output.logits.device
-        teacher = self.teacher.logits(asked, documents).to(device)
+        queries, device = rows.unsqueeze(1).expand_as(documents), output.logits.device
+        teacher = self.teacher.logits(queries, documents).to(device)
         terms: dict[str, Callable[[], Tensor]] = {
             "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
-            "mse": lambda: hidden_state_mse(output.hidden_state, self._teacher_states(asked, documents, device)),
-            "kl": lambda: self._answer_kl(output, teacher, asked, documents),
+            "mse": lambda: hidden_state_mse(
+                output.hidden_state, self.teacher.hidden_states(queries, documents).to(device)
+            ),
+            "kl": lambda: answer_reverse_kl(output.logits, teacher),
         }
         return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
 
     def _listwise(
-        self, output: RabtrieverOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
+        self, output: StudentOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
-        form = self.args.temperature, self.args.listwise_form
+        if not self.args.label_share:
+            return listwise_kl(output.scores, teacher, self.args.temperature)
         labels = self._labels(rows, documents, teacher.device)
-        if not self.args.in_batch_documents:
-            return listwise_kl(output.logits, teacher, *form, labels=labels)
         vectors, batch = self.batch_vectors(output.document_embeds, distinct)
         others = self.model.similarity(output.query_embeds, vectors)
         others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
-        return listwise_kl(output.scores, teacher, *form, others, labels)
+        return listwise_kl(output.scores, teacher, self.args.temperature, others, labels)
 
     def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
         """`(n, m)`: which documents of the batch say the same as a query's own candidates, or as relevant ones."""
@@ -191,20 +181,8 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
             known[place] |= torch.isin(batch, self._texts[self._relevant[row]])
         return known
 
-    def _answer_kl(self, output: RabtrieverOutput, teacher: Tensor, asked: Tensor, documents: Tensor) -> Tensor:
-        if self.args.kl_form == "vocabulary":
-            head = self.teacher.teacher.get_output_embeddings().weight.detach().float()
-            states = self._teacher_states(asked, documents, head.device)
-            return vocabulary_reverse_kl(output.hidden_state @ head.T, states @ head.T)
-        return {"reverse": answer_reverse_kl, "forward": answer_forward_kl}[self.args.kl_form](output.logits, teacher)
-
-    def _teacher_states(self, asked: Tensor, documents: Tensor, device: torch.device) -> Tensor:
-        return self.teacher.hidden_states(asked, documents).to(device)
-
-    def _labels(self, rows: Tensor, documents: Tensor, device: torch.device) -> Tensor | None:
-        """`(n, c)`: what the labels of a query give to its relevant candidates, alike; `None` if they give nothing."""
-        if not self.args.label_share:
-            return None
+    def _labels(self, rows: Tensor, documents: Tensor, device: torch.device) -> Tensor:
+        """`(n, c)`: what the labels of a query give to its relevant candidates, alike."""
         relevant = torch.stack(
             [
                 torch.isin(own, torch.tensor(self._relevant[row], dtype=own.dtype))
@@ -231,7 +209,7 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
 
     @property
     def teacher_pairs(self) -> int:
-        """The teacher's bill: pairs this run has asked about, also those the cache knew from other runs."""
+        """The teacher's bill: pairs this run asked for, also those the cache knew from other runs."""
         return self.candidates.numel()
 
     def refresh(self, round_: int) -> None:
@@ -240,9 +218,11 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         The main process draws. The draw is kept beside the checkpoints, so that a resumed run trains on the same
         candidates.
         """
-        if round_ == 0:
-            seed, count = f"{self.args.seed}-candidates", self.args.initial_candidates
-            new = positives_and_uniform(self._relevant, len(self._documents), count, seed, self._pools)
+        if self._given is not None:
+            new = self._given
+        elif round_ == 0:
+            seed, count = f"{self.args.seed}-candidates", self.args.drawn(0)
+            new = positives_and_uniform(self._relevant, len(self._documents), count, seed)
         else:
             new = self._draw(round_)
         self.teacher.ask(torch.arange(len(new)).repeat_interleave(new.shape[1]), new.flatten())
@@ -269,33 +249,24 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         vectors = self._query_vectors(self._queries), self._document_vectors()
         size = max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK))
         blocks = torch.arange(len(self._queries)).split(size)
-        generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
-        drawn = on_main(lambda: torch.cat([self._on_policy(own, *vectors, generator) for own in blocks]))
-        left = self.args.refresh_candidates - drawn.shape[1]
-        return torch.cat([drawn, on_main(lambda: self._uniform(drawn, left, round_))], dim=1)
+        generator, count = torch.Generator().manual_seed(self.args.seed * 1009 + round_), self.args.drawn(round_)
 
-    def _on_policy(self, rows: Tensor, queries: Tensor, documents: Tensor, generator: torch.Generator) -> Tensor:
-        pools = None if self._pools is None else [self._pools[row] for row in rows.tolist()]
-        best = best_documents(queries[rows.to(queries.device)], documents, self.candidates[rows], pools)
-        return draw_on_policy(*best, self.args.on_policy, self.args.sampling_temperature, generator)
+        def drawn(rows: Tensor) -> Tensor:
+            queries = vectors[0][rows.to(vectors[0].device)]
+            return draw_on_policy(*best_documents(queries, vectors[1], self.candidates[rows]), count, generator)
 
-    def _uniform(self, drawn: Tensor, count: int, round_: int) -> Tensor:
-        asked = torch.cat([self.candidates, drawn], dim=1)
-        return draw_uniform(asked, len(self._documents), count, f"{self.args.seed}-{round_}", self._pools)
+        return on_main(lambda: torch.cat([drawn(rows) for rows in blocks]))
 
-    def _side(self, model: RabtrieverModel, side: str, texts: list[str], name: str) -> FrozenSide | MovingSide:
-        if self._moving:
-            return MovingSide(model, side, texts)
-        return FrozenSide(model, side, texts, self.teacher.folder, name)
+    def _side(self, model: TrainingStudent, side: str, texts: list[str]) -> FrozenSide | MovingSide:
+        return MovingSide(model, side, texts) if self._moving else FrozenSide(model, side, texts, self.teacher.folder)
 
     def _document_vectors(self) -> Tensor:
         with self.accelerator.autocast():
             return self._documents.mapped(self.model.predictor.encode_document)
 
     def _query_vectors(self, queries: FrozenSide | MovingSide) -> Tensor:
-        encode, answer = self.model.predictor.encode_query, self.model.answer_direction
         with self.accelerator.autocast():
-            return queries.mapped(lambda features: encode(features, answer))
+            return queries.mapped(self.model.predictor.encode_query)
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))

@@ -9,11 +9,15 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 
-from .. import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel, RabtrieverProcessor
+from .. import GenerativeRerankerModel, RabtrieverConfig, RabtrieverProcessor
 from ..errors import refusing
 from ..modeling_checks import check_loaded, check_source
 from .encoder_folders import check_text_encoder, in_small_letters, retriever, special_tokens
+from .features import read_features
+from .student import TrainingStudent
+from .student_arguments import StudentArguments
 
+LORA_RANK = 32
 _TRIALS = ("a", "Which one of them, and why? " * 8)  # read alone and in one batch
 
 
@@ -45,7 +49,7 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
     weights = teacher.backbone.base_model.state_dict()
     if layers is not None:
         accepted = "none, as layers of this family cannot be left out"
-        with refusing(f"encoder_layers is {layers}", accepted), torch.device("meta"):
+        with refusing(f"encoder is {layers} layers", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
     return Encoder(config, weights, teacher.processor, ["last", "mean"], alike=False)
@@ -61,7 +65,7 @@ def first_layers(text_config: Any, layers: int | None) -> Any:
     if layers is None:
         return config
     if not 1 <= layers <= depth:
-        raise ValueError(f"encoder_layers is {layers}; accepted: 1 to {depth}, the layers of the teacher's backbone")
+        raise ValueError(f"encoder is {layers} layers; accepted: 1 to {depth}, those of the teacher's backbone")
     config.num_hidden_layers = layers
     if getattr(config, "layer_types", None):
         config.layer_types = list(config.layer_types)[:layers]
@@ -146,75 +150,75 @@ def other_encoder(
     return Encoder(config, weights, processor, [about.pooling], about.alike)
 
 
-def student_of(encoder: Encoder, teacher: GenerativeRerankerModel | None, **predictor: Any) -> RabtrieverModel:
+def student_of(encoder: Encoder, direction: torch.Tensor, shape: StudentArguments) -> TrainingStudent:
     """A student with a fresh predictor on an encoder of its own.
 
     Args:
-        encoder: what it starts from; its weights are copied.
-        teacher: whose answer rows and width it predicts; without one its predictor has one direction of its own.
-        predictor: settings of `RabtrieverConfig`.
+        encoder: what it starts from; its weights are copied. One that is a retriever starts with its own ranking.
+        direction: `(d,)`, the difference of the teacher's answer rows.
+        shape: form and width of its predictor.
 
     Raises:
         ValueError: a setting is out of range, or the encoder cannot be read with it, or reads a text otherwise among
             longer ones.
     """
-    own = encoder.processor
-    answers = {"true_token_id": own.true_token_id, "false_token_id": own.false_token_id}
-    width = {"answer_size": teacher.config.hidden_size} if teacher is not None else {}
-    settings = {"feature_poolings": encoder.poolings, **answers, **width, **predictor}
-    student = RabtrieverModel(RabtrieverConfig(text_config=encoder.config.to_dict(), **settings))
+    config = student_config(encoder.config, encoder.poolings, encoder.alike, shape)
+    student = TrainingStudent(config, direction)
     dtype = next(weight.dtype for weight in encoder.weights.values() if weight.is_floating_point())
     student.backbone.to(dtype).load_state_dict(encoder.weights)
-    rows = teacher.answer_rows if teacher is not None else _unit_rows(student.config.answer_size)
-    student.answer_head.weight.data.copy_(rows)
-    student.processor = own
+    student.processor = encoder.processor
     student.eval()
     _check_reading(student)
+    if encoder.alike:
+        _start_alike(student)
     return student
 
 
+def student_config(
+    text_config: PreTrainedConfig, poolings: list[str], alike: bool, shape: StudentArguments
+) -> RabtrieverConfig:
+    """The configuration of a student on an encoder.
+
+    Args:
+        text_config: the encoder's.
+        poolings: how its states become one vector.
+        alike: whether it is a retriever, with whose own ranking the student starts.
+        shape: form and width of the predictor.
+
+    Raises:
+        ValueError: the predictor's form or width does not fit the encoder.
+    """
+    size: int = text_config.hidden_size
+    settings = shape.shape(size, poolings)
+    if alike:
+        if shape.predictor_type != "hadamard" or shape.embedding_dim not in (None, size):
+            raise ValueError(
+                f"predictor_type is {shape.predictor_type!r}, embedding_dim {shape.embedding_dim}; accepted for a "
+                f"start from a retriever: hadamard and {size}"
+            )
+        settings |= {"embedding_dim": size, "query_hidden_size": 2 * size}
+    return RabtrieverConfig(text_config=text_config.to_dict(), **settings)
+
+
 @torch.no_grad()
-def start_alike(student: RabtrieverModel) -> None:
+def _start_alike(student: TrainingStudent) -> None:
     """Sets the predictor so that a student ranks, before it is trained, as the inner product of its features does.
 
     The MLP has a positive and a negative unit for every feature; each of the predicted state's `k` parts moves the
     log-odds alike. Noise of a tenth lets them part.
-
-    Raises:
-        ValueError: widths do not allow it.
     """
-    predictor, config = student.predictor, student.config
-    check_start(config)
-    size = config.state_size
-    eye = torch.eye(size)
+    student.whitens = False
+    predictor: Any = student.predictor
+    eye = torch.eye(student.config.feature_size)
     predictor.query_hidden.weight.copy_(torch.cat([eye, -eye]))
-    predictor.query_output.weight.copy_(torch.cat([eye, -eye], dim=1).unsqueeze(-1))
+    predictor.query_output.weight.copy_(torch.cat([eye, -eye], dim=1))
     predictor.document_map.weight.copy_(eye)
-    unit = student.answer_direction / student.answer_direction.square().sum()
+    unit = predictor.direction / predictor.direction.square().sum()
     predictor.output_map.weight.mul_(0.1).add_(unit[:, None])
 
 
-def start_settings(settings: dict[str, Any], size: int) -> dict[str, Any]:
-    """Settings of a predictor with what `start_alike` needs where nothing was asked for; `size` is the encoder's."""
-    needed = {"embedding_dim": size, "predictor_hidden_size": 2 * size}
-    return {**settings, **{name: settings.get(name) or value for name, value in needed.items()}}
-
-
-def check_start(config: RabtrieverConfig) -> None:
-    """Raises a ValueError if `start_alike` cannot set a predictor of this shape."""
-    size = config.state_size
-    required = {
-        "predictor_type": "hadamard", "shared_dim": 0, "document_prior": False, "query_anchors": [],
-        "document_anchors": [], "num_heads": 1, "embedding_dim": size, "predictor_hidden_size": 2 * size,
-    }  # fmt: skip
-    for name, value in required.items():
-        if (given := getattr(config, name)) != value:
-            given, value = (len(one) if isinstance(one, list) else one for one in (given, value))  # anchors
-            raise ValueError(f"{name} is {given!r}; accepted for a start from a retriever: {value!r}")
-
-
-def train_encoder(student: RabtrieverModel, how: str, rank: int) -> None:
-    """Lets the encoder train: `"full"`, `"lora"` with adapters of `rank` in all linear layers, or `"none"`.
+def train_encoder(student: TrainingStudent, how: str) -> None:
+    """Lets the encoder train: `"full"`, `"lora"` with adapters of `LORA_RANK` in all linear layers, or `"none"`.
 
     Weights that train are fp32, whatever the teacher's are: half precision rounds small steps away.
 
@@ -227,7 +231,7 @@ def train_encoder(student: RabtrieverModel, how: str, rank: int) -> None:
     if how == "full":
         student.backbone.requires_grad_(True)
         return
-    settings = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    settings = LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules="all-linear")
     kind = student.config.text_config.model_type
     with refusing(f"train_encoder is 'lora', which does not fit this encoder, {kind}", "full or none"):
         student.backbone = get_peft_model(student.backbone, settings).base_model.model
@@ -256,7 +260,7 @@ def parameter_groups(
 
 
 @torch.no_grad()
-def finish_encoder(student: RabtrieverModel, how: str) -> None:
+def finish_encoder(student: TrainingStudent, how: str) -> None:
     """The end of `train_encoder`: adapters become part of the weights, and all is frozen again."""
     if how == "lora":
         for name, layer in list(student.backbone.named_modules()):
@@ -267,20 +271,14 @@ def finish_encoder(student: RabtrieverModel, how: str) -> None:
     student.backbone.requires_grad_(False)
 
 
-def _unit_rows(size: int) -> torch.Tensor:
-    rows = torch.zeros(2, size)
-    rows[0] = size**-0.5
-    return rows
-
-
 @torch.no_grad()
-def _check_reading(student: RabtrieverModel) -> None:
+def _check_reading(student: TrainingStudent) -> None:
     """Raises a ValueError if texts cannot be read, or are read otherwise beside a longer one."""
     kind = student.config.text_config.model_type
     with refusing(f"encoder {kind} cannot be read with these settings", "another text model, or other features of it"):
-        for read in (student.query_features, student.document_features):
-            together = read(list(_TRIALS))
-            alone = torch.cat([read([text]) for text in _TRIALS])
+        for side in ("query", "document"):
+            together = read_features(student, side, _TRIALS)
+            alone = torch.cat([read_features(student, side, [text]) for text in _TRIALS])
             spread = 1e-3 if student.backbone.dtype == torch.float32 else 0.1
             allowed = spread * max(float(alone.abs().max()), 1.0)
             if not (furthest := float((together - alone).abs().max())) <= allowed:

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-LISTWISE_FORMS = ("reverse", "forward", "symmetric")
-
 
 def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of the predicted state: `mean((h_hat - h)^2)` over pairs and dimensions.
@@ -46,84 +44,32 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (true_term + false_term).mean()
 
 
-def answer_forward_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """`KL(P_teacher || P_student)` of the answer: `answer_reverse_kl` with the two exchanged; the paper's ablation.
-
-    Args:
-        student: `(...)`, log-odds.
-        teacher: `(...)`, log-odds.
-
-    Returns:
-        A scalar, fp32, in nats.
-    """
-    return answer_reverse_kl(teacher, student)
-
-
-def vocabulary_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
-    """`KL(P_student || P_teacher)` of the next token over the whole vocabulary, averaged over pairs.
-
-    TRL's generalized Jensen-Shannon divergence at `beta = 1`.
-
-    Args:
-        student: `(..., V)`, logits.
-        teacher: `(..., V)`, logits.
-
-    Returns:
-        A scalar, fp32, in nats.
-    """
-    return listwise_reverse_kl(student, teacher, 1.0)
-
-
-def listwise_reverse_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`KL(pi_student || pi_teacher)` over each query's candidates, averaged over queries.
+def listwise_kl(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    others: Tensor | None = None,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """`KL(pi_teacher || pi_student)` over each query's candidates, averaged over queries.
 
     `pi(c) = softmax_c(score_c / temperature)`: the distribution a ranker puts over documents. A number added to all
-    scores of a query changes nothing, so the student's inner product may be used in place of its log-odds. Both
-    distributions are restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a
-    candidate.
+    scores of a query changes nothing, so the student's inner product stands for its log-odds. Both distributions are
+    restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a candidate.
 
     Args:
         student: `(n, c)`, scores or log-odds.
         teacher: `(n, c)`, log-odds.
         temperature: above 0; higher values weigh the tail of the list more.
-
-    Returns:
-        A scalar, fp32, in nats.
-    """
-    return listwise_kl(student, teacher, temperature)
-
-
-def listwise_kl(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float,
-    form: str = "reverse",
-    others: Tensor | None = None,
-    labels: Tensor | None = None,
-) -> Tensor:
-    """The KL between the distributions that student and teacher put over a query's documents, averaged over queries.
-
-    As `listwise_reverse_kl`. `"forward"` is `KL(pi_teacher || pi_student)`, `"symmetric"` the mean of the two.
-
-    Args:
-        student: `(n, c)`, scores or log-odds.
-        teacher: `(n, c)`, log-odds.
-        temperature: above 0.
-        form: `"reverse"`, `"forward"` or `"symmetric"`.
         others: `(n, m)`, the student's scores of further documents, taken for irrelevant: the teacher's distribution is
-            0 there, which the forward form alone allows. `-inf` leaves a document out.
+            0 there. `-inf` leaves a document out.
         labels: `(n, c)`, the part of the target that relevance labels give: `target = (1 - sum(labels)) * pi_teacher +
-            labels` of each query; forward form alone. With one label at 1 that is the cross-entropy of InfoNCE
-            (arXiv 1807.03748), with a share the mixture of hard and soft targets of arXiv 1503.02531.
+            labels` of each query. With one label at 1 that is the cross-entropy of InfoNCE (arXiv 1807.03748), with a
+            share the mixture of hard and soft targets of arXiv 1503.02531.
 
     Returns:
         A scalar, fp32, in nats.
-
-    Raises:
-        ValueError: the form is unknown, or another than forward with `others` or `labels`.
     """
-    if form not in LISTWISE_FORMS or ((others is not None or labels is not None) and form != "forward"):
-        raise ValueError(f"form is {form!r}; accepted: {', '.join(LISTWISE_FORMS)}; with others or labels: forward")
     every = student if others is None else torch.cat([student, others], dim=1)
     log_p = (every.float() / temperature).log_softmax(-1)[:, : student.shape[1]]
     log_q = (teacher.float() / temperature).log_softmax(-1)
@@ -131,6 +77,4 @@ def listwise_kl(
     if labels is not None:
         q = (1 - labels.sum(-1, keepdim=True)) * q + labels
         log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log()
-    reverse = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    forward = (q * (log_q - log_p)).sum(-1).mean()
-    return {"reverse": reverse, "forward": forward, "symmetric": (reverse + forward) / 2}[form]
+    return (q * (log_q - log_p)).sum(-1).mean()

@@ -20,7 +20,7 @@ class RefreshCallback(TrainerCallback):
     ) -> None:
         """Adds the candidates of a round that starts with this step."""
         trainer = self.trainer
-        rounds = trainer.args.refresh_rounds + 1
+        rounds = trainer.rounds + 1
         starts = [round_ * state.max_steps // rounds for round_ in range(rounds)]
         if trainer.candidates.shape[1] == 0 and state.global_step > 0:
             trainer.restore(sum(start < state.global_step for start in starts))

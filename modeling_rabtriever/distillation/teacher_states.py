@@ -1,4 +1,4 @@
-"""The cache of what the teacher knows: log-odds of every pair it was asked about, its states, features of all texts.
+"""The cache of what the teacher knows: log-odds of every pair it was asked about, and its states.
 
 A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the
 shard in work; the next one asks only for what is missing. The processes of a run divide the pairs, and runs that share
@@ -163,7 +163,7 @@ class TeacherStates(TeacherScores):
         teacher: the frozen reranker.
         queries: all queries pairs may be asked about.
         documents: the corpus.
-        dtype: of the stored states, or `None` to store log-odds alone; these are always fp32.
+        states: whether states are stored beside the log-odds; both are fp32.
 
     Raises:
         ValueError: the folder holds states of another teacher, prompt or text.
@@ -175,9 +175,9 @@ class TeacherStates(TeacherScores):
         teacher: GenerativeRerankerModel,
         queries: Sequence[str],
         documents: Sequence[str],
-        dtype: torch.dtype | None = torch.float32,
+        states: bool = True,
     ) -> None:
-        self.teacher, self.dtype = teacher, dtype
+        self.teacher, self.states = teacher, states
         self._suffixes = teacher.processor.query_ids(queries)
         self._prefixes = teacher.processor.document_ids(documents)
         identity = {"states": fingerprint(teacher, queries, documents)}
@@ -198,16 +198,16 @@ class TeacherStates(TeacherScores):
         return states
 
     def holds_enough(self, shard: dict[str, Tensor]) -> bool:
-        """Whether a shard has states of the wanted type, if any are wanted."""
-        return self.dtype is None or ("states" in shard and shard["states"].dtype == self.dtype)
+        """Whether a shard has states, if they are wanted."""
+        return not self.states or "states" in shard
 
     def _read_pairs(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         pairs = list(zip(queries.tolist(), documents.tolist(), strict=True))
-        if self.dtype is None:
+        if not self.states:
             asked = self._prefixes, self._suffixes, pairs
             return {"logits": self.teacher.map_pairs(self.teacher.log_odds, *asked, progress=False).cpu()}
         states = self.teacher.map_pairs(lambda read: read, self._prefixes, self._suffixes, pairs, progress=False)
-        return {"logits": self.teacher.log_odds(states), "states": states.to(self.dtype)}
+        return {"logits": self.teacher.log_odds(states), "states": states.float()}
 
 
 def _read_shard(path: Path) -> dict[str, Tensor]:
@@ -223,13 +223,6 @@ def _read_shard(path: Path) -> dict[str, Tensor]:
     return shard
 
 
-def _read_features(path: Path, count: int) -> Tensor:
-    features = read_tensors(path)[0].get("features")
-    if features is None or len(features) != count:
-        raise ValueError(f"{path} holds no features of {count} texts; delete it to have it made again")
-    return features
-
-
 def _acquire(lock: FileLock) -> None:
     with writing(Path(lock.lock_file)):
         try:
@@ -239,40 +232,14 @@ def _acquire(lock: FileLock) -> None:
             lock.acquire()
 
 
-def cached_features(
-    folder: Path, name: str, student: RabtrieverModel, compute: Callable[[Sequence[str]], Tensor], texts: Sequence[str]
-) -> Tensor:
-    """Features of all texts of one side, read from `folder` or computed once: `(len(texts), ...)` fp32, CPU.
-
-    Args:
-        folder: the cache.
-        name: `"documents"`, `"queries-train"`, ...
-        student: whose features; layers, poolings, anchors and whether words are read are part of the cache's identity.
-        compute: `student.document_features` or `student.query_features`.
-        texts: the texts of that side.
-    """
-    config = student.config
-    recipe = {"layers": config.feature_layers, "poolings": config.feature_poolings}
-    recipe |= {"words": True} if config.shared_dim else {}
-    recipe |= {"query_anchors": config.query_anchors} if config.query_anchors else {}
-    recipe |= {"document_log_odds": config.document_anchors} if config.document_anchors else {}
-    identity = fingerprint(student, texts, [name, json.dumps(recipe)])
-    path = folder / f"features-{name}-{identity}.safetensors"
-    if not on_main(path.exists):
-        own = own_part(texts)
-        parts = gather(on_each(lambda: compute(own).cpu() if len(own) else None))
-        features = torch.cat([part for part in parts if part is not None])
-        on_main(lambda: write_tensors(path, {"features": features}))
-    return on_each(lambda: _read_features(path, len(texts)))
-
-
 def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
-    """A digest of the backbone's settings and weights, the prompt, the tokenizer and the texts."""
+    """A digest of the backbone's settings and weights, a teacher's answer rows, the prompt, the tokenizer, the texts."""
     digest = hashlib.sha256(backbone_settings(model.config.text_config).encode())
     for name, weights in sorted(model.backbone.base_model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weights.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    digest.update(model.answer_rows.detach().cpu().numpy().tobytes())
+    if isinstance(model, GenerativeRerankerModel):
+        digest.update(model.answer_rows.detach().cpu().numpy().tobytes())
     prompt = {name: value for name, value in model.processor.to_dict().items() if name != "auto_map"}
     digest.update(json.dumps(prompt, sort_keys=True).encode())
     digest.update(model.processor.tokenizer.backend_tokenizer.to_str().encode())

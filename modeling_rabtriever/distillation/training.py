@@ -1,29 +1,20 @@
 """Distillation from Python: a teacher, a task and settings in, a trained student out."""
 
 from pathlib import Path
-from typing import Any
 
-import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import set_seed
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..reranking.watch import DEV, watch_nothing
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
-from .anchors import drawn_anchors
+from .cross_encoders import PairScorer
 from .distillation_config import RabtrieverDistillationConfig
 from .distillation_trainer import RabtrieverDistillationTrainer
-from .encoders import (
-    finish_encoder,
-    other_encoder,
-    start_alike,
-    start_settings,
-    student_of,
-    teachers_encoder,
-    train_encoder,
-)
-from .other_teachers import PairScorer
+from .encoders import finish_encoder, other_encoder, student_of, teachers_encoder, train_encoder
+from .student import TrainingStudent
 from .student_arguments import StudentArguments
 from .teacher_states import TeacherScores, TeacherStates
 
@@ -45,7 +36,7 @@ def distill(
             on from the last checkpoint there if `config.resume_from_checkpoint` is true.
         shape: what the student starts from, and its predictor; `None` means the defaults.
         train: queries with or without labels; `None` means the task's split of that name.
-        dev: judged queries that are watched; `None` means the task's split of that name, if it has one.
+        dev: queries with labels that are watched; `None` means the task's split of that name, if it has one.
 
     Returns:
         The student, in evaluation mode, with its processor.
@@ -62,7 +53,7 @@ def distill(
     dev = task.splits.get(DEV) if dev is None else dev
     set_seed(config.seed)
     teacher = teacher.to(config.device).eval()
-    student = fresh_student(teacher, shape or StudentArguments(), config, task, train)
+    student = fresh_student(teacher, shape or StudentArguments(), config)
     scores = reranker_scores(teacher, task, train, config, Path(config.output_dir) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
     trainer.train(resume_from_checkpoint=configured_checkpoint(config))
@@ -73,37 +64,25 @@ def fresh_student(
     reranker: GenerativeRerankerModel,
     shape: StudentArguments,
     config: RabtrieverDistillationConfig,
-    task: RetrievalTask,
-    judged: Split,
     trust_remote_code: bool = False,
-) -> RabtrieverModel:
+) -> TrainingStudent:
     """A student before its first step, on the reranker's device; its encoder is ready to train if it is to.
 
     Args:
         reranker: the teacher, or the language model a student of another teacher stands on.
         shape: what it starts from, and its predictor.
         config: whose `train_encoder` says how the encoder trains.
-        task: whose documents can be anchors.
-        judged: whose queries can be anchors.
         trust_remote_code: whether code from the encoder's repository may run.
 
     Raises:
         ValueError: settings exclude each other, or do not fit the encoder.
     """
-    shape.check_encoder()
-    if shape.encoder is None:
-        encoder = teachers_encoder(reranker, shape.encoder_layers)
+    if shape.other_encoder is None:
+        encoder = teachers_encoder(reranker, shape.layers)
     else:
-        encoder = other_encoder(shape.encoder, reranker.processor, trust_remote_code=trust_remote_code)
-    anchors = drawn_anchors(encoder.processor, task.corpus, judged.queries, config.seed, **shape.anchors())
-    settings: dict[str, Any] = {**shape.predictor(), **anchors}
-    if encoder.alike:  # its predictor starts as an identity
-        settings = start_settings(settings, encoder.config.hidden_size)
-        config.whitening_damping = None
-    student = student_of(encoder, reranker, **settings)
-    if encoder.alike:
-        start_alike(student)
-    train_encoder(student, config.train_encoder, config.encoder_lora_rank)
+        encoder = other_encoder(shape.other_encoder, reranker.processor, trust_remote_code=trust_remote_code)
+    student = student_of(encoder, reranker.answer_direction, shape)
+    train_encoder(student, config.train_encoder)
     return student.to(reranker.device)  # type: ignore[arg-type]  # transformers wraps the signature away
 
 
@@ -115,8 +94,7 @@ def reranker_scores(
     folder: Path,
 ) -> TeacherStates:
     """The cache of what a reranker says about pairs of these queries and the corpus; states if a loss reads them."""
-    states = getattr(torch, config.states_dtype) if config.needs_states else None
-    return TeacherStates(folder, reranker, train.queries, task.corpus, states)
+    return TeacherStates(folder, reranker, train.queries, task.corpus, config.needs_states)
 
 
 def scorer_scores(scorer: PairScorer, task: RetrievalTask, train: Split, folder: Path) -> TeacherScores:
@@ -126,13 +104,13 @@ def scorer_scores(scorer: PairScorer, task: RetrievalTask, train: Split, folder:
 
 
 def make_trainer(
-    student: RabtrieverModel,
+    student: TrainingStudent,
     teacher: TeacherScores,
     task: RetrievalTask,
     train: Split,
     dev: Split | None,
     config: RabtrieverDistillationConfig,
-    pools: list[list[int]] | None = None,
+    candidates: Tensor | None = None,
 ) -> RabtrieverDistillationTrainer:
     """The trainer of one student; without a dev split nothing is watched."""
     if dev is None:
@@ -141,21 +119,20 @@ def make_trainer(
         model=student,
         teacher=teacher,
         documents=task.corpus,
-        train_dataset=judged_queries(train),
-        eval_dataset=None if dev is None else judged_queries(dev),
+        train_dataset=labelled_queries(train),
+        eval_dataset=None if dev is None else labelled_queries(dev),
         args=config,
-        pools=pools,
+        candidates=candidates,
     )
 
 
 def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
-    """The trained student as it is saved: adapters and whitening are part of its weights, all of them frozen."""
-    student: RabtrieverModel = trainer.model
+    """The trained student as it is saved: what was fitted is part of its weights, all of them frozen."""
+    student: TrainingStudent = trainer.model
     finish_encoder(student, trainer.args.train_encoder)
-    student.predictor.fold_whitening()
-    return student.eval()
+    return student.served()
 
 
-def judged_queries(split: Split) -> Dataset:
+def labelled_queries(split: Split) -> Dataset:
     """The columns the trainer reads: `query` and `relevant` (corpus rows)."""
     return Dataset.from_dict({"query": split.queries, "relevant": [list(rows) for rows in split.relevant]})

@@ -17,7 +17,8 @@ from ..errors import refusing
 from ..files import write_folder
 from ..modeling_rabtriever import RabtrieverModel
 from .prompt_tokenizer import SIDES
-from .towers import FILES, check_close, check_exportable, full_precision, write_tower
+from .stock_backbone import check_backbone
+from .towers import FILES, check_close, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
@@ -56,7 +57,7 @@ def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
     Raises:
         ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
     """
-    check_exportable(student)
+    check_backbone(student)
 
     def write(new: Path) -> None:
         for side in SIDES:

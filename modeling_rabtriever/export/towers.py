@@ -51,11 +51,10 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         folder: new or empty; appears when all is written and checked.
 
     Raises:
-        ValueError: the student reads several layers, input embeddings or anchors, which no stock module joins; its
-            weights are quantised; the folder holds something; no stock tokenizer reads as the processor does
+        ValueError: the student's weights are quantised; the folder holds something; no stock tokenizer reads as the processor does
             (`save_tower_tokenizer`); or scores come out otherwise.
     """
-    check_exportable(student)
+    check_backbone(student)
 
     def write(new: Path) -> None:
         samples = {side: write_tower(student, side, new / side) for side in SIDES}
@@ -73,30 +72,6 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         "this student cannot be exported", "a student as save_pretrained writes it, and a folder to write to"
     ):
         return write_folder(Path(folder), write)
-
-
-def check_exportable(student: RabtrieverModel) -> None:
-    """Raises a ValueError if stock modules cannot compute what the predictor reads."""
-    config: Any = student.config
-    last = {-1, config.text_config.num_hidden_layers}
-    if not set(config.feature_layers) <= last:
-        raise ValueError(
-            f"feature_layers is {config.feature_layers}; accepted for this export: the last layer alone, as stock "
-            "modules pool no other; distil with feature_layers: [-1] (--config students/rabtriever), or "
-            "serve this model through AutoModel"
-        )
-    if config.shared_dim:
-        raise ValueError(
-            f"shared_dim is {config.shared_dim}; accepted for this export: 0, as stock modules pool the last layer's "
-            "states and no input embeddings; distil without it, or serve this model through AutoModel"
-        )
-    for name in ("query_anchors", "document_anchors"):
-        if anchors := getattr(config, name):
-            raise ValueError(
-                f"{name} holds {len(anchors)} texts; accepted for this export: none, as stock modules read a text "
-                "once; distil without them, or serve this model through AutoModel"
-            )
-    check_backbone(student)
 
 
 def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
@@ -139,27 +114,19 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
 def dense_layers(student: RabtrieverModel, side: str) -> list[DenseLayer]:
     """The predictor's side as plain layers over pooled states in the order of sentence-transformers; fp32, on the CPU.
 
-    The paper's document tower has none: its vector is the state itself.
+    A document tower without a document map has none: its vector is the features themselves.
     """
     config: Any = student.config
-    predictor: Any = copy.deepcopy(student.predictor).float().cpu()
-    predictor.fold_whitening()
+    predictor: Any = copy.deepcopy(student.predictor).cpu()
     if side == "document":
-        if config.predictor_type == "paper":
+        if not config.document_map:
             return []
-        parts = [predictor.document_map] + ([predictor.prior] if predictor.prior is not None else [])
-        weight, bias = (torch.cat([getattr(part, name) for part in parts]) for name in ("weight", "bias"))
-        return [DenseLayer(_reordered(weight, config), bias)]
+        return [DenseLayer(_reordered(predictor.document_map.weight, config), predictor.document_map.bias)]
     hidden, output = predictor.query_hidden, predictor.query_output
-    # One MLP per head: together one layer whose weight is zero between heads.
-    weight = torch.block_diag(*output.weight.squeeze(-1).chunk(config.num_heads))
-    direction = student.answer_direction.float().cpu()
-    if config.predictor_type != "paper":
-        direction = direction @ predictor.output_map.weight
-    weight, bias = direction[:, None] * weight, direction * output.bias
-    if config.document_prior:  # its query factor is 1, whatever the query
-        weight, bias = torch.cat([weight, torch.zeros(1, weight.shape[1])]), torch.cat([bias, torch.ones(1)])
-    return [DenseLayer(_reordered(hidden.weight, config), hidden.bias, relu=True), DenseLayer(weight, bias)]
+    return [
+        DenseLayer(_reordered(hidden.weight, config), hidden.bias, relu=True),
+        DenseLayer(output.weight, output.bias),
+    ]
 
 
 def _reordered(weight: Tensor, config: Any) -> Tensor:

@@ -4,13 +4,13 @@ Usage:
     python -m training.distill --config household
     python -m training.distill --config household --teacher path/or/hub-id --embedding_dim 256
     python -m training.distill --data path/to/beir --output_dir runs/mine --cross_encoder path/or/hub-id \\
-        --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no" --mse_weight 0 --kl_weight 0
+        --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no"
 
 Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
 loads. Teacher states are kept in <output_dir>/states, one cache per teacher and task, for later runs on the same two.
 
---cross_encoder or --scores put another teacher in the reranker's place; the student then stands on the backbone of
---teacher, or on any language model (--model_name_or_path).
+--cross_encoder puts another teacher in the reranker's place; the student then stands on the backbone of --teacher, or
+on any language model (--model_name_or_path).
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from ..distillation.cross_encoders import cross_encoder
 from ..distillation.distillation_config import RabtrieverDistillationConfig
-from ..distillation.other_teachers import PairScorer, cross_encoder, scores_from_jsonl
 from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
 from ..distillation.teacher_states import TeacherScores
 from ..distillation.training import finished, fresh_student, make_trainer, reranker_scores, scorer_scores
@@ -51,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained student."""
     arguments = parse_stage("distill", ARGUMENTS, argv)
     run, asked, shape, source, prompt, config = arguments
-    check_sources(asked, shape, source, prompt)
+    check_sources(asked, source, prompt)
     output = Path(config.output_dir)
     task = load_task(run.data, run.skip_bad)
-    judged, dev = run.splits(task)
+    _, dev = run.splits(task)
     train, inputs = training_queries(task, run.train_split, asked.unjudged_queries, config.output_dir, run.skip_bad)
     reranker_path = None
     if source.model_name_or_path is None:
@@ -63,11 +63,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         inputs["teacher"] = model_digest(reranker_path)
     if asked.cross_encoder is not None:
         inputs["cross_encoder"] = model_digest(asked.cross_encoder)
-    if asked.scores is not None:
-        inputs["scores"] = scores_from_jsonl(asked.scores, task, train).identity
     folder = states_folder(asked.states or output / "states", inputs)
-    if shape.encoder is not None:
-        inputs["encoder"] = model_digest(shape.encoder)
+    if shape.other_encoder is not None:
+        inputs["encoder"] = model_digest(shape.other_encoder)
     stage = StageFolder(output / "student", (run, asked, shape, source, prompt, config), inputs, run.overwrite)
     if stage.done:
         say(f"student: done before, in {stage.model}")
@@ -82,25 +80,26 @@ def main(argv: Sequence[str] | None = None) -> Path:
         reranker = build_reranker(backbone, prompt, texts, config.seed, asked.trust_remote_code)
     set_seed(config.seed)
     reranker = reranker.to(config.device).eval()
-    student = fresh_student(reranker, shape, config, task, judged, asked.trust_remote_code)
+    student = fresh_student(reranker, shape, config, asked.trust_remote_code)
     config.output_dir = str(stage.checkpoints)
-    scorer = _other_teacher(asked, task, train, config)
-    if scorer is None:
+    if asked.cross_encoder is None:
         teacher: TeacherScores = reranker_scores(reranker, task, train, config, folder)
     else:
+        texts = train.queries, task.corpus
+        scorer = cross_encoder(asked.cross_encoder, *texts, str(config.device), asked.trust_remote_code)
         teacher = scorer_scores(scorer, task, train, folder)
-    trainer = make_trainer(student, teacher, task, train, dev, config, None if scorer is None else scorer.pools)
+    trainer = make_trainer(student, teacher, task, train, dev, config)
     stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
-    student = finished(trainer)
+    served = finished(trainer)
 
     def save() -> None:
         with writing(stage.model):
-            student.save_pretrained(stage.model)
+            served.save_pretrained(stage.model)
         write_json(stage.log, trainer.state.log_history)
 
     on_main(save)
-    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=student.config.embedding_dim)
+    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=served.config.embedding_dim)
     return stage.model
 
 
@@ -111,7 +110,7 @@ def training_queries(
 
     Args:
         task: whose.
-        split: the judged ones.
+        split: those with labels.
         unjudged: a file of more, or none; `{output_dir}` in its name stands for the run's.
         output_dir: of the run.
         skip_bad: whether bad lines of the file are left out.
@@ -132,13 +131,3 @@ def training_queries(
 def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:
     """Where the cache of one teacher and one set of queries lies; `inputs` are their digests."""
     return Path(root) / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]
-
-
-def _other_teacher(
-    asked: TeacherSourceArguments, task: RetrievalTask, train: Split, config: RabtrieverDistillationConfig
-) -> PairScorer | None:
-    """The teacher the arguments name in the reranker's place, if any."""
-    if asked.cross_encoder is not None:
-        texts = train.queries, task.corpus
-        return cross_encoder(asked.cross_encoder, *texts, str(config.device), asked.trust_remote_code)
-    return None if asked.scores is None else scores_from_jsonl(asked.scores, task, train)

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from .. import RabtrieverConfig
 from ..distillation.encoder_folders import check_text_encoder, retriever
-from ..distillation.encoders import check_start, first_layers, start_settings
+from ..distillation.encoders import first_layers, student_config
 from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
 from ..tasks.beir import RetrievalTask
@@ -27,18 +26,13 @@ from .checks import (
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
     """As `stages.train_reranker.check`."""
     run, asked, shape, source, prompt, config = arguments
-    check_sources(asked, shape, source, prompt)
-    judged, _ = run.splits(task)
+    check_sources(asked, source, prompt)
+    run.splits(task)
     check_training(config, *TABLE_METRICS)
-    check_positive(initial_candidates=config.initial_candidates)
-    for name, texts in (("query_anchors", task.corpus), ("document_anchors", judged.queries)):
-        count, most = shape.anchors()[name], len({text.strip() for text in texts})
-        if count > most:
-            raise ValueError(f"{name} is {count}; accepted: at most {most}, the different texts there are")
+    check_positive(candidates=config.candidates)
     if asked.states is not None:
         check_folder("states", asked.states)
     config.check_candidates(len(task.corpus))
-    check_file("scores", asked.scores)
     if asked.unjudged_queries is not None:
         path = asked.unjudged_queries.replace("{output_dir}", config.output_dir)
         if not ("generate_queries" in earlier and Path(path) == Path(config.output_dir) / "queries" / "queries.jsonl"):
@@ -54,34 +48,21 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
         path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
         text_config = check_teacher(path, asked.trust_remote_code)
-    if shape.encoder is None:
-        RabtrieverConfig(text_config=first_layers(text_config, shape.encoder_layers), **shape.predictor())
+    if shape.other_encoder is None:
+        student_config(first_layers(text_config, shape.layers), ["last", "mean"], False, shape)
     else:
-        found = check_model("encoder", shape.encoder, trust_remote_code=asked.trust_remote_code)
-        check_text_encoder(shape.encoder, found)
-        about = retriever(shape.encoder, {})
-        settings = {"answer_size": text_config.hidden_size, "feature_poolings": [about.pooling], **shape.predictor()}
-        if about.alike:
-            check_start(RabtrieverConfig(text_config=found, **start_settings(settings, found.hidden_size)))
-        else:
-            RabtrieverConfig(text_config=found, **settings)
+        found = check_model("encoder", shape.other_encoder, trust_remote_code=asked.trust_remote_code)
+        check_text_encoder(shape.other_encoder, found)
+        about = retriever(shape.other_encoder, {})
+        student_config(found, [about.pooling], about.alike, shape)
 
 
-def check_sources(asked: Any, shape: Any, source: SourceArguments, prompt: PromptArguments) -> None:
-    """Raises a ValueError if the arguments that name teacher, backbone and encoder exclude each other."""
-    shape.check_encoder()
-    other = [name for name in ("cross_encoder", "scores") if getattr(asked, name) is not None]
-    if len(other) > 1:
-        raise ValueError("cross_encoder and scores are both given; accepted: one of them")
-    if source.model_name_or_path is not None and (asked.teacher is not None or not other):
+def check_sources(asked: Any, source: SourceArguments, prompt: PromptArguments) -> None:
+    """Raises a ValueError if the arguments that name teacher and backbone exclude each other."""
+    if source.model_name_or_path is not None and (asked.teacher is not None or asked.cross_encoder is None):
         raise ValueError(
-            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder or scores, and "
-            "without teacher, whose backbone the student would have otherwise"
-        )
-    if source.model_name_or_path is not None and shape.document_anchors:
-        raise ValueError(
-            f"document_anchors is {shape.document_anchors}, but {source.model_name_or_path} is no reranker whose "
-            "answers would tell of a document; accepted: 0 with model_name_or_path"
+            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder, and without "
+            "teacher, whose backbone the student would have otherwise"
         )
     if source.model_name_or_path is None and prompt != PromptArguments():
         changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 from torch import Tensor
 from transformers import AutoConfig
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
-from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 from tests.conftest import DOCUMENTS, QUERIES
 
 SHARED: dict[str, Any] = {"embedding_dim": 24, "num_heads": 2, "shared_dim": 8}

@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
+from modeling_rabtriever.distillation.anchors import drawn_anchors
 
 from modeling_rabtriever import RabtrieverProcessor
-from modeling_rabtriever.distillation.anchors import drawn_anchors
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from tests.conftest import DOCUMENTS, QUERIES
 

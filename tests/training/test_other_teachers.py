@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from modeling_rabtriever.distillation.other_teachers import cross_encoder, scores_from_jsonl
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.distillation.other_teachers import cross_encoder, scores_from_jsonl
 from modeling_rabtriever.export import export_cross_encoder
 from modeling_rabtriever.stages import distill
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
