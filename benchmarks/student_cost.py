@@ -9,8 +9,8 @@ Two curves, on test, all students told of the same pairs: those that our student
 
 - What is kept of the teacher against the cost of a query: the teacher's backbone, its first half and quarter, and the
   encoder. Milliseconds are medians of single queries, one model after the other, query by query, on one thread.
-- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours, which hears of the teacher alone, and for `KL`
-  (`benchmarks.opponents`), both on the encoder, with the seconds of training.
+- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours, which hears of the
+  teacher alone, and for `KL` (`benchmarks.opponents`), both on the encoder, with the seconds of training.
 """
 
 import statistics

@@ -17,6 +17,9 @@ from transformers import AutoConfig, Qwen2Tokenizer
 from transformers.utils import logging
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever.distillation.encoders import student_of, teachers_encoder
+from modeling_rabtriever.distillation.student import TrainingStudent
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.reranking.backbone import train_tokenizer
 
 torch.set_num_threads(1)
@@ -84,7 +87,12 @@ def reranker(make_reranker: Callable[..., Any]) -> GenerativeRerankerModel:
 @pytest.fixture
 def student(reranker: GenerativeRerankerModel) -> RabtrieverModel:
     torch.manual_seed(1)
-    return RabtrieverModel.from_teacher(reranker, embedding_dim=24, num_heads=3)
+    return fresh_student(reranker, embedding_dim=24).served()
+
+
+def fresh_student(reranker: GenerativeRerankerModel, **shape: Any) -> TrainingStudent:
+    """An untrained student on the reranker's backbone; `shape` is of `StudentArguments`."""
+    return student_of(teachers_encoder(reranker), reranker.answer_direction, StudentArguments(**shape))
 
 
 @pytest.fixture

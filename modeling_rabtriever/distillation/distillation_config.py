@@ -59,7 +59,8 @@ class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
     mse_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Weight of the MSE between predicted and teacher state. With kl_weight .8 points, household."
+            "help": "Weight of the MSE between predicted and teacher state. Worth 1 point of R@1 on household, with "
+            "kl_weight and a frozen encoder."
         },
     )
     kl_weight: float = field(

@@ -1,4 +1,4 @@
-"""The student while it trains: its predictor also predicts the teacher's state. What is served of it are three matrices."""
+"""The student while it trains: its predictor also predicts the teacher's state. Three matrices of it are served."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -71,7 +71,7 @@ class StudentArguments:
             raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
         if self.layers is not None and self.layers < 1:
             raise ValueError(
-                f"encoder is {self.encoder!r}; accepted: a folder, a Hub id, or a number of layers above 0"
+                f"encoder is {self.encoder!r}; accepted: a folder, a Hub id, or 1 layer or more"
             )
 
     @property

@@ -233,7 +233,7 @@ def _acquire(lock: FileLock) -> None:
 
 
 def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
-    """A digest of the backbone's settings and weights, a teacher's answer rows, the prompt, the tokenizer, the texts."""
+    """A digest of the backbone's settings and weights, answer rows if it has any, prompt, tokenizer and texts."""
     digest = hashlib.sha256(backbone_settings(model.config.text_config).encode())
     for name, weights in sorted(model.backbone.base_model.state_dict().items()):
         digest.update(name.encode())

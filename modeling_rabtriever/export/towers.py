@@ -51,8 +51,8 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         folder: new or empty; appears when all is written and checked.
 
     Raises:
-        ValueError: the student's weights are quantised; the folder holds something; no stock tokenizer reads as the processor does
-            (`save_tower_tokenizer`); or scores come out otherwise.
+        ValueError: the student's weights are quantised; the folder holds something; no stock tokenizer reads as the
+            processor does (`save_tower_tokenizer`); or scores come out otherwise.
     """
     check_backbone(student)
 
