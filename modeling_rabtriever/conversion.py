@@ -11,16 +11,21 @@ from transformers.utils import cached_file  # type: ignore[attr-defined]  # whic
 
 from .configuration_rabtriever import RabtrieverConfig
 from .modeling_checks import read_json
-from .modeling_rabtriever import RabtrieverModel
-from .processing_rabtriever import RabtrieverProcessor
 
 SIGN = "answer_head.weight"  # a tensor that only these students have
 # What they could read beyond the last layer's states of a text by itself, and the value that means nothing of it.
 _GONE = {"shared_dim": (0,), "query_anchors": ([],), "document_anchors": ([],), "feature_whitening": (False,)}
+_LAYERS = ("query_hidden", "query_output", "document_map", "output_map", "shift", "prior")
+_KNOWN = {SIGN, *(f"predictor.{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias"))}
 
 
-def converted(path: Any, stored: Mapping[str, Tensor], hub: Mapping[str, Any]) -> RabtrieverModel:
-    """A student that was saved before version 0.1.
+def converted(
+    path: Any, stored: Mapping[str, Tensor], hub: Mapping[str, Any]
+) -> tuple[RabtrieverConfig, dict[str, Tensor]]:
+    """A student that was saved before version 0.1, as version 0.1 saves it.
+
+    Heads of the query's MLP become blocks of one matrix, the answer direction a part of it, and a document's own score
+    a row of the document map.
 
     Args:
         path: its folder or Hub id.
@@ -28,8 +33,7 @@ def converted(path: Any, stored: Mapping[str, Tensor], hub: Mapping[str, Any]) -
         hub: options of `from_pretrained` that say where files lie.
 
     Returns:
-        The student as version 0.1 saves it, in the number type of its file: heads of the query's MLP are blocks of one
-        matrix, the answer direction is part of it, and a document's own score is a row of the document map.
+        Configuration and weights; the backbone's are as they are in the file, the predictor's fp32.
 
     Raises:
         ValueError: it reads several layers, anchors or input embeddings, which version 0.1 does not, or its files do
@@ -50,8 +54,13 @@ def converted(path: Any, stored: Mapping[str, Tensor], hub: Mapping[str, Any]) -
     weights = load_state_dict(cached_file(path, "model.safetensors", **hub))
     if weights.keys() != stored.keys():
         raise ValueError(f"{path} is a student of a version before 0.1 in several files; accepted: one file")
+    odd = [name for name, value in weights.items() if not value.is_floating_point()]
+    odd += [name for name in weights if not name.startswith("backbone.") and name not in _KNOWN]
+    if odd:
+        raise ValueError(f"{path} holds tensors that no student has: {', '.join(odd[:5])}; accepted: its own weights")
     mapped = old["predictor_type"] == "hadamard"
-    predictor = _predictor({name: value.float() for name, value in weights.items() if "backbone." not in name}, mapped)
+    backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
+    predictor = _predictor({name: value.float() for name, value in weights.items() if name not in backbone}, mapped)
     config = RabtrieverConfig(
         text_config=text,
         embedding_dim=len(predictor["query_output.bias"]),
@@ -59,12 +68,7 @@ def converted(path: Any, stored: Mapping[str, Tensor], hub: Mapping[str, Any]) -
         feature_poolings=old.get("feature_poolings", ["last", "mean"]),
         document_map=mapped,
     )
-    student = RabtrieverModel(config)
-    backbone = {name.removeprefix("backbone."): value for name, value in weights.items() if "backbone." in name}
-    student.backbone.to(next(iter(backbone.values())).dtype).load_state_dict(backbone)
-    student.predictor.load_state_dict(predictor)
-    student.processor = RabtrieverProcessor.from_pretrained(path, config=config, trust_remote_code=False, **hub)
-    return student.eval()
+    return config, {**backbone, **{f"predictor.{name}": value for name, value in predictor.items()}}
 
 
 def _predictor(old: Mapping[str, Tensor], mapped: bool) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from .errors import refusing
 from .modeling_checks import check_source
 from .modeling_generative_reranker import GenerativeRerankerModel
 from .modeling_rabtriever import RabtrieverModel
+from .processing_rabtriever import RabtrieverProcessor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _CLASSES = {GenerativeRerankerConfig.model_type: GenerativeRerankerModel, RabtrieverConfig.model_type: RabtrieverModel}
@@ -54,8 +55,7 @@ def load_model(
     ):
         stored = check_source(path, hub)
         if SIGN in stored:
-            student = converted(path, stored, hub)
-            return (student if dtype == "auto" else student.to(getattr(torch, dtype))).to(place)
+            return _of_before(path, stored, hub, dtype).to(place)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub)
         if config.model_type not in _CLASSES:
             raise ValueError(
@@ -73,6 +73,18 @@ def load_model(
             )
     with refusing(f"{path} does not fit on {place}", "a device with more memory, or a smaller dtype"):
         return model.to(place)
+
+
+def _of_before(path: str | Path, stored: Mapping[str, Tensor], hub: dict[str, Any], dtype: str) -> Any:
+    """A student that was saved before version 0.1."""
+    config, weights = converted(path, stored, hub)
+    check_sizes(path, config, weights)
+    saved = next(value.dtype for name, value in weights.items() if name.startswith("backbone."))
+    student: Any = RabtrieverModel._from_config(config, dtype=saved if dtype == "auto" else getattr(torch, dtype))
+    student.predictor.float()
+    student.load_state_dict(weights)
+    student.processor = RabtrieverProcessor.from_pretrained(path, config=config, trust_remote_code=False, **hub)
+    return student.eval()
 
 
 def checked_device(device: str | torch.device) -> torch.device:

@@ -1,6 +1,7 @@
 """What a folder must be for its weights to be read: nothing from elsewhere, no pickle, no tensor left out."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,7 +11,6 @@ from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file  # type: ignore[attr-defined]
 
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are not quantised
-_SHOWN = 5
 
 
 def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -21,8 +21,7 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
         hub_options: those of `from_pretrained` that say where files lie.
 
     Returns:
-        The tensors of its weights by name, with shape and number type alone (on the meta device); none if there are no
-        safetensors weights.
+        The tensors of its safetensors weights by name, on the meta device: shape and number type alone.
 
     Raises:
         ValueError: it holds an adapter, its configuration or index names other weights, its tokenizer's configuration
@@ -30,10 +29,9 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
     """
 
     def found(name: str) -> Any:
-        return cached_file(
-            path, name, **hub_options,
-            _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
+        with suppress(OSError):  # transformers says itself what cannot be reached, when it reads the weights
+            return cached_file(path, name, **hub_options)
+        return None
 
     if found("adapter_config.json") is not None:
         raise ValueError(
@@ -60,15 +58,14 @@ def check_loaded(
     """Refuses a model some of whose weights are not those of the files: transformers fills them with random numbers.
 
     Args:
-        path: what was loaded, for messages.
+        path: for messages.
         model: as it was loaded.
         info: `output_loading_info` of `from_pretrained`.
         stored: from `check_source`.
         complete: whether the files hold this very model, so that a further tensor is of another one.
 
     Raises:
-        ValueError: tensors are missing, have another shape, are too many, hold no numbers that can be weights, or are
-            not quantised where the configuration says so.
+        ValueError: tensors are missing, too many, of another shape, no weights, or not quantised as they should be.
     """
     mismatched = [f"{name} {tuple(here)} for {tuple(wanted)}" for name, here, wanted in info["mismatched_keys"]]
     whole = [] if getattr(model, "is_quantized", False) else _whole_numbers(model, stored)
@@ -93,11 +90,7 @@ def check_loaded(
 
 
 def read_json(file: Any) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: it holds something else.
-    """
+    """A JSON object from a file, or a ValueError."""
     try:
         content: Any = PreTrainedConfig._dict_from_json_file(file)
     except (ValueError, RecursionError) as error:
@@ -137,5 +130,4 @@ def _whole_numbers(model: PreTrainedModel, stored: Mapping[str, Tensor]) -> list
 
 def _listed(names: Iterable[str]) -> str:
     every = sorted(names)
-    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(every[:_SHOWN]) + more
+    return ", ".join(every[:5]) + (f" and {len(every) - 5} more" if len(every) > 5 else "")

@@ -17,10 +17,7 @@ def in_full_precision(tensor: Tensor) -> torch.autocast:
 def pool_states(states: Tensor, attention_mask: Tensor, poolings: Sequence[str]) -> Tensor:
     """The tokens of each text as one vector: `(batch, length, d)`, `(batch, length)` -> `(batch, d * poolings)` fp32.
 
-    Args:
-        states: of one layer.
-        attention_mask: 1 for the tokens that count.
-        poolings: as in `RabtrieverConfig.feature_poolings`, joined in this order.
+    The mask is 1 for tokens that count; `poolings` are joined in their order.
     """
     return torch.cat([_POOLINGS[name](states, attention_mask).float() for name in poolings], dim=-1)
 
@@ -37,10 +34,7 @@ def last_token(states: Tensor, attention_mask: Tensor | None) -> Tensor:
 
 
 def padded_right(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The same texts and their mask, with padding behind them, where every kind of backbone counts positions rightly.
-
-    No mask means no padding.
-    """
+    """The same texts and mask (none: no padding), padded behind, where all backbones count positions rightly."""
     if attention_mask is None:
         return input_ids, torch.ones_like(input_ids)
     order = attention_mask.bool().int().argsort(dim=1, descending=True, stable=True)

@@ -14,23 +14,14 @@ from .configuration_rabtriever import PromptedConfig
 from .modeling_checks import check_loaded, check_source
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
-# Padded tokens per forward pass, where the caller does not say. On CPUs activations should stay in the cache: 2048
-# tokens are a fifth faster than 8192. GPUs want to be filled: 16,384 are 1.7 times as fast as 8192 for 135M weights on
-# an H200, twice as many another quarter faster for twice the activations (benchmarks/LOG.md).
+# Padded tokens per forward pass, if the caller does not say. On CPUs activations should stay in the cache, GPUs want to
+# be filled (measured in benchmarks/LOG.md).
 TOKEN_BUDGETS = {"cpu": 2048}
 OTHER_TOKEN_BUDGET = 16_384
 # Text-level calls with at least this many texts show a progress bar.
 PROGRESS_FROM = 2048
 
-_HUB_OPTIONS = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "token",
-    "revision",
-    "subfolder",
-    "trust_remote_code",
-)
+_PLACES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")  # of files on the Hub
 
 
 class RankedDocument(TypedDict):
@@ -57,11 +48,11 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     @property
     def processor(self) -> RabtrieverProcessor:
-        """The prompt this model was trained with. Assigning one checks its answers and its length against the model.
+        """The prompt this model was trained with.
 
         Raises:
-            ValueError: (reading) no processor was saved with the model; (assigning) the answer tokens are not the
-                model's, or the longest prompt does not fit the backbone's window.
+            ValueError: (reading) none was saved with the model; (assigning) its answers are not the model's, or its
+                longest prompt does not fit the backbone's window.
         """
         if self._processor is None:
             raise ValueError(
@@ -95,9 +86,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As `PreTrainedModel.from_pretrained`; also loads the processor where the folder or repository has one.
-
-        Weights are read from safetensors only: a pickle can run code. All of them must be there.
+        """As `PreTrainedModel.from_pretrained`, with the processor if there is one, and from safetensors only.
 
         Raises:
             ValueError: `use_safetensors=False` was passed, processor and model do not belong together, or the weights
@@ -109,8 +98,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             raise ValueError(f"use_safetensors is {kwargs['use_safetensors']!r}; accepted: True (no pickle is loaded)")
         if kwargs.get("variant") is not None:
             raise ValueError(f"variant is {kwargs['variant']!r}; accepted: none, a model has one set of weights")
-        hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-        files = {name: value for name, value in hub_options.items() if name != "trust_remote_code"}
+        files = {name: kwargs[name] for name in _PLACES if kwargs.get(name) is not None}
         stored = check_source(path, files)
         wanted = kwargs.pop("output_loading_info", False)
         options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}  # told by check_loaded
@@ -119,8 +107,10 @@ class PromptedPreTrainedModel(PreTrainedModel):
         processor = None
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
-            trusted = {"trust_remote_code": False, **hub_options}  # never asked for on the terminal
-            processor = RabtrieverProcessor.from_pretrained(path, config=model.config, **trusted)
+            trusted = bool(kwargs.get("trust_remote_code"))  # never asked for on the terminal
+            processor = RabtrieverProcessor.from_pretrained(
+                path, config=model.config, trust_remote_code=trusted, **files
+            )
         check_loaded(path, model, info, stored, complete=processor is not None)
         if processor is not None:
             model.processor = processor
@@ -133,41 +123,36 @@ class PromptedPreTrainedModel(PreTrainedModel):
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
 
-    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """The upload of `push_to_hub`, with the card of the folder or repository this model was loaded from."""
-        # transformers has just written a card with the tags asked for: the target's own, or a blank one. This private
-        # hook is the only place between that and the one commit.
-        card_path = None
-        if self._source is not None:
-            with suppress(OSError):  # the folder is gone, or the source cannot be reached: transformers' card stays
-                card_path = cached_file(
-                    self._source,
-                    "README.md",
-                    revision=getattr(self.config, "_commit_hash", None),  # set by loading from the Hub alone
-                    token=kwargs.get("token"),
-                    _raise_exceptions_for_missing_entries=False,
-                )
-        if card_path is not None:
-            written, card = ModelCard.load(f"{working_dir}/README.md"), ModelCard.load(card_path)
-            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(written.data.tags or [])])) or None
-            card.save(f"{working_dir}/README.md")
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """As transformers'; the card of the folder or repository this model came from follows as a commit of its own.
+
+        A pull request (`create_pr`) brings no card.
+        """
+        pushed = super().push_to_hub(repo_id, **kwargs)
+        if self._source is not None and not kwargs.get("create_pr"):
+            with suppress(OSError):  # no card, the folder is gone, or the source cannot be reached
+                commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
+                token = kwargs.get("token")
+                card = ModelCard.load(cached_file(self._source, "README.md", revision=commit, token=token))
+                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(kwargs.get("tags") or [])])) or None
+                card.push_to_hub(repo_id, token=token, revision=kwargs.get("revision"), commit_message="Model card")
+        return pushed
 
     def rank(
         self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int | None = None
     ) -> list[RankedDocument]:
-        """Documents by falling score for one query: log-odds (teacher) or inner product (student).
+        """Candidates by falling score for one query: log-odds (teacher) or inner product (student).
+
+        A fixed corpus is better read once: `prefill` and `score` (teacher), `encode_document` and `similarity`.
 
         Args:
             query: one text.
-            documents: the candidates. For a fixed corpus read them once instead: `prefill` and `score` (teacher),
-                `encode_document` and `similarity` (student).
+            documents: the candidates; equal texts are read once and get equal scores.
             top_k: how many to return; `None` returns all.
             token_budget: padded tokens per forward pass; `None` fits the device.
 
         Returns:
-            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list. Equal
-            texts are read once and get equal scores.
+            `{"corpus_id", "score", "text"}` per document, best first; equal scores keep the order of the list.
 
         Raises:
             ValueError: blank or missing text, `top_k` out of range, a NaN score, or a model without a processor.
@@ -219,11 +204,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    """Row numbers, longest first, in groups whose padded size stays within `token_budget` (one row at least).
-
-    Raises:
-        ValueError: `token_budget` is not a whole number of at least 1.
-    """
+    """Row numbers, longest first, in groups whose padded size stays within `token_budget` (one row at least)."""
     if isinstance(token_budget, bool) or not isinstance(token_budget, int) or token_budget < 1:
         raise ValueError(f"token_budget is {token_budget!r}; accepted: a whole number of at least 1")
     group: list[int] = []
@@ -236,11 +217,7 @@ def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[lis
 
 
 def ranking(scores: Tensor, documents: Sequence[str], top_k: int | None) -> list[RankedDocument]:
-    """The best `top_k` documents by score, best first; equal scores keep the order of the list.
-
-    Raises:
-        ValueError: `top_k` is not a whole number of at least 1, or a score is NaN.
-    """
+    """The best `top_k` documents by score, as `rank` gives them; a ValueError if `top_k` or a score is none."""
     if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k is {top_k!r}; accepted: None or a whole number of at least 1")
     if scores.isnan().any():

@@ -23,17 +23,11 @@ from .processing_rabtriever import RabtrieverProcessor, Texts
 
 @dataclass
 class RabtrieverOutput(ModelOutput):
-    """What the student makes of queries, documents, or pairs of both.
+    """What the student makes of queries, documents, or pairs of both; all fp32."""
 
-    Args:
-        scores: `(n,)` fp32; `<u, v>` of each pair, if both sides were given.
-        query_embeds: `(n, k)` fp32; `u`.
-        document_embeds: `(n, k)` fp32; `v`.
-    """
-
-    scores: Tensor | None = None
-    query_embeds: Tensor | None = None
-    document_embeds: Tensor | None = None
+    scores: Tensor | None = None  # (n,), <u, v> of each pair
+    query_embeds: Tensor | None = None  # (n, k), u
+    document_embeds: Tensor | None = None  # (n, k), v
 
 
 class RabtrieverPredictor(nn.Module):
@@ -106,15 +100,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         return self.backbone.get_input_embeddings()
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """What the predictor reads of texts: the backbone's last states, pooled.
-
-        Args:
-            input_ids: `(batch, length)` int64: document prefixes or query suffixes from the processor.
-            attention_mask: `(batch, length)`, 1 for real tokens.
-
-        Returns:
-            `(batch, feature_size)` fp32.
-        """
+        """What the predictor reads of texts: prefixes or suffixes `(batch, length)` -> `(batch, feature_size)` fp32."""
         input_ids, mask = padded_right(input_ids, attention_mask)
         # No positions are handed over: those of padding on the right are every backbone's own.
         caching = {"use_cache": False} if hasattr(self.config.text_config, "use_cache") else {}
@@ -128,11 +114,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
         document_input_ids: Tensor | None = None,
         document_attention_mask: Tensor | None = None,
     ) -> RabtrieverOutput:
-        """Vectors of tokenised texts, of one side or of both, and the score of each pair.
-
-        Args:
-            query_input_ids: `(n, length)` int64 suffixes, with `query_attention_mask` `(n, length)`.
-            document_input_ids: `(n, length)` int64 prefixes, with `document_attention_mask` `(n, length)`.
+        """Vectors of queries or documents, ids and masks `(n, length)`, or of both, and the score of each pair.
 
         Raises:
             ValueError: no side is given, or the two have another number of texts.
@@ -154,7 +136,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def encode_query(self, texts: Texts, token_budget: int | None = None) -> Tensor:
-        """Query vectors `u`: `(n, k)` fp32 on the model's device; one backbone pass per query.
+        """Query vectors `u`: `(n, k)` fp32 on the model's device; `token_budget` padded tokens per forward pass.
 
         Raises:
             ValueError: no texts, a blank text, something that is no text, or a model without a processor.
@@ -164,12 +146,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     @torch.no_grad()
     def encode_document(self, texts: Texts, token_budget: int | None = None, progress: bool = True) -> Tensor:
-        """Document vectors `v`: `(m, k)` fp32 on the model's device; computed once, kept in any vector store.
-
-        Args:
-            texts: the documents.
-            token_budget: padded tokens per forward pass; `None` fits the device.
-            progress: whether long lists show a progress bar.
+        """Document vectors `v`: `(m, k)` fp32 on the model's device; `progress` shows a bar for long lists.
 
         Raises:
             ValueError: no texts, a blank text, something that is no text, or a model without a processor.

@@ -17,7 +17,8 @@ PAPER_INSTRUCTION = (
     "Can Query be appropriately responded with Document? If the answer is true, choose <T>; otherwise, choose <F>."
 )
 PAPER_ANSWERS = ("<T>", "<F>")
-SIDES = ("left", "right")
+ANSWERS = ("true_answer", "false_answer")
+TRUNCATION_SIDES = ("left", "right")
 # Unicode's white space: what tokenizers strip too, where Python's own strip takes four control characters more.
 BLANKS = (
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -47,34 +48,29 @@ class RabtrieverProcessor(ProcessorMixin):
     """Turns documents into prompt prefixes and queries into prompt suffixes.
 
     The document comes first, so under causal attention its states do not depend on the query. That holds only if prefix
-    and suffix are tokenised apart and joined as ids, which is what this class does. Within each, text and template are
-    tokenised as the running text they form, so that other engines, which render the prompt as one string, read the same
-    tokens. A text that is too long is cut within that running text: template, instruction and answer position are never
-    truncated, but for a blank, line break or sign beside the text that this tokenizer may merge with it, which is cut
-    as the text is (no stock tokenizer could put it back). Special tokens written inside a document or a query are read
-    as plain text, blanks at its edges are dropped.
+    and suffix are tokenised apart and joined as ids. Within each, text and template are tokenised as the running text
+    they form, as engines do that render the prompt as one string. An over-long text is cut; template, instruction and
+    answer position are not, except for a sign beside the text that this tokenizer may merge with it. Special tokens
+    inside a document or a query are read as plain text, blanks at its edges are dropped.
 
     A processor never changes once it is built, so threads can share it; `replace` builds another one.
 
     Args:
-        tokenizer: the backbone's tokenizer.
-        true_answer: the answer "relevant"; must be one token of the vocabulary. `None`, with `false_answer`, for an
-            encoder that is never asked.
-        false_answer: the answer "not relevant"; one token, another one.
-        instruction: the question put to the model; stands where `query_template` says `{instruction}`. Default: the
-            paper's, with these answers in it; empty without answers.
+        tokenizer: the backbone's, a fast one (offsets are needed to cut texts).
+        true_answer: the answer "relevant", one token; `None`, with `false_answer`, for an encoder that never answers.
+        false_answer: the answer "not relevant", another token.
+        instruction: stands where `query_template` says `{instruction}`; default: the paper's, with these answers in it.
         document_template: text of the prefix, with `{document}` once.
         query_template: text of the suffix, with `{query}` once; its last token is the answer position.
         max_document_length: tokens kept of a document (from its start), those of the template not counted.
         max_query_length: tokens kept of a query, those of the template not counted.
-        query_truncation_side: which end of an over-long query is dropped: `"right"` keeps the start, `"left"` the end
-            (right for chats, whose last turn matters most).
+        query_truncation_side: which end of an over-long query is dropped: `"right"`, or `"left"` (for chats, whose last
+            turn matters most).
         chat_template: accepted because `ProcessorMixin` passes it on; not used.
 
     Raises:
         ValueError: an answer is not exactly one token, both answers are the same token, a template lacks its
-            placeholder, a limit is not a whole number of at least 1, or the tokenizer is not a fast one (offsets are
-            needed to cut texts).
+            placeholder, a limit is not a whole number of at least 1, or the tokenizer is not a fast one.
     """
 
     def __init__(
@@ -91,13 +87,11 @@ class RabtrieverProcessor(ProcessorMixin):
         chat_template: Any = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
+        answers = true_answer, false_answer
         if (true_answer is None) != (false_answer is None):
-            raise ValueError(
-                f"true_answer is {true_answer!r}, false_answer {false_answer!r}; accepted: two texts, or None for both"
-            )
+            raise ValueError(f"true_answer, false_answer are {answers}; accepted: two texts, or None for both")
         if instruction is None:
-            asked = true_answer is not None and false_answer is not None
-            instruction = paper_instruction(true_answer, false_answer) if asked else ""  # type: ignore[arg-type]
+            instruction = "" if true_answer is None else paper_instruction(*answers)  # type: ignore[arg-type]
         if not isinstance(instruction, str):
             raise ValueError(f"instruction is {instruction!r}; accepted: a text")
         self.true_answer = true_answer
@@ -107,8 +101,8 @@ class RabtrieverProcessor(ProcessorMixin):
         self.query_template = query_template
         self.max_document_length = _limit("max_document_length", max_document_length)
         self.max_query_length = _limit("max_query_length", max_query_length)
-        if query_truncation_side not in SIDES:
-            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {', '.join(SIDES)}")
+        if query_truncation_side not in TRUNCATION_SIDES:
+            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {TRUNCATION_SIDES}")
         self.query_truncation_side = query_truncation_side
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")
@@ -116,12 +110,9 @@ class RabtrieverProcessor(ProcessorMixin):
         document_frame = _frame(words, "document_template", document_template, "{document}", instruction)
         self._document_frame = document_frame._replace(start=_beginning_of_text(tokenizer) + document_frame.start)
         self._query_frame = _frame(words, "query_template", query_template, "{query}", instruction)
-        self._true_token_id = _answer_id(words, "true_answer", true_answer)
-        self._false_token_id = _answer_id(words, "false_answer", false_answer)
+        self._answer_ids = tuple(_answer_id(words, name, answer) for name, answer in zip(ANSWERS, answers, strict=True))
         if self.true_token_id == self.false_token_id and self.true_token_id is not None:
-            raise ValueError(
-                f"true_answer and false_answer are both token {self.true_token_id}; accepted: two that differ"
-            )
+            raise ValueError(f"both answers are token {self.true_token_id}; accepted: two that differ")
         self._texts = words.plain_texts()  # last: from here on nothing changes
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -130,10 +121,7 @@ class RabtrieverProcessor(ProcessorMixin):
         super().__setattr__(name, value)
 
     def replace(self, **settings: Any) -> "RabtrieverProcessor":
-        """Another processor with the same tokenizer and, but for `settings`, the same prompt.
-
-        Args:
-            settings: arguments of this class.
+        """Another processor: `settings` are arguments of this class, all others stay.
 
         Raises:
             ValueError: a setting is unknown or not usable.
@@ -161,13 +149,13 @@ class RabtrieverProcessor(ProcessorMixin):
 
     @property
     def true_token_id(self) -> int | None:
-        """Vocabulary id of `true_answer`; `None` if there are no answers."""
-        return self._true_token_id
+        """Vocabulary id of `true_answer`; `None` without answers."""
+        return self._answer_ids[0]
 
     @property
     def false_token_id(self) -> int | None:
-        """Vocabulary id of `false_answer`; `None` if there are no answers."""
-        return self._false_token_id
+        """Vocabulary id of `false_answer`; `None` without answers."""
+        return self._answer_ids[1]
 
     @property
     def max_pair_length(self) -> int:
@@ -185,28 +173,17 @@ class RabtrieverProcessor(ProcessorMixin):
         return self._query_frame.size + self.max_query_length
 
     def document_ids(self, documents: Texts) -> list[TokenIds]:
-        """Token ids of the prompt prefix of each document.
-
-        Raises:
-            ValueError: the list is empty, or an item is not a string or is blank.
-        """
+        """Token ids of the prompt prefix of each document; a ValueError if `checked_texts` refuses one."""
         texts = checked_texts("documents", documents)
         return self._fill(self._document_frame, texts, self.max_document_length, "right")
 
     def query_ids(self, queries: Texts) -> list[TokenIds]:
-        """Token ids of the prompt suffix of each query; the last one is the answer position.
-
-        Raises:
-            ValueError: the list is empty, or an item is not a string or is blank.
-        """
+        """Token ids of the prompt suffix of each query, the last one the answer position; errors as `document_ids`."""
         texts = checked_texts("queries", queries)
         return self._fill(self._query_frame, texts, self.max_query_length, self.query_truncation_side)
 
     def pad(self, sequences: Sequence[TokenIds]) -> BatchFeature:
-        """Left-pads to the longest: `input_ids` and `attention_mask`, int64 `(batch, longest)`.
-
-        Left, so that position -1 is the last token of every row.
-        """
+        """`input_ids` and `attention_mask`, int64 `(batch, longest)`, left-padded: -1 is each text's last token."""
         longest = max(len(ids) for ids in sequences)
         filler = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else 0
         input_ids = torch.full((len(sequences), longest), filler, dtype=torch.long)
@@ -217,14 +194,7 @@ class RabtrieverProcessor(ProcessorMixin):
         return BatchFeature({"input_ids": input_ids, "attention_mask": attention_mask})
 
     def __call__(self, *, query: Texts | None = None, document: Texts | None = None) -> BatchFeature:
-        """A padded batch: full prompts if both texts are given, prefixes or suffixes if one is.
-
-        Args:
-            query: one query or a list of them.
-            document: one document or a list; paired with the queries one to one.
-
-        Returns:
-            `input_ids` and `attention_mask`, int64 `(batch, longest)`, left-padded.
+        """A padded batch as of `pad`: full prompts of queries and documents one to one, or only one side's part.
 
         Raises:
             ValueError: nothing is given, the lists differ in length, or a text is not usable.
@@ -292,11 +262,7 @@ class _Words:
 
 
 class _PlainTexts:
-    """Reads what users wrote, special tokens as plain text.
-
-    transformers keeps that choice, like truncation and padding, on the tokenizer that all threads share, and switches
-    it from call to call. This tokenizer is the processor's own and is never switched.
-    """
+    """Reads what users wrote, special tokens as plain text, with a tokenizer that no other thread switches."""
 
     def __init__(self, backend: Any) -> None:
         self.__setstate__(backend)
@@ -356,7 +322,7 @@ def _answer_id(words: _Words, name: str, answer: Any) -> int | None:
     if len(ids) != 1 or ids[0] == words.unknown:
         raise ValueError(
             f"{name} {answer!r} is {len(ids)} tokens of this tokenizer {ids}; accepted: a text that is exactly one "
-            "known token. Choose another answer, or add it to the tokenizer and resize the model's embeddings"
+            "known token, such as another word or one that is added to the tokenizer and to the model's embeddings"
         )
     return ids[0]
 
@@ -368,11 +334,7 @@ def _limit(name: str, value: Any) -> int:
 
 
 def checked_texts(name: str, texts: Any) -> list[str]:
-    """A text or several as a list of at least one.
-
-    Raises:
-        ValueError: there is none, or one is blank or not a string.
-    """
+    """A text or several as a list; a ValueError if there is none, or one is blank or no string."""
     if not isinstance(texts, str | Iterable):
         raise ValueError(f"{name} is {texts!r}; accepted: a text or a list of texts")
     listed: list[Any] = [texts] if isinstance(texts, str) else list(texts)

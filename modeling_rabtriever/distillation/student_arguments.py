@@ -70,9 +70,7 @@ class StudentArguments:
         if self.predictor_type not in PREDICTOR_TYPES:
             raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
         if self.layers is not None and self.layers < 1:
-            raise ValueError(
-                f"encoder is {self.encoder!r}; accepted: a folder, a Hub id, or 1 layer or more"
-            )
+            raise ValueError(f"encoder is {self.encoder!r}; accepted: a folder, a Hub id, or 1 layer or more")
 
     @property
     def layers(self) -> int | None:

@@ -41,15 +41,6 @@ _NOT_RESULTS = (
     "ddp_",
     "eval_on_start",
 )
-# Settings that are gone or new since version 0.0, at the values that leave them off: a record of one is as one without.
-_OFF = {
-    "normalize_states": False,
-    "margin_mse_weight": 0.0,
-    "infonce_weight": 0.0,
-    "teacher_top_fraction": 0.0,
-    "teacher_pool": 0,
-    "label_share": 0.0,
-}
 
 
 class StageFolder:
@@ -76,7 +67,7 @@ class StageFolder:
 
     def _compared(self, overwrite: bool) -> tuple[bool, bool]:
         """Whether the folder is of another run, which makes room, and whether this run is done."""
-        found, wanted = self._found(), _without_off(self._record)
+        found, wanted = self._found(), self._record
         stale = found is not None and {name: found[name] for name in wanted} != wanted
         if found is not None and stale and not overwrite and (found["done"] or self._has_results()):
             raise ValueError(
@@ -123,9 +114,8 @@ class StageFolder:
         if not self._path.exists():
             return None
         with refusing(f"{self._path} is no record of a stage", "the file as a stage wrote it, or none"):
-            text = self._path.read_text().replace('"training/recipes/', '"')  # where recipes' files lay in version 0.0
-            found: dict[str, Any] = json.loads(text)
-            return {name: _without_off(found)[name] for name in (*self._record, "done")}
+            found: dict[str, Any] = json.loads(self._path.read_text())
+            return {name: found[name] for name in (*self._record, "done")}
 
     def _has_results(self) -> bool:
         """Whether there is more than a record: a finished checkpoint, a model, a log."""
@@ -190,11 +180,6 @@ def _settings(arguments: tuple[Any, ...]) -> dict[str, Any]:
         values = argument.to_dict() if isinstance(argument, TrainingArguments) else dataclasses.asdict(argument)
         merged.update({name: value for name, value in values.items() if not name.startswith(_NOT_RESULTS)})
     return json.loads(json.dumps(merged, default=str))
-
-
-def _without_off(record: dict[str, Any]) -> dict[str, Any]:
-    settings = dict(item for item in record["settings"].items() if item not in _OFF.items())
-    return {**record, "settings": settings}
 
 
 def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
