@@ -168,10 +168,9 @@ def check_student(config: GenerativeRerankerConfig) -> None:
     Raises:
         ValueError: the backbone without its head is another model than the student's.
     """
-    answers = {"true_token_id": config.true_token_id, "false_token_id": config.false_token_id}
     with torch.device("meta"):
         teacher = GenerativeRerankerModel(config).backbone.base_model
-        student = RabtrieverModel(RabtrieverConfig(text_config=config.text_config, **answers)).backbone
+        student = RabtrieverModel(RabtrieverConfig(text_config=config.text_config)).backbone
     own, wanted = teacher.state_dict().keys(), student.state_dict().keys()
     if own != wanted:
         raise ValueError(

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from .. import GenerativeRerankerModel, RabtrieverConfig
 from ..modeling_pooling import in_full_precision, pool_states
-from ..modeling_predictor import RabtrieverPredictor
+from ..modeling_rabtriever import RabtrieverPredictor, init_linear
 
 _NAME = "joint_predictor"
+_POOLINGS = ("last", "mean")  # as of a student on the teacher's backbone
 
 
 def attach_joint_predictor(reranker: GenerativeRerankerModel, peft_config: Any = None) -> None:
@@ -24,14 +25,11 @@ def attach_joint_predictor(reranker: GenerativeRerankerModel, peft_config: Any =
         reranker: the teacher.
         peft_config: of LoRA, if it is used: the predictor is then trained in full.
     """
-    config = reranker.config
-    settings = RabtrieverConfig(
-        text_config=config.text_config.to_dict(),
-        true_token_id=config.true_token_id,
-        false_token_id=config.false_token_id,
-    )
-    predictor = RabtrieverPredictor(settings).to(reranker.device)
-    predictor.shift = None  # it moves all scores of a query alike; processes share only weights that are trained
+    settings = RabtrieverConfig(text_config=reranker.config.text_config.to_dict(), feature_poolings=_POOLINGS)
+    predictor = RabtrieverPredictor(settings)
+    for layer in predictor.children():
+        init_linear(layer)
+    predictor.to(reranker.device)
     setattr(reranker.backbone, _NAME, predictor)
     if peft_config is not None:
         peft_config.modules_to_save = [*(peft_config.modules_to_save or []), _NAME]
@@ -66,12 +64,9 @@ def joint_scores(
     """
     pairs, groups = len(in_document), len(queries_mask)
     predictor = getattr(reranker.backbone, _NAME)
-    poolings = predictor.config.feature_poolings
     with in_full_precision(states):
-        documents = predictor.encode_document(pool_states(states[:pairs], in_document.long(), poolings))
-        queries = predictor.encode_query(
-            pool_states(states[pairs:], queries_mask, poolings), reranker.answer_direction.detach()
-        )
+        documents = predictor.encode_document(pool_states(states[:pairs], in_document.long(), _POOLINGS))
+        queries = predictor.encode_query(pool_states(states[pairs:], queries_mask, _POOLINGS))
         return torch.einsum("gk,gck->gc", queries, documents.view(groups, pairs // groups, -1))
 
 
