@@ -140,7 +140,7 @@ def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
 def _origin(about: CardArguments, start: _Start, base_model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
     """What the weights of a stage come from, and the licences; a student may stand on another encoder."""
     found, scratch, encoder = about.base_model or base_model, start.scratch, settings.get("encoder")
-    if encoder is not None:
+    if encoder is not None and not encoder.isdigit():  # a number: that many layers of the teacher's backbone
         found, scratch = about.base_model if Path(encoder).exists() else encoder, False
     licenses = {"base_model": FROM_SCRATCH} if found is None and scratch else {}
     licenses |= about.licenses
@@ -150,9 +150,12 @@ def _origin(about: CardArguments, start: _Start, base_model: str | None, setting
 def _encoder(settings: dict[str, Any]) -> str:
     """What the student's encoder is, in words; runs of before encoders trained say nothing of it."""
     how = {"none": "frozen", "full": "trained with it", "lora": "trained with it by adapters, now merged"}
-    name, layers = settings.get("encoder"), settings.get("encoder_layers")
-    start = "the teacher's backbone" if layers is None else f"the first {layers} layers of the teacher's backbone"
-    if name is not None:
+    name = settings.get("encoder")
+    if name is None:
+        start = "the teacher's backbone"
+    elif name.isdigit():
+        start = f"the first {name} layers of the teacher's backbone"
+    else:
         start = "a local copy of another text encoder" if Path(name).exists() else f"the encoder `{name}`"
     return f"{start} ({how[settings.get('train_encoder', 'none')]})"
 

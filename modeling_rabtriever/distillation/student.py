@@ -99,8 +99,11 @@ class TrainingPredictor(RabtrieverPredictor):
             documents: `(m, feature_size)`, features of documents.
 
         Raises:
-            ValueError: the texts of a side all have the same features.
+            ValueError: the texts of a side all have the same features, or there is no document map, which the
+                documents' whitening becomes part of.
         """
+        if isinstance(self.document_map, nn.Identity):
+            raise ValueError("document_map is false; accepted: true, for features that are whitened")
         device = self.direction.device
         self.query_whitening = _whitening("queries", queries).to(device).requires_grad_(False)
         self.document_whitening = _whitening("documents", documents).to(device).requires_grad_(False)

@@ -73,9 +73,9 @@ def recipe(beir_folder: Path, tmp_path: Path) -> Path:
         },
         "distill": {
             "embedding_dim": 16,
-            "initial_candidates": 4,
-            "refresh_rounds": 1,
-            "refresh_candidates": 2,
+            "train_encoder": "none",
+            "candidates": 6,
+            "rounds": 1,
             "per_device_train_batch_size": 12,
             "max_steps": 20,
             **shared,

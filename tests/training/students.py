@@ -6,51 +6,56 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.encoders import train_encoder
 from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates
-from modeling_rabtriever.distillation.training import judged_queries
+from modeling_rabtriever.distillation.training import labelled_queries
 from modeling_rabtriever.tasks.beir import RetrievalTask
+from tests.conftest import fresh_student
 
 
 def make_trainer(
     reranker: GenerativeRerankerModel,
     task: RetrievalTask,
     folder: Path,
-    predictor: dict[str, Any] | None = None,
+    shape: dict[str, Any] | None = None,
     train_dataset: Dataset | None = None,
     teacher: TeacherScores | None = None,
-    pools: list[list[int]] | None = None,
-    model: RabtrieverModel | None = None,
+    candidates: torch.Tensor | None = None,
     **settings: Any,
 ) -> RabtrieverDistillationTrainer:
-    """Few steps; `settings` are the trainer's own."""
+    """A few steps with every loss term and a frozen encoder; `settings` are the trainer's, `shape` the student's."""
     torch.manual_seed(0)
-    train_dataset = train_dataset or judged_queries(task.split("train"))
+    train_dataset = train_dataset or labelled_queries(task.split("train"))
     config = RabtrieverDistillationConfig(
         output_dir=str(folder / "checkpoints"),
         report_to="none",
         disable_tqdm=True,
         **{
             "use_cpu": True,
-            "initial_candidates": 4,
-            "refresh_rounds": 2,
-            "refresh_candidates": 2,
+            "train_encoder": "none",
+            "candidates": 8,
+            "rounds": 2,
+            "mse_weight": 0.1,
+            "kl_weight": 0.1,
             "per_device_train_batch_size": 12,
             "max_steps": 9,
             "save_strategy": "no",
             **settings,
         },
     )
+    student = fresh_student(reranker, **({"embedding_dim": 32} if shape is None else shape))
+    train_encoder(student, config.train_encoder)
+    if teacher is None:
+        teacher = TeacherStates(folder / "states", reranker, train_dataset["query"], task.corpus)
     return RabtrieverDistillationTrainer(
-        model=model or RabtrieverModel.from_teacher(reranker, **(predictor or {"embedding_dim": 32, "num_heads": 2})),
-        teacher=TeacherStates(folder / "states", reranker, train_dataset["query"], task.corpus)
-        if teacher is None
-        else teacher,
+        model=student,
+        teacher=teacher,
         documents=task.corpus,
         train_dataset=train_dataset,
-        eval_dataset=judged_queries(task.split("dev")),
+        eval_dataset=labelled_queries(task.split("dev")),
         args=config,
-        pools=pools,
+        candidates=candidates,
     )

@@ -4,12 +4,7 @@ import pytest
 import torch
 
 from modeling_rabtriever.distillation import candidates
-from modeling_rabtriever.distillation.candidates import (
-    best_documents,
-    draw_on_policy,
-    draw_uniform,
-    positives_and_uniform,
-)
+from modeling_rabtriever.distillation.candidates import best_documents, draw_on_policy, positives_and_uniform
 
 
 def test_lists_hold_the_positives_and_no_document_twice() -> None:
@@ -36,11 +31,10 @@ def test_uniform_candidates_are_uniform() -> None:
 
 def test_on_policy_candidates_follow_the_students_distribution() -> None:
     scores = torch.tensor([0.0, 1.0, 2.0, 3.0])
-    temperature = 1.5
     best = best_documents(torch.ones(20_000, 1), scores[:, None], torch.zeros(20_000, 1, dtype=torch.long))
-    drawn = draw_on_policy(*best, 1, temperature, _generator())
+    drawn = draw_on_policy(*best, 1, _generator())
     shares = torch.bincount(drawn.flatten(), minlength=4) / 20_000
-    policy = (scores[1:] / temperature).softmax(0)  # document 0 has been asked already
+    policy = scores[1:].softmax(0)  # document 0 has been scored already
     torch.testing.assert_close(shares, torch.cat([torch.zeros(1), policy]), atol=0.015, rtol=0)
 
 
@@ -48,7 +42,7 @@ def test_draws_without_replacement_match_sequential_draws() -> None:
     """The second draw follows the distribution renormalised without the first (naive enumeration)."""
     weights = torch.tensor([0.1, 0.2, 0.7])
     rows = torch.arange(3).expand(20_000, -1)
-    drawn = draw_on_policy(weights.log().expand(20_000, -1), rows, 2, 1.0, _generator())
+    drawn = draw_on_policy(weights.log().expand(20_000, -1), rows, 2, _generator())
     found = torch.bincount(drawn.sort(1).values @ torch.tensor([3, 1]), minlength=9) / 20_000
     for a, b in ((0, 1), (0, 2), (1, 2)):
         p, q = weights[a].item(), weights[b].item()
@@ -59,64 +53,34 @@ def test_the_best_documents_are_found_block_by_block(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(candidates, "DOCUMENT_BLOCK", 7)
     monkeypatch.setattr(candidates, "DRAWN_FROM", 5)
     queries, documents = torch.randn(4, 3, generator=_generator()), torch.randn(30, 3, generator=_generator())
-    asked = torch.tensor([[0, 6], [7, 8], [29, 1], [13, 14]])
-    scores, rows = best_documents(queries, documents, asked)
-    every = (queries @ documents.T).scatter(1, asked, -torch.inf)
+    scored = torch.tensor([[0, 6], [7, 8], [29, 1], [13, 14]])
+    scores, rows = best_documents(queries, documents, scored)
+    every = (queries @ documents.T).scatter(1, scored, -torch.inf)
     wanted = every.topk(5, dim=1)
     assert torch.equal(rows, wanted.indices)
     torch.testing.assert_close(scores, wanted.values)
 
 
-def test_documents_asked_about_are_never_drawn() -> None:
-    asked = torch.tensor([[0, 1, 2], [7, 8, 9]])
-    best = best_documents(torch.zeros(2, 1), torch.zeros(10, 1), asked)
-    for drawn in (draw_on_policy(*best, 7, 1.0, _generator()), draw_uniform(asked, 10, 7, 0)):
-        assert [sorted(row) for row in drawn.tolist()] == [[3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5, 6]]
+def test_documents_that_have_a_score_are_never_drawn() -> None:
+    scored = torch.tensor([[0, 1, 2], [7, 8, 9]])
+    best = best_documents(torch.zeros(2, 1), torch.zeros(10, 1), scored)
+    drawn = draw_on_policy(*best, 7, _generator())
+    assert [sorted(row) for row in drawn.tolist()] == [[3, 4, 5, 6, 7, 8, 9], [0, 1, 2, 3, 4, 5, 6]]
 
 
-def test_only_pools_are_drawn_from() -> None:
-    asked, pools = torch.tensor([[1], [4]]), [[1, 3, 5], [0, 2, 4, 6]]
-    best = best_documents(torch.ones(2, 1), torch.arange(8.0)[:, None], asked, pools)
-    for drawn in (draw_on_policy(*best, 2, 1.0, _generator()), draw_uniform(asked, 8, 2, 0, pools)):
-        assert all(
-            set(row) <= {*pool} - {*known}
-            for row, pool, known in zip(drawn.tolist(), pools, asked.tolist(), strict=True)
-        )
-    with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        draw_on_policy(*best, 3, 1.0, _generator())
-
-
-def test_uniform_draws_are_uniform() -> None:
-    drawn = draw_uniform(torch.full((20_000, 1), 2), 5, 2, 0)
-    shares = torch.bincount(drawn.flatten(), minlength=5) / 40_000
-    torch.testing.assert_close(shares, torch.tensor([0.25, 0.25, 0, 0.25, 0.25]), atol=0.015, rtol=0)
-
-
-def test_queries_nobody_judged_get_uniform_candidates() -> None:
+def test_queries_without_labels_get_uniform_candidates() -> None:
     lists = positives_and_uniform([[2], *[[]] * 2000], 4, 1, seed=0)
     assert lists[0].tolist() == [2]
     assert all(abs(share - 0.25) < 0.05 for share in (lists[1:].flatten().bincount(minlength=4) / 2000).tolist())
 
 
-def test_lists_from_pools() -> None:
-    pools = [[1, 3, 5, 7], [0, 2, 4]]
-    lists = positives_and_uniform([[3, 4], [4]], 8, 3, 0, pools)
-    assert lists[0, 0] == 3 and lists[1, 0] == 4
-    assert all(set(row) <= set(pool) for row, pool in zip(lists.tolist(), pools, strict=True))
-    with pytest.raises(ValueError, match="4 candidates for query 1 of 3 documents; accepted: 1 to 3"):
-        positives_and_uniform([[3], [4]], 8, 4, 0, pools)
-    with pytest.raises(ValueError, match="query 0 has no relevant document among the documents its teacher scored"):
-        positives_and_uniform([[0], [4]], 8, 3, 0, pools)
-
-
 def test_impossible_lists_are_refused() -> None:
-    with pytest.raises(ValueError, match="5 candidates for query 0 of 4 documents; accepted: 1 to 4"):
-        positives_and_uniform([[0]], 4, 5, seed=0)
-    asked = torch.tensor([[0, 1]])
-    with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        draw_on_policy(*best_documents(torch.zeros(1, 1), torch.zeros(4, 1), asked), 3, 1.0, _generator())
-    with pytest.raises(ValueError, match="3 new candidates of 2 documents not asked yet"):
-        draw_uniform(asked, 4, 3, 0)
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"{count} candidates of 4 documents; accepted: 1 to 4"):
+            positives_and_uniform([[0]], 4, count, seed=0)
+    best = best_documents(torch.zeros(1, 1), torch.zeros(4, 1), torch.tensor([[0, 1]]))
+    with pytest.raises(ValueError, match="3 new candidates of 2 documents not scored yet; accepted: 0 to 2"):
+        draw_on_policy(*best, 3, _generator())
 
 
 def _generator() -> torch.Generator:

@@ -127,7 +127,7 @@ def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFi
             train_reranker,
             ("--objective {sft,listwise}", "[sft]", "--negatives_per_positive N", "--use_peft true|false"),
         ),
-        (distill, ("--feature_layers N ...", "[-1]", "--embedding_dim N")),
+        (distill, ("--train_encoder {none,lora,full}", "[full]", "--embedding_dim N")),
     ):
         with pytest.raises(SystemExit):
             module.main(["--help"])

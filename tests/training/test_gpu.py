@@ -49,7 +49,7 @@ def test_the_accelerators_student_is_the_cpus(
     for use_cpu in (True, False):
         output = tmp_path / str(use_cpu)
         flags = {"data": beir_folder, "output_dir": output, "teacher": tmp_path / "teacher", "embedding_dim": 16}
-        flags |= {"initial_candidates": 6, "refresh_rounds": 0, "max_steps": 8, "logging_steps": 1, "bf16": False}
+        flags |= {"candidates": 6, "rounds": 0, "max_steps": 8, "logging_steps": 1, "bf16": False}
         flags |= {"eval_strategy": "steps", "eval_steps": 4, "save_strategy": "no", "use_cpu": use_cpu}
         folder = distill.main([item for name, value in flags.items() for item in (f"--{name}", str(value))])
         log = json.loads((folder.parent / "log.json").read_text())

@@ -7,14 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_rabtriever.distillation.losses import (
-    answer_forward_kl,
-    answer_reverse_kl,
-    hidden_state_mse,
-    listwise_kl,
-    listwise_reverse_kl,
-    vocabulary_reverse_kl,
-)
+from modeling_rabtriever.distillation.losses import answer_reverse_kl, hidden_state_mse, listwise_kl
 from modeling_rabtriever.reranking.losses import check_finite, listwise_cross_entropy
 
 
@@ -46,37 +39,12 @@ def test_answer_reverse_kl_is_the_kl_over_both_answer_tokens() -> None:
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_answer_forward_kl() -> None:
-    student, teacher = _numbers(7), _numbers(7, seed=1)
-    total = 0.0
-    for s, t in zip(student.tolist(), teacher.tolist(), strict=True):
-        p, q = 1 / (1 + math.exp(-s)), 1 / (1 + math.exp(-t))
-        total += q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p))
-    assert answer_forward_kl(student, teacher).item() == pytest.approx(total / 7, rel=1e-5)
-
-
-def test_vocabulary_reverse_kl_is_trls_generalized_jsd_at_beta_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
-    from trl.experimental.gkd import GKDTrainer
-
-    student, teacher = _numbers(2, 3, 11).float(), _numbers(2, 3, 11, seed=1).float()
-    expected = GKDTrainer.generalized_jsd_loss(student, teacher, beta=1.0, reduction="sum") / 6  # mean over positions
-    assert vocabulary_reverse_kl(student, teacher).item() == pytest.approx(expected.item(), rel=1e-5)
-    total = 0.0
-    for s_row, t_row in zip(student.reshape(6, 11).tolist(), teacher.reshape(6, 11).tolist(), strict=True):
-        s_sum, t_sum = sum(map(math.exp, s_row)), sum(map(math.exp, t_row))
-        total += sum(
-            math.exp(s) / s_sum * (s - math.log(s_sum) - t + math.log(t_sum)) for s, t in zip(s_row, t_row, strict=True)
-        )
-    assert vocabulary_reverse_kl(student, teacher).item() == pytest.approx(total / 6, rel=1e-4)
-
-
 def test_answer_reverse_kl_stays_finite_for_certain_teachers() -> None:
     assert torch.isfinite(answer_reverse_kl(torch.tensor([80.0, -80.0]), torch.tensor([-90.0, 90.0])))
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
-def test_listwise_reverse_kl(temperature: float) -> None:
+def test_listwise_kl(temperature: float) -> None:
     student, teacher = _numbers(3, 5), _numbers(3, 5, seed=1)
     total = 0.0
     for s_row, t_row in zip(student.tolist(), teacher.tolist(), strict=True):
@@ -84,15 +52,53 @@ def test_listwise_reverse_kl(temperature: float) -> None:
         t_sum = sum(math.exp(t / temperature) for t in t_row)
         for s, t in zip(s_row, t_row, strict=True):
             p, q = math.exp(s / temperature) / s_sum, math.exp(t / temperature) / t_sum
-            total += p * math.log(p / q)
-    assert listwise_reverse_kl(student, teacher, temperature).item() == pytest.approx(total / 3, rel=1e-5)
+            total += q * math.log(q / p)
+    assert listwise_kl(student, teacher, temperature).item() == pytest.approx(total / 3, rel=1e-5)
 
 
-def test_listwise_reverse_kl_ignores_a_number_per_query() -> None:
+def test_listwise_kl_ignores_a_number_per_query() -> None:
     student, teacher = _numbers(3, 5), _numbers(3, 5, seed=1)
-    moved = listwise_reverse_kl(student + _numbers(3, 1, seed=2), teacher + _numbers(3, 1, seed=3), 2.0)
-    assert moved.item() == pytest.approx(listwise_reverse_kl(student, teacher, 2.0).item(), rel=1e-5)
-    assert listwise_reverse_kl(teacher + 5, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)
+    moved = listwise_kl(student + _numbers(3, 1, seed=2), teacher + _numbers(3, 1, seed=3), 2.0)
+    assert moved.item() == pytest.approx(listwise_kl(student, teacher, 2.0).item(), rel=1e-5)
+    assert listwise_kl(teacher + 5, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_other_documents_have_no_share_of_the_teachers_distribution() -> None:
+    student, teacher, others, temperature = _numbers(4, 5), _numbers(4, 5, seed=1), _numbers(4, 3, seed=2), 1.7
+    others[0, 1] = -math.inf  # left out
+    total = 0.0
+    for own, more, asked in zip(student.tolist(), others.tolist(), teacher.tolist(), strict=True):
+        student_sum = sum(math.exp(score / temperature) for score in [*own, *more])
+        teacher_sum = sum(math.exp(score / temperature) for score in asked)
+        for s, t in zip(own, asked, strict=True):
+            p, q = math.exp(s / temperature) / student_sum, math.exp(t / temperature) / teacher_sum
+            total += q * math.log(q / p)
+    assert listwise_kl(student, teacher, temperature, others).item() == pytest.approx(total / 4, rel=1e-5)
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_labels_share_the_target_with_the_teacher(others: int) -> None:
+    student, teacher, more, temperature = _numbers(2, 4), _numbers(2, 4, seed=1), _numbers(2, others, seed=2), 1.3
+    labels = torch.tensor([[0.3, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    total = 0.0
+    for row in range(2):
+        student_sum = sum(math.exp(score / temperature) for score in [*student[row].tolist(), *more[row].tolist()])
+        teacher_sum = sum(math.exp(score / temperature) for score in teacher[row].tolist())
+        for place in range(4):
+            share = labels[row, place].item()
+            q = (1 - labels[row].sum().item()) * math.exp(teacher[row, place] / temperature) / teacher_sum + share
+            total += q * (math.log(q) - student[row, place].item() / temperature + math.log(student_sum))
+    found = listwise_kl(student, teacher, temperature, more if others else None, labels)
+    assert found.item() == pytest.approx(total / 2, rel=1e-4)
+
+
+def test_labels_alone_are_infonce() -> None:
+    """A relevant document first, and no share of the teacher: the cross-entropy of picking it out of all others."""
+    student, others = _numbers(2, 4), _numbers(2, 3, seed=2)
+    labels = torch.eye(4)[:1].expand(2, -1)
+    found = listwise_kl(student, _numbers(2, 4, seed=1), 1.0, others, labels)
+    expected = listwise_cross_entropy(torch.cat([student, others], dim=1))
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_listwise_cross_entropy() -> None:
@@ -106,9 +112,9 @@ def test_listwise_cross_entropy() -> None:
     [
         (hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
         (answer_reverse_kl, (_numbers(4), _numbers(4, seed=1))),
-        (lambda s, t: listwise_reverse_kl(s, t, 2.0), (_numbers(2, 4), _numbers(2, 4, seed=1))),
-        (answer_forward_kl, (_numbers(4), _numbers(4, seed=1))),
-        (vocabulary_reverse_kl, (_numbers(2, 5), _numbers(2, 5, seed=1))),
+        (lambda s, t: listwise_kl(s, t, 2.0), (_numbers(2, 4), _numbers(2, 4, seed=1))),
+        (lambda s, t: listwise_kl(s, t, 2.0, s.flip(1)[:, :2]), (_numbers(2, 4), _numbers(2, 4, seed=1))),
+        (lambda s, t: listwise_kl(s, t, 2.0, labels=torch.eye(2, 4) / 2), (_numbers(2, 4), _numbers(2, 4, seed=1))),
         (lambda s, _: listwise_cross_entropy(s), (_numbers(2, 4), _numbers(1))),
     ],
 )
@@ -123,7 +129,7 @@ def test_gradients_match_finite_differences(
 
 def test_losses_of_half_precision_inputs_are_fp32() -> None:
     half = _numbers(2, 3).to(torch.bfloat16)
-    for loss in (hidden_state_mse(half, half), answer_reverse_kl(half, half), listwise_reverse_kl(half, half, 1.0)):
+    for loss in (hidden_state_mse(half, half), answer_reverse_kl(half, half), listwise_kl(half, half, 1.0)):
         assert loss.dtype == torch.float32
 
 
@@ -132,59 +138,3 @@ def test_a_loss_that_is_not_finite_stops_training(value: float) -> None:
     with pytest.raises(ValueError, match=r"the loss is not finite \(mse=1, kl=(nan|inf)\); accepted"):
         check_finite("the loss", mse=torch.tensor(1.0), kl=torch.tensor(value))
     check_finite("the loss", mse=torch.tensor(1.0))
-
-
-@pytest.mark.parametrize("others", [None, 3])
-def test_listwise_forms(others: int | None) -> None:
-    """Naive sums over each list; documents of other queries have no share of the teacher's distribution."""
-    student, teacher, temperature = _numbers(4, 5), _numbers(4, 5, seed=1), 1.7
-    more = None if others is None else _numbers(4, others, seed=2)
-    if more is not None:
-        more[0, 1] = -math.inf
-    sums = {"reverse": 0.0, "forward": 0.0}
-    for row in range(4):
-        own = [score / temperature for score in student[row].tolist()]
-        every = [*own, *([] if more is None else [score / temperature for score in more[row].tolist()])]
-        scale = math.log(sum(map(math.exp, every)))
-        log_p = [score - scale for score in own]
-        asked = [score / temperature for score in teacher[row].tolist()]
-        log_q = [score - math.log(sum(map(math.exp, asked))) for score in asked]
-        sums["forward"] += sum(math.exp(q) * (q - p) for p, q in zip(log_p, log_q, strict=True)) / 4
-        sums["reverse"] += sum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True)) / 4
-    forward = listwise_kl(student, teacher, temperature, "forward", more)
-    assert forward.item() == pytest.approx(sums["forward"], rel=1e-5)
-    if more is None:
-        reverse = listwise_kl(student, teacher, temperature, "reverse")
-        assert reverse.item() == pytest.approx(sums["reverse"], rel=1e-5)
-        assert reverse.item() == pytest.approx(listwise_reverse_kl(student, teacher, temperature).item(), rel=1e-6)
-        both = listwise_kl(student, teacher, temperature, "symmetric")
-        assert both.item() == pytest.approx(sum(sums.values()) / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize("others", [None, 3])
-def test_labels_share_the_forward_target(others: int | None) -> None:
-    student, teacher, temperature = _numbers(2, 4).float(), _numbers(2, 4, seed=1).float(), 1.3
-    more = None if others is None else _numbers(2, others, seed=2).float()
-    labels = torch.tensor([[0.3, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    total = 0.0
-    for row in range(2):
-        every = [*student[row].tolist(), *([] if more is None else more[row].tolist())]
-        scale = math.log(sum(math.exp(score / temperature) for score in every))
-        asked = [math.exp(score / temperature) for score in teacher[row].tolist()]
-        for place in range(4):
-            share = labels[row, place].item()
-            q = (1 - labels[row].sum().item()) * asked[place] / sum(asked) + share
-            total += q * (math.log(q) - student[row, place].item() / temperature + scale)
-    found = listwise_kl(student, teacher, temperature, "forward", more, labels)
-    assert found.item() == pytest.approx(total / 2, rel=1e-4)
-    alone = listwise_kl(student, teacher, 1.0, "forward", labels=torch.eye(2, 4)[[0, 0]])
-    assert alone.item() == pytest.approx(listwise_cross_entropy(student).item(), rel=1e-5)
-
-
-def test_other_documents_have_no_place_in_a_reverse_kl() -> None:
-    with pytest.raises(ValueError, match="form is 'reverse'; accepted: .*; with others or labels: forward"):
-        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "reverse", _numbers(2, 2))
-    with pytest.raises(ValueError, match="form is 'symmetric'; accepted"):
-        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "symmetric", labels=torch.eye(2, 3))
-    with pytest.raises(ValueError, match="form is 'sideways'"):
-        listwise_kl(_numbers(2, 3), _numbers(2, 3), 1.0, "sideways")

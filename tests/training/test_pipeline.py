@@ -26,7 +26,7 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     teacher = AutoModel.from_pretrained(run / "teacher" / "model")
     student = AutoModel.from_pretrained(run / "student" / "model")
     assert isinstance(teacher, GenerativeRerankerModel) and isinstance(student, RabtrieverModel)
-    assert student.config.embedding_dim == 16 and not student.config.feature_whitening
+    assert student.config.embedding_dim == 16
     torch.testing.assert_close(student.backbone.state_dict(), teacher.backbone.base_model.state_dict())
 
     report = json.loads((run / "evaluation" / "test.json").read_text())
@@ -38,7 +38,6 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     assert [record["step"] for record in log if "eval_corpus_success@1" in record] == [10, 20]
     found = report["faithfulness"]
     assert -1 <= found["scores"]["kendall_tau"] <= 1 and found["scores"]["best_rank_k"]["k"] == 16
-    assert len(found["states"]["r2_per_dimension"]) == 32 and 24 * 3 <= found["states"]["pairs"] <= 24 * 4
     assert "Kendall's tau" in (run / "evaluation" / "report.md").read_text()
     for stage in ("teacher", "student"):
         card = ModelCard.load(run / stage / "model" / "README.md")

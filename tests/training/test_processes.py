@@ -50,14 +50,13 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     teacher |= {"max_steps": 4, "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     teacher |= {"save_steps": 2, "learning_rate": 0.1}
     dpo = {**shared, **groups, "num_train_epochs": 1, "eval_strategy": "epoch", "learning_rate": 0.1}
-    student = {**shared, "embedding_dim": 16, "initial_candidates": 4, "refresh_rounds": 2, "refresh_candidates": 2}
-    student |= {"on_policy_fraction": 0.5, "learning_rate": 0.05}
+    student = {**shared, "embedding_dim": 16, "candidates": 8, "rounds": 2}
+    student |= {"train_encoder": "none", "mse_weight": 0.1, "kl_weight": 0.1, "learning_rate": 0.05}
     student |= {"unjudged_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
     student |= {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 3}
     encoder = {**student, "output_dir": output / "encoder", "teacher": output / "teacher" / "model"}
     encoder |= {"train_encoder": "full", "encoder_learning_rate": 0.01, "mse_weight": 0, "kl_weight": 0}
-    encoder |= {"listwise_form": "forward", "in_batch_documents": "true", "on_policy_fraction": 1.0}
-    encoder |= {"states": output / "encoder" / "states"}
+    encoder |= {"label_share": 0.5, "states": output / "encoder" / "states"}
     settings = {"pretrain": pretrain, "train_reranker": teacher, "train_reranker_dpo": dpo, "distill": student}
     settings |= {"distill_encoder": encoder}
     modules = {name: f"training.{name.removesuffix('_encoder')}" for name in settings}

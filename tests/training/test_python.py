@@ -44,7 +44,7 @@ def test_a_task_becomes_teacher_student_and_report(
     config = _config(tmp_path / "teacher", eval_strategy="steps", eval_steps=2)
     teacher = train_reranker(task, config, backbone, PROMPT, NegativeArguments(3))
     assert isinstance(teacher, GenerativeRerankerModel) and not teacher.training
-    settings = {"max_steps": 4, "initial_candidates": 4, "refresh_rounds": 0, "report_to": "none", "use_cpu": True}
+    settings = {"max_steps": 4, "candidates": 4, "rounds": 0, "report_to": "none", "use_cpu": True}
     student_config = RabtrieverDistillationConfig(output_dir=str(tmp_path / "student"), **settings)
     student = distill(teacher, task, student_config, StudentArguments(embedding_dim=16))
     assert isinstance(student, RabtrieverModel)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
 
-from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.distillation.encoders import student_config
 from modeling_rabtriever.recipes import backbone_path, recipe_names
 from modeling_rabtriever.reranking.pairs import draw_groups, take_groups
 from modeling_rabtriever.stages import distill, pipeline, pretrain, train_reranker
@@ -53,12 +54,13 @@ def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
 def test_students_fit_beside_a_task(student: str, tmp_path: Path) -> None:
     base = student.partition("-")[0]  # the recipe it changes, or itself
     flags = ["--config", "household", "--config", base, "--config", student, "--output_dir", str(tmp_path)]
-    _, _, arguments, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
-    text_config = {"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 2}
-    RabtrieverConfig(text_config=text_config, true_token_id=1, false_token_id=2, **arguments.predictor())
+    _, _, shape, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
+    text_config = AutoConfig.for_model("qwen2", hidden_size=32, num_hidden_layers=2)
+    found = student_config(text_config, ["last", "mean"], alike=False, shape=shape)
     changed = read_recipe(base, student)[1]["distill"]
     assert student == base or len(read_recipe(student)[1]["distill"]) <= 6  # only what it changes
-    assert arguments.predictor_type == changed["predictor_type"] and config.kl_weight == changed["kl_weight"]
+    assert shape.predictor_type == changed["predictor_type"] and config.kl_weight == changed["kl_weight"]
+    assert found.document_map == (shape.predictor_type == "hadamard") and config.train_encoder == "none"
 
 
 def test_numbers_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def recipe(beir_folder: Path, tmp_path: Path, reranker: GenerativeRerankerModel)
         "pretrain": {**plain, **prompt, **watched},
         "train_reranker": {**prompt, **watched, **groups},
         "train_reranker_dpo": {**watched, **groups},
-        "distill": {"embedding_dim": 8, "initial_candidates": 4, "refresh_rounds": 0, **watched},
+        "distill": {"embedding_dim": 8, "candidates": 4, "rounds": 0, **watched},
         "evaluate": {"splits": ["test"], "sentence_encoder": "nobody/nothing"},
     }
     path = tmp_path / "recipe.yaml"

@@ -118,38 +118,3 @@ def test_weights_in_folders_inside_tell_models_apart(tmp_path: Path) -> None:
         (tmp_path / "2_Dense" / "model.safetensors").write_bytes(content)
         digests.add(model_digest(str(tmp_path)))
     assert len(digests) == 2
-
-
-def test_runs_that_name_recipes_by_their_old_folder_stay_finished(tmp_path: Path) -> None:
-    """Before recipes were part of the package, a run recorded training/recipes/backbones/..., today the same file."""
-    _stage(tmp_path, task="backbones/qwen2-1m.json").finish()
-    record = tmp_path / "stage.json"
-    record.write_text(record.read_text().replace("backbones/", "training/recipes/backbones/"))
-    assert _stage(tmp_path, task="backbones/qwen2-1m.json").done
-
-
-def test_runs_that_left_settings_off_which_are_gone_stay_finished(tmp_path: Path) -> None:
-    _stage(tmp_path).finish()
-    path = tmp_path / "stage.json"
-    record = json.loads(path.read_text())
-    write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 0}})
-    assert _stage(tmp_path).done
-    write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 8}})
-    with pytest.raises(ValueError, match=r"settings: teacher_pool \(8 there, None now\)"):
-        _stage(tmp_path)
-
-
-@dataclass
-class _Labels:
-    label_share: float
-
-
-def test_runs_of_before_a_setting_was_there_stay_finished_where_it_is_off(tmp_path: Path) -> None:
-    _stage(tmp_path).finish()
-
-    def today(share: float) -> StageFolder:
-        return StageFolder(tmp_path, (_Settings(0.1, 10), _Labels(share)), {"task": "t"}, False)
-
-    assert today(0.0).done
-    with pytest.raises(ValueError, match=r"settings: label_share \(None there, 0.5 now\)"):
-        today(0.5)

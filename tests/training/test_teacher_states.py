@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor, modeling_prefix_cache
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor, modeling_prefix_cache
 from modeling_rabtriever.distillation import teacher_states
-from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates, cached_features
+from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates
 from modeling_rabtriever.files import read_tensors, write_tensors
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -46,7 +46,7 @@ def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyP
 def test_log_odds_alone_are_stored_where_no_states_are_wanted(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, None)
+    alone = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, states=False)
     assert alone.ask(*PAIRS.T) == 5
     expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
     torch.testing.assert_close(alone.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
@@ -56,7 +56,7 @@ def test_log_odds_alone_are_stored_where_no_states_are_wanted(
     assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 3
     assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 0
     monkeypatch.setattr(reranker, "map_pairs", lambda *_, **__: pytest.fail("the teacher was asked again"))
-    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, None).ask(*PAIRS.T) == 0
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, states=False).ask(*PAIRS.T) == 0
 
 
 def test_a_pair_never_asked_is_an_error(states: TeacherStates) -> None:
@@ -176,14 +176,6 @@ def test_blocks_of_documents_change_nothing(
     torch.testing.assert_close(states.logits(queries, documents), expected, atol=1e-5, rtol=0)
 
 
-def test_half_precision_states(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, torch.float16)
-    states.ask(*PAIRS.T)
-    hidden = states.hidden_states(*PAIRS.T)
-    assert hidden.dtype == torch.float32
-    torch.testing.assert_close(reranker.log_odds(hidden), states.logits(*PAIRS.T), atol=0.05, rtol=0.05)
-
-
 def test_a_cache_of_others_is_refused(
     make_reranker: Callable[..., GenerativeRerankerModel], tokenizer: Any, tmp_path: Path
 ) -> None:
@@ -208,33 +200,3 @@ def test_a_broken_teacher_is_not_cached(states: TeacherStates) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         states.ask(*PAIRS.T)
     assert len(states) == 0 and not list(states.folder.glob("*.safetensors"))
-
-
-def test_features_are_computed_once(student: RabtrieverModel, tmp_path: Path) -> None:
-    first = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS)
-    torch.testing.assert_close(first, student.document_features(DOCUMENTS))
-    again = cached_features(tmp_path, "documents", student, lambda _: pytest.fail("computed again"), DOCUMENTS)
-    assert torch.equal(first, again)
-    other = cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS[::-1])
-    torch.testing.assert_close(other, first.flip(0))
-    for path in tmp_path.glob("features-documents-*"):
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(ValueError, match=r"features-documents-.* is broken .*; delete it to have it made again"):
-        cached_features(tmp_path, "documents", student, student.document_features, DOCUMENTS)
-
-
-def test_features_with_words_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    plain, words = (RabtrieverModel.from_teacher(reranker, shared_dim=size) for size in (0, 4))
-    found = [
-        cached_features(tmp_path, "documents", model, model.document_features, DOCUMENTS) for model in (plain, words)
-    ]
-    assert found[1].shape[1] == found[0].shape[1] + 32
-    torch.testing.assert_close(found[1][:, : found[0].shape[1]], found[0])
-
-
-def test_features_with_anchors_are_others(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    for anchors in ([], [[5]], [[6]]):
-        student = RabtrieverModel.from_teacher(reranker, query_anchors=anchors, document_anchors=anchors)
-        for compute, texts in ((student.query_features, QUERIES), (student.document_features, DOCUMENTS)):
-            found = cached_features(tmp_path, "texts", student, compute, texts)
-            torch.testing.assert_close(found, compute(texts))
