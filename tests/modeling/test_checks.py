@@ -34,7 +34,7 @@ def _rewrite(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> Non
             lambda weights: [weights.pop(name) for name in [*weights] if ".layers.1." in name],
             r"lacks weights.*backbone\.layers\.1\.input_layernorm\.weight.* and \d more; accepted",
         ),
-        (lambda weights: weights.pop("answer_head.weight"), r"lacks weights.*answer_head\.weight"),
+        (lambda weights: weights.pop("predictor.query_output.bias"), r"lacks weights.*predictor\.query_output\.bias"),
         (lambda weights: weights.update({UP: (50 * weights[UP]).to(torch.int8)}), f"whole numbers .*{UP}; accepted"),
         (lambda weights: weights.update({MAP: weights[MAP] > 0}), f"whole numbers or truth values.*{MAP}; accepted"),
         (lambda weights: weights.update({MAP: torch.ones(3, 4)}), rf"another shape: {MAP} \(3, 4\) for \(24, 64\)"),

@@ -15,6 +15,8 @@ from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import ExactIndex
 from tests.conftest import DOCUMENTS, QUERIES
 
+from .students import student_with
+
 TOLERANCE = {torch.bfloat16: 0.06, torch.float16: 0.012, torch.float64: 1e-5}  # of the largest score
 CASTS = {
     "half": (lambda model: model.half(), torch.float16),
@@ -39,15 +41,14 @@ def _agrees(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("cast", CASTS)
-@pytest.mark.parametrize("settings", [{}, {"shared_dim": 4, "document_prior": True, "embedding_dim": 17}])
-def test_a_cast_student_scores_in_fp32(
-    reranker: GenerativeRerankerModel, cast: str, settings: dict[str, int | bool]
-) -> None:
-    student = RabtrieverModel.from_teacher(reranker, **{"embedding_dim": 24, "num_heads": 3, **settings})
+@pytest.mark.parametrize("settings", [{"embedding_dim": 17}, {"document_map": False, "feature_poolings": ["last"]}])
+def test_a_cast_student_scores_in_fp32(reranker: GenerativeRerankerModel, cast: str, settings: dict[str, Any]) -> None:
+    student = student_with(reranker, **settings)
     expected, before = _scores(student), encoder_fingerprint(student)
     change, dtype = CASTS[cast]
     changed = change(student)
-    assert changed.backbone.dtype == dtype and changed.answer_head.weight.dtype == torch.float32
+    assert changed.backbone.dtype == dtype
+    assert {weight.dtype for weight in changed.predictor.parameters()} == {torch.float32}
     _agrees(_scores(changed), expected, TOLERANCE[dtype])
     assert same_encoder(encoder_fingerprint(changed), before)
     torch.testing.assert_close(_scores(changed.float()), expected, atol=TOLERANCE[dtype] * 10, rtol=0)
@@ -102,7 +103,7 @@ CHANGES: dict[str, Callable[[RabtrieverModel], object]] = {
     "a norm of the backbone": lambda s: s.backbone.norm.weight.data.mul_(1.1),
     "rows of the vocabulary": _roll_vocabulary,
     "the predictor": lambda s: s.predictor.document_map.weight.data[0, 0].add_(1e-3),
-    "the answers": lambda s: s.answer_head.weight.data.mul_(1.001),
+    "the order of the poolings": lambda s: setattr(s.config, "feature_poolings", ["mean", "last"]),
     "the prompt": lambda s: setattr(s, "processor", s.processor.replace(instruction="Another one:")),
     "a limit of the prompt": lambda s: setattr(s, "processor", s.processor.replace(max_document_length=15)),
     "the rotation": lambda s: s.config.text_config.rope_parameters.update(rope_theta=5e5),
@@ -120,7 +121,7 @@ def test_what_changes_vectors_changes_the_identity(student: RabtrieverModel, wha
 def test_any_setting_that_may_change_vectors_changes_the_identity(
     make_reranker: Callable[..., GenerativeRerankerModel], setting: str, value: Any
 ) -> None:
-    student = RabtrieverModel.from_teacher(make_reranker("gpt_neox"), embedding_dim=24, num_heads=3)
+    student = student_with(make_reranker("gpt_neox"), embedding_dim=24)
     before = encoder_fingerprint(student)
     setattr(student.config.text_config, setting, value)
     assert not same_encoder(encoder_fingerprint(student), before)
@@ -154,7 +155,7 @@ def test_quantised_models_score_in_fp32(
     make_reranker: Callable[..., GenerativeRerankerModel], tmp_path: Path, setting: str, tolerance: float
 ) -> None:
     teacher = make_reranker(hidden_size=64, intermediate_size=128)
-    student = RabtrieverModel.from_teacher(teacher, embedding_dim=24, num_heads=3)
+    student = student_with(teacher, embedding_dim=24)
     for name, model in (("teacher", teacher), ("student", student)):
         model.save_pretrained(tmp_path / name)
     quantised = {"quantization_config": BitsAndBytesConfig(**{setting: True})}

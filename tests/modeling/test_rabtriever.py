@@ -1,4 +1,4 @@
-"""The student: an exact inner product, its predictor forms, whitening, saving, and refusals."""
+"""The student: its vectors from their definition, an inner product of them, saving, and refusals."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,122 +6,124 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig, RabtrieverModel
 from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
 
+from .students import student_with
+
 MakeReranker = Callable[..., GenerativeRerankerModel]
-PREDICTORS: dict[str, dict[str, Any]] = {
-    "paper": {"predictor_type": "paper", "feature_poolings": ["last"]},
-    "hadamard": {},
+SHAPES: dict[str, dict[str, Any]] = {
+    "as it comes": {},
     "small k": {"embedding_dim": 8},
-    "large k, heads": {"embedding_dim": 120, "num_heads": 5, "predictor_hidden_size": 7},
-    "document prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
-    "shared words": {"embedding_dim": 24, "num_heads": 2, "shared_dim": 9, "document_prior": True},
+    "large k, few units": {"embedding_dim": 120, "query_hidden_size": 7},
     "mean alone": {"feature_poolings": ["mean"]},
-    "anchors": {
-        "embedding_dim": 24,
-        "shared_dim": 8,
-        "query_anchors": [[5, 6], [8], [9, 9]],
-        "document_anchors": [[7, 8]],
-    },
-    "several layers": {"feature_layers": [0, 1, -1], "embedding_dim": 16},
+    "all poolings": {"feature_poolings": ["mean", "first", "last"], "embedding_dim": 5},
+    "no document map": {"document_map": False},
+    "the paper's": {"document_map": False, "feature_poolings": ["last"], "query_hidden_size": 32},
 }
 
 
-def _pairs(model: Any) -> dict[str, torch.Tensor]:
-    batch = model.processor(query=[q for q in QUERIES for _ in DOCUMENTS])
-    other = model.processor(document=DOCUMENTS * len(QUERIES))
-    return {
-        "query_input_ids": batch["input_ids"],
-        "query_attention_mask": batch["attention_mask"],
-        "document_input_ids": other["input_ids"],
-        "document_attention_mask": other["attention_mask"],
-    }
+def naive_features(student: RabtrieverModel, ids: list[int]) -> Tensor:
+    """First, last and mean of the last layer's states of one text by itself, joined as the configuration says."""
+    states = student.backbone(torch.tensor([ids])).last_hidden_state[0]
+    parts = {"first": states[0], "last": states[-1], "mean": sum(states) / len(states)}
+    return torch.cat([parts[name] for name in student.config.feature_poolings])
 
 
-@pytest.mark.parametrize("predictor", PREDICTORS.values(), ids=PREDICTORS.keys())
-def test_score_is_the_inner_product(reranker: GenerativeRerankerModel, predictor: dict[str, Any]) -> None:
-    """`<u, v> = (w_T - w_F) . h_hat` up to a number per query, with `h_hat` computed by itself."""
-    torch.manual_seed(0)
-    student = RabtrieverModel.from_teacher(reranker, **predictor)
+def naive_query(student: RabtrieverModel, features: Tensor) -> Tensor:
+    hidden, output = student.predictor.query_hidden, student.predictor.query_output
+    units = [max(float(row @ features + bias), 0.0) for row, bias in zip(hidden.weight, hidden.bias, strict=True)]
+    return torch.stack([row @ torch.tensor(units) + bias for row, bias in zip(output.weight, output.bias, strict=True)])
+
+
+def naive_document(student: RabtrieverModel, features: Tensor) -> Tensor:
+    if not student.config.document_map:
+        return features
+    layer = student.predictor.document_map
+    return torch.stack([row @ features + bias for row, bias in zip(layer.weight, layer.bias, strict=True)])
+
+
+def token_ids(student: RabtrieverModel, queries: list[str] | None, documents: list[str] | None) -> dict[str, Any]:
+    inputs: dict[str, Any] = {}
+    for side, texts in (("query", queries), ("document", documents)):
+        if texts is not None:
+            batch = student.processor(**{side: texts})
+            inputs |= {f"{side}_{name}": tensor for name, tensor in batch.items()}
+    return inputs
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_vectors_and_scores_are_those_of_the_formula(reranker: GenerativeRerankerModel, shape: dict[str, Any]) -> None:
+    """`u = W relu(V x_Q + b) + c`, `v = A x_D + a`, and the score `<u, v>`."""
+    student = student_with(reranker, **shape)
+    ids = student.processor.query_ids(QUERIES), student.processor.document_ids(DOCUMENTS)
+    queries = torch.stack([naive_query(student, naive_features(student, row)) for row in ids[0]])
+    documents = torch.stack([naive_document(student, naive_features(student, row)) for row in ids[1]])
+    assert queries.shape == (3, student.config.embedding_dim) and documents.shape == (4, student.config.embedding_dim)
+    torch.testing.assert_close(student.encode_query(QUERIES), queries, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(student.encode_document(DOCUMENTS), documents, atol=1e-5, rtol=1e-4)
+    expected = torch.tensor([[float(sum(u * v)) for v in documents] for u in queries])
+    assert expected.std() > 0.1
     scores = student.similarity(student.encode_query(QUERIES), student.encode_document(DOCUMENTS))
-    output = student(**_pairs(student))
-    head = reranker.get_output_embeddings().weight
-    direction = head[reranker.config.true_token_id] - head[reranker.config.false_token_id]
-    predicted = (output.hidden_state @ direction).view(len(QUERIES), len(DOCUMENTS))
-    difference = predicted - scores
-    torch.testing.assert_close(difference, difference[:, :1].expand_as(difference), atol=1e-4, rtol=0)
-    torch.testing.assert_close(output.logits.view_as(predicted), predicted, atol=1e-5, rtol=1e-5)
-    dots = (output.query_embeds * output.document_embeds).sum(-1).view_as(scores)
-    torch.testing.assert_close(dots, scores, atol=1e-5, rtol=1e-4)
-    if predictor.get("predictor_type") == "paper":
-        assert difference.abs().max() < 1e-4  # no shift: equal outright
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_paper_predictor_is_equation_12(reranker: GenerativeRerankerModel) -> None:
-    student = RabtrieverModel.from_teacher(reranker, **PREDICTORS["paper"])
-    lm = reranker.backbone.base_model
-    e_q = lm(**student.processor(query=QUERIES[0])).last_hidden_state[:, -1]
-    e_d = lm(**student.processor(document=DOCUMENTS[0])).last_hidden_state[:, -1]
-    layers = student.predictor
-    hidden = torch.relu(e_q @ layers.query_hidden.weight.T + layers.query_hidden.bias)
-    mlp = hidden @ layers.query_output.weight[:, :, 0].T + layers.query_output.bias
-    output = student(query_features=e_q, document_features=e_d)
-    torch.testing.assert_close(output.hidden_state, mlp * e_d, atol=1e-5, rtol=1e-5)
-    assert sum(p.numel() for p in student.parameters() if p.requires_grad) == 2 * (32 * 32 + 32)
+def test_token_ids_give_the_scores_of_their_texts(student: RabtrieverModel) -> None:
+    queries, documents = [q for q in QUERIES for _ in DOCUMENTS], DOCUMENTS * len(QUERIES)
+    output = student(**token_ids(student, queries, documents))
+    expected = student.similarity(student.encode_query(QUERIES), student.encode_document(DOCUMENTS))
+    torch.testing.assert_close(output.scores.view(3, 4), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(output.query_embeds, student.encode_query(queries), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(output.document_embeds, student.encode_document(documents), atol=1e-5, rtol=1e-4)
 
 
-def test_fresh_predictor_has_unit_gain_at_any_width(reranker: GenerativeRerankerModel) -> None:
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_one_side_alone_has_no_scores(student: RabtrieverModel, side: str) -> None:
+    texts, encode = {
+        "query": (QUERIES, student.encode_query),
+        "document": (DOCUMENTS, student.encode_document),
+    }[side]
+    output = student(**token_ids(student, *((texts, None) if side == "query" else (None, texts))))
+    assert list(output) == [f"{side}_embeds"]
+    torch.testing.assert_close(output[f"{side}_embeds"], encode(texts), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_of_either_side_is_not_read(make_reranker: MakeReranker, family: str, side: str) -> None:
+    student = student_with(make_reranker(family), feature_poolings=["first", "last", "mean"])
+    rows = student.processor.document_ids(DOCUMENTS)
+    longest = max(map(len, rows))
+    ids, mask = torch.full((len(rows), longest), 7), torch.zeros(len(rows), longest, dtype=torch.long)
+    for row, text in enumerate(rows):
+        place = slice(longest - len(text), None) if side == "left" else slice(0, len(text))
+        ids[row, place], mask[row, place] = torch.tensor(text), 1
+    assert not mask.all()
+    expected = torch.stack([naive_features(student, text) for text in rows])
+    torch.testing.assert_close(student.pool(ids, mask), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(student.pool(torch.tensor([rows[2]])), expected[2:3], atol=1e-4, rtol=1e-4)
+
+
+def test_fresh_matrices_have_unit_gain_at_any_width(text_config: Callable[..., Any]) -> None:
     for k in (8, 4096):
-        student = RabtrieverModel.from_teacher(reranker, embedding_dim=k, predictor_hidden_size=512)
-        for name in ("query_hidden", "query_output", "document_map", "output_map", "shift"):
-            weight = getattr(student.predictor, name).weight.flatten(1)
-            assert weight.std().item() == pytest.approx(weight.shape[1] ** -0.5, rel=0.15), name
-
-
-def test_heads_are_separate_query_mlps(reranker: GenerativeRerankerModel) -> None:
-    """Head 1 of 2 reads nothing of head 2's hidden units."""
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, num_heads=2, predictor_hidden_size=5)
-    features = torch.randn(3, student.config.document_feature_size)
-    before = student.predictor.query_factors(features)
-    student.predictor.query_hidden.weight.data[5:] = 0
-    student.predictor.query_hidden.bias.data[5:] = 0
-    after = student.predictor.query_factors(features)
-    torch.testing.assert_close(after[:, :4], before[:, :4])
-    assert not torch.allclose(after[:, 4:], before[:, 4:])
-
-
-def test_features_are_last_token_and_mean_after_the_final_norm(student: RabtrieverModel) -> None:
-    states = student.backbone(**student.processor(document=DOCUMENTS[1])).last_hidden_state[0]
-    expected = torch.cat([states[-1], states.mean(0)])
-    torch.testing.assert_close(student.document_features(DOCUMENTS)[1], expected, atol=1e-5, rtol=1e-5)
-
-
-def test_layers_are_those_of_output_hidden_states(reranker: GenerativeRerankerModel) -> None:
-    student = RabtrieverModel.from_teacher(reranker, feature_layers=[0, 1, 2, -1], feature_poolings=["last"])
-    batch = student.processor(query=QUERIES[0])
-    hidden_states = student.backbone(**batch, output_hidden_states=True).hidden_states
-    expected = torch.cat([hidden_states[layer][0, -1] for layer in (0, 1, 2, 2)])
-    torch.testing.assert_close(student.query_features(QUERIES[0])[0], expected, atol=1e-5, rtol=1e-5)
+        config = RabtrieverConfig(text_config=text_config().to_dict(), embedding_dim=k, query_hidden_size=512)
+        predictor = RabtrieverModel(config).predictor
+        for name in ("query_hidden", "query_output", "document_map"):
+            layer = getattr(predictor, name)
+            assert layer.weight.std().item() == pytest.approx(layer.weight.shape[1] ** -0.5, rel=0.15), name
+            assert not layer.bias.any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_vectors_do_not_depend_on_the_batch(make_reranker: MakeReranker, family: str) -> None:
-    student = RabtrieverModel.from_teacher(make_reranker(family))
+    student = student_with(make_reranker(family))
     for encode, texts in ((student.encode_query, QUERIES), (student.encode_document, DOCUMENTS)):
         alone = torch.cat([encode(text) for text in texts])
         assert alone.shape == (len(texts), 32) and alone.dtype == torch.float32
         torch.testing.assert_close(encode(texts), alone, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(encode(texts, token_budget=1), alone, atol=1e-4, rtol=1e-4)
-
-
-def test_candidate_lists_equal_pairs(student: RabtrieverModel) -> None:
-    queries, documents = student.query_features(QUERIES), student.document_features(DOCUMENTS)
-    lists = student(query_features=queries, document_features=documents.expand(len(QUERIES), -1, -1))
-    pairs = student(**_pairs(student))
-    assert lists.logits.shape == (3, 4) and lists.hidden_state.shape == (3, 4, 32)
-    torch.testing.assert_close(lists.logits.flatten(), pairs.logits, atol=1e-5, rtol=1e-5)
 
 
 def test_rank_agrees_with_similarity(student: RabtrieverModel) -> None:
@@ -130,81 +132,33 @@ def test_rank_agrees_with_similarity(student: RabtrieverModel) -> None:
     assert [hit["corpus_id"] for hit in hits] == scores.argsort(descending=True)[:2].tolist()
 
 
-def test_only_the_predictor_trains(student: RabtrieverModel, tmp_path: Path) -> None:
-    student.save_pretrained(tmp_path)
-    for model in (student, RabtrieverModel.from_pretrained(tmp_path)):
-        trained = {name.partition(".")[0] for name, weight in model.named_parameters() if weight.requires_grad}
-        assert trained == {"predictor"}
-        assert not model.train().backbone.training
-
-
 def test_half_precision_backbone_keeps_the_predictor_in_fp32(student: RabtrieverModel, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     half = RabtrieverModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.backbone.dtype == torch.bfloat16
     assert {weight.dtype for weight in half.predictor.parameters()} == {torch.float32}
-    assert half.answer_rows.dtype == torch.float32
     vectors = half.encode_document(DOCUMENTS)
     assert vectors.dtype == torch.float32
     torch.testing.assert_close(vectors, student.encode_document(DOCUMENTS), atol=0.1, rtol=0.1)
 
 
-def test_student_needs_no_teacher_once_saved(
-    student: RabtrieverModel, reranker: GenerativeRerankerModel, tmp_path: Path
-) -> None:
-    expected = student.rank(QUERIES[0], DOCUMENTS)
+def test_a_saved_student_is_a_backbone_and_three_matrices(student: RabtrieverModel, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path)
     loaded = RabtrieverModel.from_pretrained(tmp_path)
+    assert {name for name in loaded.state_dict() if not name.startswith("backbone.")} == {
+        f"predictor.{layer}.{part}"
+        for layer in ("query_hidden", "query_output", "document_map")
+        for part in ("weight", "bias")
+    }
     assert not any("lm_head" in name for name in loaded.state_dict())
-    assert [hit["corpus_id"] for hit in loaded.rank(QUERIES[0], DOCUMENTS)] == [hit["corpus_id"] for hit in expected]
-    torch.testing.assert_close(loaded.answer_rows, reranker.answer_rows)
+    torch.testing.assert_close(loaded.encode_query(QUERIES), student.encode_query(QUERIES))
+    torch.testing.assert_close(loaded.encode_document(DOCUMENTS), student.encode_document(DOCUMENTS))
 
 
-def test_whitened_features_have_one_scale(student: RabtrieverModel) -> None:
-    torch.manual_seed(0)
-    raw = torch.randn(500, student.config.document_feature_size) @ torch.randn(64, 64) + 10 * torch.randn(64)
-    student.predictor.fit_whitening(raw, raw, damping=1e-6)
-    white = student.predictor.whiten_document(raw)
-    torch.testing.assert_close(white.mean(0), torch.zeros(64), atol=1e-3, rtol=0)
-    torch.testing.assert_close(torch.cov(white.T, correction=0), torch.eye(64), atol=1e-2, rtol=0)
-    assert not any(weight.requires_grad for weight in student.predictor.query_whitening.parameters())
-
-
-def test_folding_the_whitening_keeps_the_scores(student: RabtrieverModel, tmp_path: Path) -> None:
-    plain = student.query_features(QUERIES)
-    student.predictor.fit_whitening(plain, student.document_features(DOCUMENTS), damping=0.1)
-    assert not torch.allclose(student.query_features(QUERIES), plain)
-    student.save_pretrained(tmp_path)  # a checkpoint in the middle of training scores as the model does
-    before = student(**_pairs(student))
-    loaded = RabtrieverModel.from_pretrained(tmp_path)
-    torch.testing.assert_close(loaded(**_pairs(loaded)).hidden_state, before.hidden_state, atol=1e-5, rtol=1e-5)
-    student.predictor.fold_whitening()
-    torch.testing.assert_close(student(**_pairs(student)).hidden_state, before.hidden_state, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(student.query_features(QUERIES), plain)
-    assert not student.config.feature_whitening
-    assert not any("whitening" in name for name in student.state_dict())
-
-
-def test_unfit_whitening_is_refused(reranker: GenerativeRerankerModel, student: RabtrieverModel) -> None:
-    raw = student.query_features(QUERIES)
-    with pytest.raises(ValueError, match="damping is 0; accepted"):
-        student.predictor.fit_whitening(raw, raw, 0)
-    with pytest.raises(ValueError, match="pooled_documents: all 2 texts have the same features"):
-        student.predictor.fit_whitening(raw, raw[:1].expand(2, -1), 0.1)
-    student.predictor.fit_whitening(raw, raw, 0.1)
-    with pytest.raises(ValueError, match="whitened already"):
-        student.predictor.fit_whitening(raw, raw, 0.1)
-    paper = RabtrieverModel.from_teacher(reranker, **PREDICTORS["paper"])
-    with pytest.raises(ValueError, match='predictor_type is "paper"'):
-        paper.predictor.fit_whitening(raw, raw, 0.1)
-
-
-def test_model_without_its_teachers_rows_does_not_rank(student: RabtrieverModel) -> None:
-    settings = student.config.to_dict()
-    orphan = RabtrieverModel(RabtrieverConfig(**settings))
-    orphan.processor = student.processor
+def test_broken_weights_are_not_ranked_with(student: RabtrieverModel) -> None:
+    student.predictor.query_output.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="a score is NaN"):
-        orphan.rank(QUERIES[0], DOCUMENTS)
+        student.rank(QUERIES[0], DOCUMENTS)
 
 
 @pytest.mark.parametrize(
@@ -217,11 +171,10 @@ def test_model_without_its_teachers_rows_does_not_rank(student: RabtrieverModel)
         (lambda m: m.rank("a", ["b"], top_k=-1), "top_k is -1; accepted"),
         (lambda m: m.similarity(torch.ones(2, 3), torch.ones(2, 4)), r"accepted: \(n, k\) and \(m, k\)"),
         (lambda m: m.similarity(torch.ones(3), torch.ones(2, 3)), r"accepted: \(n, k\) and \(m, k\)"),
-        (lambda m: m(query_features=torch.ones(1, 64)), "document_input_ids and document_features: accepted"),
-        (
-            lambda m: m(query_features=torch.ones(1, 64), document_features=torch.ones(2, 64)),
-            r"accepted: \(n, 64\) with \(n, 64\) or \(n, c, 64\)",
-        ),
+        (lambda m: m(), "query_input_ids and document_input_ids are None; accepted: one of them or both"),
+        (lambda m: m(**token_ids(m, QUERIES, DOCUMENTS)), "3 queries and 4 documents; accepted: as many of each"),
+        (lambda m: m(**token_ids(m, QUERIES, DOCUMENTS[:1])), "3 queries and 1 documents; accepted: as many of each"),
+        (lambda m: m(torch.tensor([[5]]), torch.tensor([[0]])), "a row without a single token"),
     ],
 )
 def test_bad_calls_are_refused(student: RabtrieverModel, call: Callable[[RabtrieverModel], Any], message: str) -> None:
