@@ -13,49 +13,39 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.tasks import TaskRun, as_flags, distil_and_evaluate, task_parser, task_runs
-from modeling_rabtriever.stages import train_reranker
+from benchmarks.students import TeacherBench
+from benchmarks.tasks import SPLITS, TaskRun, task_parser, task_runs, trained_teacher
+from modeling_rabtriever.tasks.beir import load_beir
 
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
-SUMMARY = {"document_template": "Document: {document}\n<|endoftext|>"}
-JOINT = {"joint_weight": "0.3"}
-ORDINARY = {"document_lm_weight": "0"}  # whatever the recipe has
-TEACHERS: dict[str, dict[str, str]] = {
+SUMMARY: dict[str, Any] = {"document_template": "Document: {document}\n<|endoftext|>"}
+JOINT = {"joint_weight": 0.3}
+ORDINARY = {"document_lm_weight": 0.0}  # whatever the recipe has
+TEACHERS: dict[str, dict[str, Any]] = {
     "ordinary": {},
-    "document language modelling": {"document_lm_weight": "0.1"},
+    "document language modelling": {"document_lm_weight": 0.1},
     "joint student": JOINT,
     "summary token": SUMMARY,
     "joint student and summary token": {**JOINT, **SUMMARY},
 }
-# The student alone changes: it reads the ordinary teacher's inner layers too.
-LAYERS_ROW = "several layers"
-LAYERS = {"household": ["0", "1", "2", "-1"], "esconv": ["1", "2", "-1"], "saycan": ["10", "20", "-1"]}
 
 
 def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
     """The rows named, for one task and seed: R@1 of teacher and student on both splits."""
-    rows = []
+    rows, task = [], load_beir(run.data)
     for name in names:
-        teacher_row = "ordinary" if name == LAYERS_ROW else name
-        output = str(_folder(runs, run, teacher_row))
-        teacher = train_reranker.main(
-            [*run.shared, "--output_dir", output, *as_flags(ORDINARY | TEACHERS[teacher_row]), *run.teacher]
-        )
-        layers = as_flags({"feature_layers": LAYERS[run.task]}) if name == LAYERS_ROW else []
-        found = distil_and_evaluate(run.shared, _folder(runs, run, name), teacher, layers)
-        rows.append({"task": run.task, "seed": run.seed, "steps": run.steps, "row": name, **found})
+        folder = runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
+        teacher = trained_teacher(run, task, folder, **ORDINARY | TEACHERS[name])
+        bench = TeacherBench(run, teacher, folder, SPLITS, run.recipe("evaluate").get("max_queries"))
+        row = {"task": run.task, "seed": run.seed, "steps": run.teacher.get("max_steps"), "row": name}
+        rows.append(row | bench.measure(bench.distil("student")))
     return rows
-
-
-def _folder(runs: Path, run: TaskRun, name: str) -> Path:
-    return runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
 
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
     parser = task_parser(__doc__, "runs/benchmark/document-states")
-    every = [*TEACHERS, LAYERS_ROW]
-    parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which rows to measure")
+    parser.add_argument("--rows", nargs="+", default=[*TEACHERS], choices=[*TEACHERS], help="which rows to measure")
     arguments = parser.parse_args()
     new = [row for run in task_runs(arguments) for row in measure(run, arguments.rows, arguments.runs)]
     rows = with_earlier("benchmarks.document_states", new, ("task", "seed", "row"))
@@ -63,7 +53,7 @@ def main() -> None:
     for (task, name), seeds in grouped(rows, "task", "row"):
         label = f"student R@1 / teacher R@1, {task} test, {name}, mean of {len(seeds)} seeds"
         bars.append(bar(label, mean_kept(seeds), ">=", 0.95, seeds[0]["test"]["n"]))
-    print(write_result("benchmarks.document_states", {"teachers": TEACHERS, "layers": LAYERS}, rows, bars))
+    print(write_result("benchmarks.document_states", {"teachers": TEACHERS}, rows, bars))
 
 
 if __name__ == "__main__":

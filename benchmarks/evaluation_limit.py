@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from modeling_rabtriever.modeling_predictor import RabtrieverPredictor
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from transformers import AutoConfig
 
 from benchmarks.results import with_earlier, write_result
 from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.distillation.student import TrainingPredictor
 from modeling_rabtriever.evaluation.systems import NO_PICKLE
 from modeling_rabtriever.tasks.beir import load_beir
 
@@ -62,14 +62,12 @@ class QueryMLP(nn.Module):
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
         text_config = AutoConfig.for_model("qwen2", hidden_size=features, num_attention_heads=1, vocab_size=2)
-        answers = {"true_token_id": 0, "false_token_id": 1}
-        shape = {"embedding_dim": width, "predictor_hidden_size": UNITS, "feature_poolings": ["last"]}
-        self.predictor = RabtrieverPredictor(RabtrieverConfig(text_config=text_config, **answers, **shape))
-        self.direction = torch.ones(features)
+        shape = {"embedding_dim": width, "query_hidden_size": UNITS, "feature_poolings": ["last"]}
+        self.predictor = TrainingPredictor(RabtrieverConfig(text_config=text_config, **shape), torch.ones(features))
 
     def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
         """Scores `(n, m)` of features `(n, f)` and `(m, f)`."""
-        return self.predictor.encode_query(queries, self.direction) @ self.predictor.encode_document(documents).T
+        return self.predictor.encode_query(queries) @ self.predictor.encode_document(documents).T
 
 
 def fit(model: nn.Module, queries: Tensor, documents: Tensor, relevant: Tensor) -> None:

@@ -13,16 +13,22 @@ it all. Finished runs under --runs and rows in the result file are kept.
 import argparse
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks import bi_encoders
+import torch
+
+from benchmarks.bills import Bill, Setting
+from benchmarks.opponents import Opponent, untrained
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.students import TeacherBench, recipe_flags
-from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, evaluation_dtype
+from benchmarks.students import TeacherBench
+from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, add_settings, settings_of
 from modeling_rabtriever import RabtrieverConfig
+from modeling_rabtriever.evaluation import evaluate, load_system
 from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.systems import public_encoder
 from modeling_rabtriever.files import write_folder
-from modeling_rabtriever.stages import distill, evaluate, pipeline
+from modeling_rabtriever.stages import pipeline
 from modeling_rabtriever.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
@@ -30,46 +36,70 @@ SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
 PAPER, BI_ENCODER = "paper's recipe", "InfoNCE bi-encoder"
 
 
-def recipe_of(name: str) -> str:
-    """The recipe of a set's models here: small sets of texts from scratch, whatever other recipe they have by now."""
-    return FROM_SCRATCH[name] if name in FROM_SCRATCH else RECIPES[name]
+# Steps, batch and learning rate of the bi-encoder; not tuned.
+BI_ENCODERS: dict[str, tuple[int, int, float]] = dict.fromkeys(FROM_SCRATCH, (200, 32, 5e-4))
+BI_ENCODERS |= {"esconv": (192, 64, 5e-4), "saycan": (42, 16, 5e-5)}
 
 
-def trained(name: str, data: str, seed: int, runs: Path, flags: list[str], bf16: bool) -> dict[str, Path]:
+def run_of(name: str, data: Path, seed: int) -> TaskRun:
+    """A set whose models are trained: small sets of texts from scratch, whatever other recipe they have by now."""
+    return TaskRun(name, seed, str(data / name), config=FROM_SCRATCH.get(name, RECIPES[name]))
+
+
+def trained(run: TaskRun, runs: Path, settings: dict[str, Any], bf16: bool) -> dict[str, Path]:
     """The models of one set and seed by the names tables give them; finished ones are read."""
-    shared = ["--config", recipe_of(name), "--data", data, "--seed", str(seed)]
-    folder = runs / f"{name}-seed{seed}"
-    pipeline.main([*shared, "--output_dir", str(folder), *flags], last="distill")
+    folder = runs / f"{run.task}-seed{run.seed}"
+    flags = {"data": run.data, "seed": run.seed, "output_dir": folder} | settings
+    command = [item for name, value in flags.items() for item in (f"--{name}", str(value))]
+    pipeline.main(["--config", str(run.config), *command], last="distill")
     teacher = folder / "teacher" / "model"
-    bench = TeacherBench(TaskRun(name, seed, data, shared, [], None), teacher, runs, splits=())
+    bench = TeacherBench(run, teacher, runs, splits=())
     if not (folder / "bi-encoder").exists():
-        encoder = bi_encoders.train(bench, "InfoNCE", bf16)
-        write_folder(folder / "bi-encoder", lambda new: encoder.save_pretrained(str(new)))
-    own = ["--states", str(folder / "states"), *pipeline.by_stage(flags)["distill"]]
+        bi_encoder(bench, folder / "bi-encoder", bf16)
+    own = {name.removeprefix("distill."): value for name, value in settings.items() if name.startswith("distill.")}
+    bench.distil("paper", "paper", **own)
     return {
         TEACHER: teacher,
         STUDENT: folder / "student" / "model",
-        PAPER: distill.main(bench.flags("paper", *recipe_flags(name, "paper"), *own)),
+        PAPER: bench.folder("paper") / "model",
         BI_ENCODER: folder / "bi-encoder",
     }
 
 
-def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path, encoder: str) -> dict[str, Any]:
+def bi_encoder(bench: TeacherBench, folder: Path, bf16: bool) -> None:
+    """Trains the teacher's backbone on the labels as a bi-encoder: last token, cosine, no prompt."""
+    (steps, batch, rate), train = BI_ENCODERS[bench.run.task], bench.task.split("train")
+    setting = Setting(steps, batch, batch, (rate,), candidates=0, bf16=bf16)
+    unasked = torch.empty(len(train), 0)
+    bill = Bill(train.queries, [list(own) for own in train.relevant], unasked, unasked)
+    with TemporaryDirectory() as backbone, TemporaryDirectory() as start:
+        untrained(bench.reranker, "InfoNCE", Path(backbone)).save_pretrained(start)
+        model, _ = Opponent(bench.reranker, bench.task.corpus, bill, setting, start, bench.run.seed).train(
+            "InfoNCE", rate
+        )
+    write_folder(folder, lambda new: model.save_pretrained(str(new)))
+
+
+def measure(
+    name: str, data: Path, source: TaskRun, models: dict[str, Path], runs: Path, encoder: str
+) -> dict[str, Any]:
     """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
-    source = MODELS_OF.get(name, name)
-    dtype = evaluation_dtype(["--config", recipe_of(source), "--data", data])
-    common = ["--data", data, "--seed", str(seed), "--sentence_encoder", encoder, "--dtype", dtype]
-    large = len(load_beir(data).corpus) > SEARCHED_WHOLE
+    task, dtype = load_beir(data / name), source.recipe("evaluate").get("dtype", "auto")
+    large = len(task.corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
     student = RabtrieverConfig.from_pretrained(models[STUDENT])
-    numbers = {"embedding_dim": student.embedding_dim, "shared_dim": student.shared_dim}
-    numbers["passes"] = max(len(student.query_anchors), 1)
-    row: dict[str, Any] = {"set": name, "seed": seed, "models_of": source, "student": numbers}
-    for key, systems in chosen.items():
-        output = runs / f"{name}-seed{seed}" / f"all-{key}"
-        flags = [f"{who}={path}" for who, path in systems.items()]
-        candidates = ["--candidates", "100"] if large and key == "test" else []
-        folder = evaluate.main([*common, "--output_dir", str(output), "--model", *flags, *candidates])
+    row: dict[str, Any] = {"set": name, "seed": source.seed, "models_of": source.task}
+    row["student"] = {"embedding_dim": student.embedding_dim}
+    for key, paths in chosen.items():
+        folder = runs / f"{name}-seed{source.seed}" / f"all-{key}"
+        if not (folder / "test.json").exists():
+            public = public_encoder(encoder, task.corpus)
+            systems = [load_system(f"{who}={path}", task.corpus, dtype) for who, path in paths.items()]
+            candidates = 100 if large and key == "test" else None
+            evaluate(
+                [*([] if public is None else [public]), *systems], task, folder=folder, candidates=candidates,
+                seed=source.seed,
+            )  # fmt: skip
         row[key] = json.loads((folder / "test.json").read_text())
     return row
 
@@ -90,23 +120,21 @@ def main() -> None:
     """Measures all sets and seeds, and puts them into the result file, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
-    known = (*bi_encoders.SETTINGS, *MODELS_OF)  # models before the sets that need them
+    known = (*BI_ENCODERS, *MODELS_OF)  # models before the sets that need them
     parser.add_argument("--sets", nargs="+", choices=known, help="which; default: all that are there")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="finished runs there are read")
-    parser.add_argument("--flags", default="", help="further flags of training.pipeline, for all sets")
+    add_settings(parser, "further options of the pipeline, such as distill.max_steps=500")
     parser.add_argument("--bf16", action="store_true", help="train the bi-encoder in mixed precision")
     parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")
     arguments = parser.parse_args()
     there = [name for name in known if (arguments.data / name).is_dir()]
     for seed in arguments.seeds:
         for name in arguments.sets or there:
-            source = MODELS_OF.get(name, name)
-            source_data, flags = str(arguments.data / source), arguments.flags.split()
-            models = trained(source, source_data, seed, arguments.runs, flags, arguments.bf16)
-            data = str(arguments.data / name)
-            row = measure(name, data, models, seed, arguments.runs, arguments.sentence_encoder)
-            recipe = {"recipe": recipe_of(source), "flags": arguments.flags, "bi_encoder_bf16": arguments.bf16}
+            source = run_of(MODELS_OF.get(name, name), arguments.data, seed)
+            models = trained(source, arguments.runs, settings_of(arguments), arguments.bf16)
+            row = measure(name, arguments.data, source, models, arguments.runs, arguments.sentence_encoder)
+            recipe = {"recipe": source.config, "settings": arguments.settings, "bi_encoder_bf16": arguments.bf16}
             rows = with_earlier("benchmarks.evaluation_sets", [{**row, **recipe}], ("set", "seed"))
             print(write_result("benchmarks.evaluation_sets", {}, rows, bars_of(rows)))
 

@@ -29,10 +29,10 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
     head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
     if rows[0]["models_of"] != name:
         head += f", models trained on {TITLES[rows[0]['models_of']]}"
-    if student := rows[0].get("student"):  # rows of before students had shared numbers say nothing
-        head += f", k = {student['embedding_dim']}, {student['shared_dim']} of them shared"
-        if student.get("passes", 1) > 1:
-            head += f", {student['passes']} passes per query"
+    if student := rows[0].get("student"):  # the first rows say nothing of it
+        head += f", k = {student['embedding_dim']}"
+        if shared := student.get("shared_dim"):  # of an option that is gone
+            head += f", {shared} of them shared"
     lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
     for system in first["systems"]:
         found = [report["systems"][system] for report in reports if system in report["systems"]]

@@ -5,6 +5,7 @@ Usage:
 
 A folder in BEIR layout; its data are no part of this project. Seeds can be measured one after another: finished runs
 under --runs and rows in the result file are kept. SayCan is measured by `evaluation_sets`, beside more systems.
+--settings may name a stage: pretrain.bf16=true.
 """
 
 import json
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.tasks import TaskRun, task_parser, task_runs
+from benchmarks.tasks import RECIPES, TaskRun, task_parser, task_runs
 from modeling_rabtriever.stages import pipeline
 
 # R@1 of TF-IDF + logistic regression on the test split, measured before this project; ours is in the rows.
@@ -22,7 +23,10 @@ KNOWN_LOGISTIC_REGRESSION = {"esconv": 0.289}
 def measure(run: TaskRun, runs: Path) -> dict[str, Any]:
     """One run of the pipeline; a run that is there already is read."""
     folder = runs / f"{run.task}-seed{run.seed}"
-    pipeline.main([*run.shared, "--output_dir", str(folder), *run.teacher])
+    settings = {"data": run.data, "seed": run.seed, "output_dir": folder}
+    settings |= {name if "." in name else f"train_reranker.{name}": value for name, value in run.teacher.items()}
+    flags = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
+    pipeline.main(["--config", RECIPES[run.task], *flags])
     files = {stage: folder / stage / "stage.json" for stage in ("backbone", "teacher", "student")}
     stages = {stage: json.loads(path.read_text()) for stage, path in files.items() if path.exists()}
     report = json.loads((folder / "evaluation" / "test.json").read_text())
@@ -55,9 +59,9 @@ def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
-    arguments = task_parser(__doc__, "runs/benchmark", "training.pipeline", "--train_reranker.").parse_args()
+    arguments = task_parser(__doc__, "runs/benchmark").parse_args()
     new = [measure(run, arguments.runs) for run in task_runs(arguments)]
-    new = [{**row, "flags": arguments.flags} for row in new]
+    new = [{**row, "settings": arguments.settings} for row in new]
     rows = with_earlier("benchmarks.evaluation_tasks", new, ("task", "seed"))
     bars = [found for row in rows for found in bars_of(row)]
     print(write_result("benchmarks.evaluation_tasks", {}, rows, bars))

@@ -21,9 +21,8 @@ import torch
 
 from benchmarks.opponents import untrained
 from benchmarks.results import bar, write_result
-from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
+from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker, make_student
 from benchmarks.timing import interleaved, median_ratio
-from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.modeling_prompted import OTHER_TOKEN_BUDGET, TOKEN_BUDGETS
 
 SHORTEST, LONGEST, MEDIAN, SPREAD = 16, 256, 48, 0.7  # tokens: a log-normal distribution, clipped
@@ -40,7 +39,7 @@ def lengths(count: int, rng: random.Random) -> list[int]:
 def ways(folder: str, count: int, rounds: int) -> tuple[dict[str, Callable[[int], Any]], list[int], int]:
     """All ways, the tokens of each round's documents, and the backbone's parameters that a token is multiplied with."""
     reranker = make_reranker()
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
+    student = make_student(reranker, WIDTH)
     encoder = untrained(reranker, "InfoNCE", Path(folder)).eval()
     rng = random.Random(0)
     texts = TextMaker(reranker.processor, rng)

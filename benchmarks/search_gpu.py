@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 from benchmarks.results import bar, write_result
-from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
+from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker, make_student
 from benchmarks.timing import interleaved, median_ratio, milliseconds
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
+from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.recipes import BACKBONES
 from modeling_rabtriever.retrieval import ExactIndex
 
@@ -64,15 +64,9 @@ def copy_rate(device: str, numbers: int) -> float:
     return 2 * 2 * numbers / seconds_of(lambda: target.copy_(source), device)
 
 
-def make_student(reranker: GenerativeRerankerModel) -> RabtrieverModel:
-    """A student of the reranker; billions of weights are first drawn at random, which takes a CPU minutes."""
-    with reranker.device:
-        return RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
-
-
 def queries(reranker: GenerativeRerankerModel, shape: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds per query of teacher, cached teacher and student: one row per number of documents."""
-    student = make_student(reranker)
+    student = make_student(reranker, WIDTH)
     texts = TextMaker(reranker.processor, random.Random(0))
     asked = [texts.query(LENGTH) for _ in range(rounds + 1)]
     rows = []
@@ -93,7 +87,7 @@ def queries(reranker: GenerativeRerankerModel, shape: str, device: str, rounds: 
 
 def encoding(reranker: GenerativeRerankerModel, shape: str, device: str, documents: int, rate: float) -> dict[str, Any]:
     """Tokens per second from text to vectors, and the share of the matrix rate that these tokens' products take."""
-    student = make_student(reranker)
+    student = make_student(reranker, WIDTH)
     texts = TextMaker(reranker.processor, random.Random(1))
     corpus = [texts.document(ENCODED) for _ in range(documents)]
     taken = seconds_of(lambda: student.encode_document(corpus, progress=False).cpu(), device, 3)

@@ -19,9 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.results import FOLDER, bar, write_result
-from benchmarks.teacher_scoring import BACKBONE, SUFFIX, TextMaker, make_reranker
+from benchmarks.teacher_scoring import BACKBONE, SUFFIX, TextMaker, make_reranker, make_student
 from benchmarks.timing import interleaved, median_ratio, milliseconds
-from modeling_rabtriever import RabtrieverModel
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -38,7 +37,7 @@ LABELS = {
 
 def ways(reranker: Any, rounds: int) -> dict[str, dict[int, Callable[[int], Any]]]:
     """What is done -> length -> one call."""
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=WIDTH, num_heads=4)
+    student = make_student(reranker, WIDTH)
     texts = TextMaker(reranker.processor, random.Random(0))
     queries = [texts.query(SUFFIX) for _ in range(rounds + 1)]
     found: dict[str, dict[int, Callable[[int], Any]]] = {name: {} for name in LABELS}

@@ -23,9 +23,8 @@ import torch
 
 from benchmarks.opponents import untrained
 from benchmarks.results import FOLDER, bar, write_result
-from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker
+from benchmarks.teacher_scoring import BACKBONE, TextMaker, make_reranker, make_student
 from benchmarks.timing import interleaved, median_ratio, milliseconds
-from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import ExactIndex
 
 matplotlib.use("Agg")
@@ -53,7 +52,7 @@ class Bench:
 
     def __init__(self, folder: str, queries: int) -> None:
         self.reranker = make_reranker()
-        self.student = RabtrieverModel.from_teacher(self.reranker, embedding_dim=BACKBONE["hidden_size"], num_heads=4)
+        self.student = make_student(self.reranker, BACKBONE["hidden_size"])
         self.encoder = untrained(self.reranker, "InfoNCE", Path(folder)).eval()
         texts = TextMaker(self.reranker.processor, random.Random(0))
         self.texts = texts

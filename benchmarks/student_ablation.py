@@ -5,71 +5,44 @@ Usage:
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # half an hour a seed
 
 Every row is a recipe students/... of the package beside the task's recipe, those that change one part of students/paper
-or students/rabtriever behind it, or one of these two with an MLP on both states in place of the predictor. `{seed}` in
-a teacher's folder stands for the seed. Students without rounds get all their candidates at the start. Tasks, rows and
-seeds can be measured one after another: finished runs under --runs and rows in the result file are kept. Dev is what
-settings were chosen on. The trivial baselines stand beside them.
+or students/rabtriever behind it. `{seed}` in a teacher's folder stands for the seed. Tasks, rows and seeds can be
+measured one after another: finished runs under --runs and rows in the result file are kept. Dev is what settings were
+chosen on. The trivial baselines stand beside them.
 """
 
 from typing import Any
 
-from benchmarks.concat_ablation import concat_student
 from benchmarks.results import bar, grouped, mean_kept, with_earlier, write_result
-from benchmarks.students import (
-    TeacherBench,
-    bench_parser,
-    benches,
-    distill_settings,
-    recipe_bill,
-    recipe_flags,
-    writes_queries,
-)
+from benchmarks.students import TeacherBench, bench_parser, benches
 from benchmarks.tasks import RETENTION
 from modeling_rabtriever.evaluation.systems import baselines
 from modeling_rabtriever.recipes import recipe_names
 
-# Rows without the product, and the recipe whose losses and candidates they have.
-CONCAT = {"paper-without-product": "paper", "rabtriever-without-product": "rabtriever"}
 BASELINES = ("label prior", "BM25", "TF-IDF + logistic regression")
 UNIFORM = "rabtriever-uniform"  # differs only in which candidates are drawn
-WITHOUT_WORDS = "rabtriever-without-shared-words"
 
 
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
     """One row: R@1 and MRR@10 of teacher and student on all splits."""
     row: dict[str, Any] = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
-    if writes_queries(bench.run.task):
+    if "unjudged_queries" in bench.run.recipe("distill"):
         row["unjudged"] = bench.unjudged
     if name in BASELINES:
         system = next(system for system in baselines(bench.task, "train") if system.name == name)
-        return row | bench.compare(lambda split: system.score(split.queries))
-    flags = recipe_flags(bench.run.task, CONCAT.get(name, name))
-    if name in CONCAT:
-        student = concat_student(bench.reranker, bench.flags(name, "--save_strategy", "no", *flags))
-    else:
-        student = bench.distil(name, *flags)
-    return row | bench.measure(student)
-
-
-def left_out(task: str, name: str, documents: int) -> str | None:
-    """Why a row says nothing on a task, or nothing."""
-    if name == UNIFORM and recipe_bill(task) >= documents:
-        return "asks about the whole corpus from the start"
-    if name == WITHOUT_WORDS and not distill_settings(task).get("shared_dim"):
-        return "has no shared words"
-    return None
+        return row | bench.compare(name, lambda split: system.score(split.queries))
+    return row | bench.measure(bench.distil(name, name))
 
 
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file, row by row."""
     parser = bench_parser(__doc__, "runs/benchmark/students")
-    every = [*BASELINES, *sorted([*(name.rpartition("/")[2] for name in recipe_names("students")), *CONCAT])]
+    every = [*BASELINES, *(name.rpartition("/")[2] for name in recipe_names("students"))]
     parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         for name in arguments.rows:
-            if reason := left_out(bench.run.task, name, len(bench.task.corpus)):
-                print(f"{name} left out: the recipe of {bench.run.task} {reason}")
+            if name == UNIFORM and bench.run.recipe("distill")["candidates"] >= len(bench.task.corpus):
+                print(f"{name} left out: the recipe of {bench.run.task} asks about the whole corpus from the start")
                 continue
             rows = with_earlier("benchmarks.student_ablation", [measure(bench, name)], ("task", "seed", "student"))
             print(write_result("benchmarks.student_ablation", {"students": every}, rows, bars_of(rows)))

@@ -5,37 +5,34 @@ Usage:
     python -m benchmarks.student_budget household=runs/data/household household-large=runs/data/large --queries 300
 
 Our student at several index widths `k`, and at several numbers of teacher pairs per training query, drawn in two ways
-at equal bill: from the student's own distribution, or uniformly. Every run starts with the same 16 candidates; the rest
-comes in three rounds.
+at equal bill: from the student's own distribution in three rounds, or uniformly, all at the start.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.students import TeacherBench, bench_parser, benches, recipe_flags
+from benchmarks.students import TeacherBench, bench_parser, benches
 
 WIDTHS = (64, 128, 256, 512, 1024)
-START, ROUNDS = 16, 3
+ROUNDS = 3
 BILLS = (28, 40, 64, 112)  # pairs per training query
-POLICIES = {"on-policy": "rabtriever", "uniform": "rabtriever-uniform"}
-
-
-def bill_flags(pairs: int) -> list[str]:
-    """Flags of a student that asks about this many pairs per query."""
-    drawn = {"initial_candidates": START, "refresh_rounds": ROUNDS, "refresh_candidates": (pairs - START) // ROUNDS}
-    return [item for name, value in drawn.items() for item in (f"--{name}", str(value))]
+POLICIES = {"on-policy": ROUNDS, "uniform": 0}  # rounds of drawing
 
 
 def rows_of(bench: TeacherBench, axes: list[str]) -> Iterator[dict[str, Any]]:
     """The rows of one task and seed along the axes named, one after another."""
-    settings: dict[str, dict[tuple[str, int], list[str]]] = {
-        "k": {("on-policy", k): ["--embedding_dim", str(k)] for k in WIDTHS},
-        "bill": {(policy, pairs): bill_flags(pairs) for pairs in BILLS for policy in POLICIES},
+    settings: dict[str, dict[tuple[str, int], dict[str, int]]] = {
+        "k": {("on-policy", k): {"embedding_dim": k} for k in WIDTHS},
+        "bill": {
+            (policy, pairs): {"candidates": pairs, "rounds": rounds}
+            for pairs in BILLS
+            for policy, rounds in POLICIES.items()
+        },
     }
     for axis in axes:
-        for (policy, value), flags in settings[axis].items():
-            student = bench.distil(f"{policy}-{axis}-{value}", *recipe_flags(bench.run.task, POLICIES[policy]), *flags)
+        for (policy, value), changes in settings[axis].items():
+            student = bench.distil(f"{policy}-{axis}-{value}", "rabtriever", **changes)
             row = {"task": bench.run.task, "seed": bench.run.seed, "axis": axis, "policy": policy, "value": value}
             yield {**row, "documents": len(bench.task.corpus), **bench.measure(student)}
 
@@ -62,8 +59,7 @@ def main() -> None:
     for bench in benches(arguments):
         for row in rows_of(bench, arguments.axes):
             rows = with_earlier("benchmarks.student_budget", [row], ("task", "seed", "axis", "policy", "value"))
-            settings = {"start": START, "rounds": ROUNDS}
-            print(write_result("benchmarks.student_budget", settings, rows, bars_of(rows)))
+            print(write_result("benchmarks.student_budget", {"rounds": ROUNDS}, rows, bars_of(rows)))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
     found.append(row("query cost", small, earlier(ALONE), width, seconds))
     layers = bench.reranker.config.text_config.num_hidden_layers
     for count in dict.fromkeys(max(1, layers // part) for part in (1, 2, 4)):
-        name, own = f"{count} layers", StudentArguments(encoder_layers=count)
+        name, own = f"{count} layers", StudentArguments(encoder=str(count))
         students[name], _, spent = our_student(
             bench.reranker, task, train, setting, BACKBONE_RATE, root / "cost" / name.replace(" ", "-"),
             root / "states", own, seed, bill,

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.results import bar, write_result
-from modeling_rabtriever.distillation.candidates import best_documents, draw_on_policy, draw_uniform
+from modeling_rabtriever.distillation.candidates import best_documents, draw_on_policy
 
 SIZES = (10_000, 100_000, 1_000_000)
 WIDTH, QUERIES, ASKED, DRAWN, REPEATS = 256, 256, 32, 8, 3
@@ -36,8 +36,7 @@ def measure(documents: int) -> dict[str, Any]:
     taken = []
     for _ in range(REPEATS):
         started = time.perf_counter()
-        drawn = draw_on_policy(*best_documents(queries, vectors, asked), DRAWN, 1.0, generator)
-        draw_uniform(torch.cat([asked, drawn], dim=1), documents, DRAWN, 0)
+        draw_on_policy(*best_documents(queries, vectors, asked), DRAWN, generator)
         taken.append(time.perf_counter() - started)
     seconds = statistics.median(taken) * 1000 / QUERIES
     return {"documents": documents, "seconds_per_1000_queries": seconds, "extra_bytes": _peak_bytes() - before}

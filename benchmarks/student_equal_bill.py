@@ -49,10 +49,10 @@ from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 OURS, ALONE, AS_IT_IS = "ours", "ours, teacher alone", "as it is"
 LABELS = 0.9  # share of the labels in what ours aims at: the better of .5 and .9 on SayCan's dev
 SETTINGS = {
-    "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=8, rounds=2, drawn=4, predictor_rate=2e-3),
+    "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
-    "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=8, rounds=2, drawn=4, swapped=400, bf16=True),
-    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=1, rounds=1, drawn=1, in_batch=True, bf16=True),
+    "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, bf16=True),
+    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
@@ -168,7 +168,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
         return lambda queries: student_scores(student, queries, task.corpus), facts
 
     ours(setting, "alone", setting.rates[0])  # draws the bill
-    labels_too = replace(setting, labels=LABELS, in_batch=True)
+    labels_too = replace(setting, labels=LABELS)
     found = {ALONE: ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)}
     found[OURS] = ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)
     bill = drawn[0]

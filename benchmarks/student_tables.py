@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.results import grouped, mean_interval
 from benchmarks.tasks import SEEDS, TITLES
+from modeling_rabtriever.evaluation.report import STUDENT
 
 Row = Mapping[str, Any]
 SPLIT_TITLES = {"test": "test", "test_phrasing": "unseen phrasings"}
@@ -15,19 +16,10 @@ METRICS: dict[str, Callable[[Row, str], Mapping[str, float]]] = {
 
 
 def student_ablation(result: Row) -> str:
-    """One table per metric: students down, tasks across; the teacher on top."""
-    return _compared(result, "student")
-
-
-def bi_encoders(result: Row) -> str:
-    """The same form for what sentence-transformers trains on the teacher's backbone."""
-    return _compared(result, "method")
-
-
-def _compared(result: Row, key: str) -> str:
+    """One table per metric: students and baselines down, tasks across; the teacher on top."""
     columns = _columns(result["rows"])
     shown = {task for _, task, _, _ in columns}
-    names = sorted({row[key] for row in result["rows"] if row["task"] in shown})
+    names = sorted({row["student"] for row in result["rows"] if row["task"] in shown})
     tables = []
     for metric, read in METRICS.items():
         heads = [f"{title}, {SPLIT_TITLES[split]} (n = {n:,})" for title, _, split, n in columns]
@@ -35,9 +27,9 @@ def _compared(result: Row, key: str) -> str:
         for name in ["teacher", *names]:
             cells = []
             for _, task, split, _ in columns:
-                rows = _seeds([row for row in result["rows"] if row["task"] == task], key, name)
-                who = "teacher" if name == "teacher" else "Rabtriever"
-                cells.append(mean_interval([read(row[split], who) for row in rows]) if rows else "")
+                rows = [row[split] for row in _seeds(result["rows"], task, name)]
+                found = [read(row, name if name in row else STUDENT) for row in rows]
+                cells.append(mean_interval(found) if found else "")
             lines.append(f"| {name} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
@@ -57,9 +49,10 @@ def _title(task: str, row: Row) -> str:
     return f"{TITLES[task]}, {generated:,} generated queries" if generated else TITLES[task]
 
 
-def _seeds(rows: Sequence[Row], key: str, name: str) -> list[Row]:
+def _seeds(rows: Sequence[Row], task: str, name: str) -> list[Row]:
     """One row per seed of what `name` is measured at, or none if seeds are missing; any row knows the teacher."""
-    found = {row["seed"]: row for row in rows if name in ("teacher", row[key])}
+    here = [row for row in rows if row["task"] == task]
+    found = {row["seed"]: row for row in here if name in ("teacher", row["student"])}
     return list(found.values()) if len(found) >= SEEDS else []
 
 
@@ -77,33 +70,13 @@ def student_budget(result: Row) -> str:
         for (policy,), here in grouped(rows, "policy"):
             cells = []
             for value in values:
-                seeds = [row["test"]["Rabtriever"] for row in here if row["value"] == value]
+                seeds = [row["test"][STUDENT] for row in here if row["value"] == value]
                 cells.append(mean_interval(seeds) if len(seeds) >= SEEDS else "")
             lines.append(f"| {policy} | {' | '.join(cells)} |")
         teachers = {row["seed"]: row["test"]["teacher"] for row in rows}
         lines += ["", f"The teacher: {mean_interval(list(teachers.values()))}, {len(teachers)} seeds."]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
-
-
-def student_transfer(result: Row) -> str:
-    """R@1 on queries whose answers were held out of distillation."""
-    lines = [
-        "| task | teacher | student | among the held out: teacher | student | kept "
-        "| full corpus: teacher | student | kept | n | seeds |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for (task, teacher, name), rows in grouped(result["rows"], "task", "teacher", "student"):
-        if len(rows) < SEEDS:
-            continue
-        cells = []
-        for view in ("unseen", "full"):
-            cells += [mean_interval([row[view][who] for row in rows]) for who in ("teacher", "Rabtriever")]
-            kept = [row[view]["Rabtriever"]["mean"] / row[view]["teacher"]["mean"] for row in rows]
-            cells.append(f"{sum(kept) / len(kept):.3f}")
-        n = ", ".join(str(row["unseen"]["n"]) for row in rows)
-        lines.append(f"| {TITLES[task]} | {teacher} | {name} | {' | '.join(cells)} | {n} | {len(rows)} |")
-    return "\n".join(lines)
 
 
 def student_draws(result: Row) -> str:
@@ -182,7 +155,5 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "student_corpora": student_equal_bill,
     "student_cost": student_cost,
     "student_ablation": student_ablation,
-    "bi_encoders": bi_encoders,
     "student_budget": student_budget,
-    "student_transfer": student_transfer,
 }

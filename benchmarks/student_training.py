@@ -22,10 +22,11 @@ from datasets import Dataset
 
 from benchmarks.results import bar, write_result
 from benchmarks.teacher_scoring import PREFIX, SUFFIX, TextMaker, make_reranker
-from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.teacher_states import TeacherStates
+from modeling_rabtriever.distillation.training import fresh_student
 
 QUERIES, DOCUMENTS, CANDIDATES, BATCH = 64, 64, 16, 16
 
@@ -41,12 +42,15 @@ def make_trainer(folder: Path) -> RabtrieverDistillationTrainer:
         output_dir=str(folder / "checkpoints"),
         report_to="none",
         use_cpu=True,
-        initial_candidates=CANDIDATES,
-        refresh_rounds=0,
+        train_encoder="none",
+        mse_weight=0.1,
+        kl_weight=0.1,
+        candidates=CANDIDATES,
+        rounds=0,
         per_device_train_batch_size=BATCH,
     )
     trainer = RabtrieverDistillationTrainer(
-        model=RabtrieverModel.from_teacher(reranker, embedding_dim=256, num_heads=4),
+        model=fresh_student(reranker, StudentArguments(embedding_dim=256), args),
         teacher=TeacherStates(folder / "states", reranker, queries, documents),
         documents=documents,
         train_dataset=dataset,

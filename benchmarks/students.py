@@ -5,21 +5,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModel
 
-from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_values, task_parser, task_runs
+from benchmarks.bills import student_scores
+from benchmarks.tasks import TaskRun, figures, filled, name_values, task_parser, task_runs, trained_teacher
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.distillation.teacher_states import cached_features
-from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.distillation import RabtrieverDistillationConfig, StudentArguments, distill
+from modeling_rabtriever.distillation.student_arguments import TeacherSourceArguments
+from modeling_rabtriever.evaluation.report import STUDENT, TEACHER, evaluate_systems
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
-from modeling_rabtriever.files import write_tensors, write_text
-from modeling_rabtriever.stages import distill, train_reranker
-from modeling_rabtriever.stages.recipe import read_recipe
-from modeling_rabtriever.tasks.beir import Split, load_beir
+from modeling_rabtriever.files import write_folder, write_tensors
+from modeling_rabtriever.loading import load_model
+from modeling_rabtriever.tasks.beir import Split, load_beir, with_unjudged
 from modeling_rabtriever.trainers.stage_folder import model_digest
 
 EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
@@ -28,16 +27,18 @@ EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
 class TeacherBench:
     """A task at a seed with its trained teacher.
 
-    The teacher scores every split once: its scores and the features of all texts are kept under `runs`, so that a
-    student costs its training and one matrix product.
+    The teacher scores every split once, and is asked about a training pair once: both are kept under `runs`.
 
     Args:
         run: task, data and seed.
         teacher: folder of the teacher.
-        runs: where students, states and scores go.
+        runs: where students, answers and scores go.
         splits: those to evaluate; the ones the task lacks are left out.
         queries: how many of each split are evaluated, drawn with a fixed seed; `None` means all.
         unjudged: how many of the queries written beside the teacher students are given; `None` means all.
+
+    Raises:
+        ValueError: fewer queries were written than are asked for.
     """
 
     def __init__(
@@ -49,9 +50,16 @@ class TeacherBench:
         queries: int | None = None,
         unjudged: int | None = None,
     ) -> None:
-        self.run, self.teacher, self.runs, self.unjudged = run, teacher, runs, unjudged
+        self.run, self.runs, self.unjudged = run, runs, unjudged
         self.task = load_beir(run.data)
-        self.reranker = AutoModel.from_pretrained(teacher, dtype=evaluation_dtype(run.shared)).eval()
+        self.reranker = load_model(teacher, run.recipe("evaluate").get("dtype", "auto"))
+        self.train = self.task.split("train")
+        if "unjudged_queries" in run.recipe("distill"):
+            written = teacher.parents[1] / "queries" / "queries.jsonl"
+            every, judged = with_unjudged(self.train, written), len(self.train)
+            if unjudged is not None and not 0 < unjudged <= len(every) - judged:
+                raise ValueError(f"unjudged is {unjudged}; accepted: 1 to {len(every) - judged}, what {written} holds")
+            self.train = every.take(range(len(every) if unjudged is None else judged + unjudged))
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
         named = [self.task.split(name) for name in splits if name in self.task.splits]
         self.splits = [fixed_sample(split, queries) for split in named]
@@ -61,53 +69,37 @@ class TeacherBench:
         """Where the run of a student goes."""
         return self.runs / f"{self.run.task}-{name}-seed{self.run.seed}"
 
-    def flags(self, name: str, *more: str) -> list[str]:
-        """The command line of `training.distill` for a student; `more` are its recipe and settings."""
-        places = {"teacher": self.teacher, "output_dir": self.folder(name), "states": self.runs / "states"}
-        if writes_queries(self.run.task):
-            places["unjudged_queries"] = self._unjudged_queries()
-        return [*self.run.shared, *(item for key, path in places.items() for item in (f"--{key}", str(path))), *more]
+    def distil(self, name: str, recipe: str | None = None, **changes: Any) -> RabtrieverModel:
+        """A student of the task's recipe; a finished one is read.
 
-    def distil(self, name: str, *more: str) -> RabtrieverModel:
-        """A student trained with these flags; a finished one is read."""
-        return AutoModel.from_pretrained(distill.main(self.flags(name, *more))).eval()
+        Args:
+            name: of its folder.
+            recipe: of `students/`, behind the one it changes: `paper-without-kl` behind `paper`.
+            changes: settings that come before those of the recipes.
+        """
+        model = self.folder(name) / "model"
+        if not model.exists():
+            # All students of these queries share a folder, where the teacher's answers are kept.
+            asked = {"output_dir": str(self._kept / f"{len(self.train)}-queries"), "save_strategy": "no"}
+            settings = self.run.recipe("distill", *student_recipes(recipe)) | changes | asked | {"seed": self.run.seed}
+            kinds = (TeacherSourceArguments, StudentArguments, RabtrieverDistillationConfig)
+            _, shape, config = filled(kinds, settings)
+            student = distill(self.reranker, self.task, config, shape, self.train)
+            write_folder(model, student.save_pretrained)
+        found: RabtrieverModel = load_model(model)
+        return found
 
     def measure(self, student: RabtrieverModel) -> dict[str, Any]:
         """`figures` of each split."""
-        return self.compare(lambda split: self.student_scores(student, split))
+        return self.compare(STUDENT, lambda split: student_scores(student, split.queries, self.task.corpus))
 
-    def compare(self, score: Callable[[Split], Tensor]) -> dict[str, Any]:
-        """`figures` of each split for any scorer in the student's place; `score` gives `(n, m)`."""
+    def compare(self, name: str, score: Callable[[Split], Tensor]) -> dict[str, Any]:
+        """`figures` of each split for any system beside the teacher; `score` gives `(n, m)`."""
         found = {}
         for split in self.splits:
-            scores = {"teacher": self.teacher_scores[split.name], "Rabtriever": score(split)}
-            found[split.name] = figures(evaluate_systems(scores, split.relevant))
+            scores = {TEACHER: self.teacher_scores[split.name], name: score(split)}
+            found[split.name] = figures(evaluate_systems(scores, split.relevant), name)
         return found
-
-    @torch.no_grad()
-    def student_scores(self, student: RabtrieverModel, split: Split) -> Tensor:
-        """The student's scores of the whole corpus, `(n, m)`."""
-        documents, queries = (
-            cached_features(self._kept, name, student, compute, texts)
-            for name, compute, texts in (
-                ("documents", student.document_features, self.task.corpus),
-                (split.name, student.query_features, split.queries),
-            )
-        )
-        predictor = student.predictor
-        vectors = predictor.encode_query(queries, student.answer_direction)
-        return student.similarity(vectors, predictor.encode_document(documents)).cpu()
-
-    def _unjudged_queries(self) -> Path:
-        written = self.teacher.parents[1] / "queries" / "queries.jsonl"
-        if self.unjudged is None:
-            return written
-        lines = written.read_text().splitlines(keepends=True)
-        if not 0 < self.unjudged <= len(lines):
-            raise ValueError(f"unjudged is {self.unjudged}; accepted: 1 to {len(lines)}, what {written} holds")
-        kept = self.runs / f"queries-{self.run.task}-{self.run.seed}.jsonl"
-        write_text(kept, "".join(lines[: self.unjudged]))
-        return kept
 
     def _teacher_scores(self, split: Split) -> Tensor:
         path = self._kept / f"{split.name}-{len(split)}.safetensors"
@@ -115,6 +107,11 @@ class TeacherBench:
             system = reranker_system(self.reranker, self.task.corpus)
             write_tensors(path, {"scores": system.score(split.queries)})
         return load_file(path)["scores"]
+
+
+def student_recipes(name: str | None) -> list[str]:
+    """The recipes of a student, the one it changes first: `paper-without-kl` changes `paper`."""
+    return [] if name is None else [f"students/{one}" for one in dict.fromkeys((name.partition("-")[0], name))]
 
 
 def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVALUATED) -> argparse.ArgumentParser:
@@ -136,36 +133,5 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
         if run.task in folders:
             teacher = Path(folders[run.task].replace("{seed}", str(run.seed)))
         else:
-            output = str(arguments.runs / f"{run.task}-seed{run.seed}")
-            teacher = train_reranker.main([*run.shared, "--output_dir", output, *run.teacher])
+            teacher = trained_teacher(run, load_beir(run.data), arguments.runs / f"{run.task}-seed{run.seed}")
         yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries, arguments.unjudged)
-
-
-def recipe_flags(task: str, name: str) -> list[str]:
-    """Flags of a student recipe behind the one it changes; without rounds it gets all candidates at the start.
-
-    That is as many as the task's recipe ends with. `paper-without-kl` changes `paper`, `rabtriever-uniform` changes
-    `rabtriever`.
-    """
-    recipes = [f"students/{one}" for one in dict.fromkeys((name.partition("-")[0], name))]
-    flags = [item for recipe in recipes for item in ("--config", recipe)]
-    if "refresh_rounds" not in read_recipe(*recipes)[1]["distill"]:
-        return flags
-    return [*flags, "--initial_candidates", str(recipe_bill(task))]
-
-
-def recipe_bill(task: str) -> int:
-    """Pairs per query that a task's recipe asks the teacher about."""
-    settings = distill_settings(task)
-    return settings["initial_candidates"] + settings["refresh_rounds"] * settings.get("refresh_candidates", 0)
-
-
-def writes_queries(task: str) -> bool:
-    """Whether a task's recipe gives the student generated queries, which have no labels."""
-    return "unjudged_queries" in distill_settings(task)
-
-
-def distill_settings(task: str) -> dict[str, Any]:
-    """What a task's recipe says of the student."""
-    settings: dict[str, Any] = read_recipe(RECIPES[task])[1]["distill"]
-    return settings

@@ -1,15 +1,26 @@
-"""The tasks a benchmark of teachers runs on: recipes, and where data and backbones are, as the command line says."""
+"""The tasks a benchmark of models runs on: recipes, and where data and backbones are, as the command line says."""
 
 import argparse
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
-from modeling_rabtriever.stages import distill, evaluate
-from modeling_rabtriever.stages.recipe import parse_stage
+from modeling_rabtriever.files import write_folder
+from modeling_rabtriever.reranking import (
+    BackboneArguments,
+    LoraArguments,
+    NegativeArguments,
+    PromptArguments,
+    RerankerTrainingConfig,
+    train_reranker,
+)
+from modeling_rabtriever.reranking.training import TeacherArguments
+from modeling_rabtriever.stages.recipe import read_recipe
+from modeling_rabtriever.tasks.beir import RetrievalTask
 
 SPLITS = ("dev", "test")
 PAIR = (TEACHER, STUDENT)
@@ -34,44 +45,90 @@ RECIPES = FROM_SCRATCH | {name: name for name in ("household", "esconv", "saycan
 RECIPES["household-large"] = RECIPES["household"]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class TaskRun:
-    """One task at one seed: `shared` are the flags of every stage, `teacher` those given on the command line beside."""
+    """One task at one seed.
+
+    Args:
+        task: its name.
+        seed: of everything trained.
+        data: folder of the task.
+        teacher: settings of the teacher's training in place of the recipe's.
+        config: a recipe in place of the task's own.
+    """
 
     task: str
     seed: int
     data: str
-    shared: list[str]
-    teacher: list[str]
-    steps: int | None
+    teacher: dict[str, Any] = dataclasses.field(default_factory=dict)
+    config: str | None = None
+
+    def recipe(self, stage: str, *more: str) -> dict[str, Any]:
+        """The settings of a stage in the recipe, and in further recipes behind it."""
+        return read_recipe(self.config or RECIPES[self.task], *more)[1][stage]
 
 
-def as_flags(settings: Mapping[str, str | list[str]]) -> list[str]:
-    """Settings as a command line; a list is several values of one flag."""
-    values = {name: [value] if isinstance(value, str) else value for name, value in settings.items()}
-    return [item for name, given in values.items() for item in (f"--{name}", *given)]
+def filled(kinds: Sequence[type], settings: Mapping[str, Any]) -> list[Any]:
+    """One instance of each dataclass, each with the settings that are its fields.
+
+    Raises:
+        ValueError: a setting is a field of none.
+    """
+    fields = [{field.name for field in dataclasses.fields(kind)} for kind in kinds]
+    if unknown := settings.keys() - set().union(*fields):
+        raise ValueError(f"settings hold {', '.join(sorted(unknown))}; accepted: fields of {kinds}")
+    own = [{name: value for name, value in settings.items() if name in names} for names in fields]
+    return [kind(**given) for kind, given in zip(kinds, own, strict=True)]
 
 
-def task_parser(
-    description: str | None, runs: str, stage: str = "training.train_reranker", prefix: str = "--"
-) -> argparse.ArgumentParser:
+def trained_teacher(run: TaskRun, task: RetrievalTask, folder: Path, **changes: Any) -> Path:
+    """Folder of a teacher trained with the task's recipe; a finished one is left as it is.
+
+    Args:
+        run: whose settings come before the recipe's.
+        task: the same, loaded.
+        folder: of the run.
+        changes: settings that come before both.
+    """
+    model = folder / "teacher" / "model"
+    if not model.exists():
+        places = {"output_dir": str(folder / "teacher" / "checkpoints"), "seed": run.seed}
+        kinds = (
+            RerankerTrainingConfig, BackboneArguments, PromptArguments, NegativeArguments, LoraArguments,
+            TeacherArguments,
+        )  # fmt: skip
+        settings = run.recipe("train_reranker") | run.teacher | changes | places
+        *given, watch = filled(kinds, settings)
+        teacher = train_reranker(task, *given, watch=watch)
+        write_folder(model, teacher.save_pretrained)
+    return model
+
+
+def task_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     """A command line that names tasks, seeds and folders.
 
     Args:
         description: the script's docstring.
         runs: default folder of the runs.
-        stage: the module that reads `--flags`.
-        prefix: of the flags of the teacher's training there.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", help=f"name=folder in BEIR layout; names: {', '.join(RECIPES)}")
     parser.add_argument("--backbone", nargs="+", default=[], help="name=folder: what a task's teachers start from")
     parser.add_argument("--steps", nargs="+", default=[], help="name=steps of the teacher, where not the recipe's")
-    parser.add_argument("--flags", default="", help=f"further flags of {stage}, for all tasks")
+    add_settings(parser, "settings of the teachers' training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path(runs), help="where the runs go; finished ones are read")
-    parser.set_defaults(prefix=prefix)
     return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
+    """Gives a command line `--settings name=value ...`, values as a recipe has them."""
+    parser.add_argument("--settings", nargs="+", default=[], help=f"name=value ...: {what}, for all tasks")
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--settings` says."""
+    return {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in arguments.settings)}
 
 
 def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
@@ -82,31 +139,21 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
     """
     tasks, backbones, steps = (name_values(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
     for task, data in tasks.items():
-        teacher = [f"{arguments.prefix}model_name_or_path", backbones[task]] if task in backbones else []
-        teacher += [f"{arguments.prefix}max_steps", steps[task]] if task in steps else []
-        teacher += arguments.flags.split()
+        teacher: dict[str, Any] = {"model_name_or_path": backbones[task]} if task in backbones else {}
+        teacher |= {"max_steps": int(steps[task])} if task in steps else {}
         for seed in arguments.seeds:
-            shared = ["--config", RECIPES[task], "--data", data, "--seed", str(seed)]
-            yield TaskRun(task, seed, data, shared, teacher, int(steps[task]) if task in steps else None)
+            yield TaskRun(task, seed, data, teacher | settings_of(arguments))
 
 
-def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: list[str]) -> dict[str, Any]:
-    """Distils one teacher and evaluates both: split -> `figures`."""
-    place = ["--output_dir", str(folder)]
-    trained = distill.main([*shared, *place, "--teacher", str(teacher), *flags])
-    evaluate.main([*shared, *place, "--model", str(teacher), str(trained), "--splits", *SPLITS])
-    return {split: figures(json.loads((folder / "evaluation" / f"{split}.json").read_text())) for split in SPLITS}
+def figures(report: Mapping[str, Any], student: str = STUDENT) -> dict[str, Any]:
+    """What a benchmark's row keeps of a report: `n`, R@1 by system, and MRR@10 by system under `mrr@10`.
 
-
-def evaluation_dtype(shared: list[str]) -> str:
-    """The type a recipe evaluates models in; `shared` are the flags of every stage."""
-    *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, shared)
-    return str(arguments.dtype)
-
-
-def figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a benchmark's row keeps of a report: `n`, R@1 of teacher and student, and their MRR@10 under `mrr@10`."""
-    first, mrr = ({who: report["systems"][who][m] for who in PAIR} for m in ("success@1", "mrr@10"))
+    Args:
+        report: as `evaluation.report.evaluate_systems` gives it.
+        student: the system beside the teacher.
+    """
+    systems = report["systems"]
+    first, mrr = ({who: systems[who][metric] for who in (TEACHER, student)} for metric in ("success@1", "mrr@10"))
     return {"n": report["n"], **first, "mrr@10": mrr}
 
 

@@ -12,15 +12,11 @@ a recipe uses; test is reported.
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModel
-
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
-from modeling_rabtriever.evaluation.calibration import expected_calibration_error, reliability
-from modeling_rabtriever.evaluation.report import evaluate_systems
-from modeling_rabtriever.evaluation.samples import fixed_sample
-from modeling_rabtriever.evaluation.systems import reranker_system
-from modeling_rabtriever.stages import train_reranker, train_reranker_dpo
+from benchmarks.tasks import RECIPES, SPLITS, TaskRun, task_parser, task_runs, trained_teacher
+from modeling_rabtriever.evaluation import evaluate
+from modeling_rabtriever.evaluation.report import TEACHER
+from modeling_rabtriever.stages import train_reranker_dpo
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 # DPO trains for half as many steps as SFT did.
@@ -33,39 +29,30 @@ DPO = {
 }
 # Household: what a working teacher reaches. ESConv: TF-IDF + logistic regression, as known before.
 BARS = {"household": 0.95, "esconv": 0.289}
-SPLITS = ("dev", "test")
 QUERIES = {"household": 300}  # of each split, drawn with a fixed seed; of the others all
 
 
 def measure(run: TaskRun, runs: Path, task: RetrievalTask) -> list[dict[str, Any]]:
     """Trains and evaluates the three teachers of one task and seed."""
-    folders = {}
-    for objective in ("sft", "listwise"):
-        output = str(runs / f"{run.task}-{objective}-seed{run.seed}")
-        own = ["--output_dir", output, "--objective", objective]
-        folders[objective] = train_reranker.main([*run.shared, *own, *run.teacher])
-    output = str(runs / f"{run.task}-sft-seed{run.seed}")
-    folders["sft, then DPO"] = train_reranker_dpo.main([*run.shared, "--output_dir", output, *as_flags(DPO[run.task])])
-    shared = {"task": run.task, "seed": run.seed, "steps": run.steps}
-    return [
-        {**shared, "objective": name, **evaluate(folder, task, QUERIES.get(run.task))}
-        for name, folder in folders.items()
-    ]
+    models = {
+        objective: trained_teacher(run, task, runs / f"{run.task}-{objective}-seed{run.seed}", objective=objective)
+        for objective in ("sft", "listwise")
+    }
+    sft = models["sft"]
+    settings = {"data": run.data, "seed": run.seed, "teacher": sft, "output_dir": sft.parents[1], **DPO[run.task]}
+    flags = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
+    models["sft, then DPO"] = train_reranker_dpo.main(["--config", RECIPES[run.task], *flags])
+    shared = {"task": run.task, "seed": run.seed, "steps": run.teacher.get("max_steps")}
+    return [{**shared, "objective": name, **measured(model, task, run)} for name, model in models.items()]
 
 
-def evaluate(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str, Any]:
+def measured(teacher: Path, task: RetrievalTask, run: TaskRun) -> dict[str, Any]:
     """R@1 and MRR@10 with intervals, and calibration, on dev and test."""
-    score = reranker_system(AutoModel.from_pretrained(folder).eval(), task.corpus).score
     found = {}
-    for name in SPLITS:
-        split = fixed_sample(task.split(name), queries)
-        scores = score(split.queries)
-        report = evaluate_systems({"teacher": scores}, split.relevant)
-        found[name] = {
-            "n": report["n"],
-            **{metric: report["systems"]["teacher"][metric] for metric in ("success@1", "mrr@10")},
-            "ece": expected_calibration_error(reliability(scores, split.relevant)),
-        }
+    for split in SPLITS:
+        report = evaluate([teacher], task, split, max_queries=QUERIES.get(run.task))
+        metrics = {metric: report["systems"][TEACHER][metric] for metric in ("success@1", "mrr@10")}
+        found[split] = {"n": report["n"], **metrics, "ece": report["calibration"]["ece"]}
     return found
 
 

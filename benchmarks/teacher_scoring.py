@@ -25,6 +25,8 @@ from transformers import AutoConfig
 
 from benchmarks.results import FOLDER, bar, write_result
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever.distillation.encoders import student_of, teachers_encoder
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.export import export_cross_encoder
 from modeling_rabtriever.reranking.backbone import train_tokenizer
 
@@ -111,7 +113,7 @@ class Systems:
         self.reranker = reranker
         self.causal = reranker.backbone  # a plain causal language model
         self.encoder = CrossEncoder(exported, device="cpu")
-        self.student = RabtrieverModel.from_teacher(reranker, embedding_dim=256).eval()
+        self.student = make_student(reranker)
 
     @torch.no_grad()
     def plain(self, queries: Sequence[str], documents: Sequence[str]) -> torch.Tensor:
@@ -196,6 +198,13 @@ def ratio_bar(blocks: Sequence[dict[str, Any]], slow: str, fast: str, limit: flo
     ratios = [block[f"{slow}_seconds"] / block[f"{fast}_seconds"] for block in blocks]
     name = f"{fast} against {slow}, times faster"
     return bar(name, statistics.median(ratios), ">=", limit, len(ratios), (min(ratios), max(ratios)))
+
+
+def make_student(reranker: GenerativeRerankerModel, width: int = 256) -> RabtrieverModel:
+    """An untrained student on the reranker's backbone; `width` numbers per text."""
+    shape = StudentArguments(embedding_dim=width)
+    with reranker.device:  # billions of weights are first drawn at random, which takes a CPU minutes
+        return student_of(teachers_encoder(reranker), reranker.answer_direction, shape).served()
 
 
 def make_reranker(
