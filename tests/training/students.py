@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
@@ -16,6 +17,17 @@ from modeling_rabtriever.tasks.beir import RetrievalTask
 from tests.conftest import fresh_student
 
 
+class StopAfter(TrainerCallback):
+    """Ends a run after some steps, as if it had been killed: its last checkpoint is all that is left."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stops if it is time."""
+        control.should_training_stop = state.global_step == self.steps
+
+
 def make_trainer(
     reranker: GenerativeRerankerModel,
     task: RetrievalTask,
@@ -23,10 +35,17 @@ def make_trainer(
     shape: dict[str, Any] | None = None,
     train_dataset: Dataset | None = None,
     teacher: TeacherScores | None = None,
-    candidates: torch.Tensor | None = None,
+    given: torch.Tensor | None = None,
+    callbacks: list[TrainerCallback] | None = None,
     **settings: Any,
 ) -> RabtrieverDistillationTrainer:
-    """A few steps with every loss term and a frozen encoder; `settings` are the trainer's, `shape` the student's."""
+    """A few steps with every loss term and a frozen encoder.
+
+    Args:
+        shape: of `StudentArguments`.
+        given: fixed candidates.
+        settings: of the trainer's configuration.
+    """
     torch.manual_seed(0)
     train_dataset = train_dataset or labelled_queries(task.split("train"))
     config = RabtrieverDistillationConfig(
@@ -57,5 +76,6 @@ def make_trainer(
         train_dataset=train_dataset,
         eval_dataset=labelled_queries(task.split("dev")),
         args=config,
-        candidates=candidates,
+        candidates=given,
+        callbacks=callbacks,
     )

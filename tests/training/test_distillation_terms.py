@@ -1,8 +1,7 @@
-"""What the student's trainer computes: its loss terms, teachers with scores alone."""
+"""What the student's trainer computes: its terms, labels, other queries' documents, teachers with scores alone."""
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,19 +9,16 @@ import torch
 from datasets import Dataset
 
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.distillation.losses import (
-    answer_forward_kl,
-    answer_reverse_kl,
-    hidden_state_mse,
-    listwise_reverse_kl,
-    vocabulary_reverse_kl,
-)
-from modeling_rabtriever.distillation.teacher_states import TeacherScores
-from modeling_rabtriever.reranking.losses import listwise_cross_entropy
+from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
+from modeling_rabtriever.distillation.features import read_features
+from modeling_rabtriever.distillation.losses import answer_reverse_kl, hidden_state_mse, listwise_kl
+from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates
+from modeling_rabtriever.stages import distill
+from modeling_rabtriever.stages.recipe import parse_stage
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 from tests.training.students import make_trainer
 
-PAPER = {"predictor_type": "paper", "feature_poolings": ["last"]}
+ALONE = {"mse_weight": 0.0, "kl_weight": 0.0}  # the listwise term
 
 
 @pytest.fixture
@@ -30,95 +26,107 @@ def task(beir_folder: Path) -> RetrievalTask:
     return load_beir(beir_folder)
 
 
-@pytest.mark.parametrize("predictor", [None, PAPER], ids=["hadamard", "paper"])
-def test_loss_is_the_weighted_sum_over_asked_pairs(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, predictor: dict[str, Any] | None
+def pairs_of(
+    trainer: RabtrieverDistillationTrainer, reranker: GenerativeRerankerModel, task: RetrievalTask, rows: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What student and teacher say of the candidates of some queries, each pair read by itself."""
+    student, queries = trainer.model, task.split("train").queries
+    found: dict[str, list[torch.Tensor]] = {"scores": [], "logits": [], "predicted": [], "teacher": [], "states": []}
+    for row in rows.tolist():
+        documents = [task.corpus[place] for place in trainer.candidates[row].tolist()]
+        places = torch.arange(len(documents))[None]
+        output = student(
+            read_features(student, "query", [queries[row]]), read_features(student, "document", documents), places
+        )
+        asked = reranker(**reranker.processor(query=[queries[row]] * len(documents), document=documents))
+        for name, value in (
+            ("scores", output.scores[0]),
+            ("logits", output.logits[0]),
+            ("predicted", output.hidden_state[0]),
+            ("teacher", asked.logits),
+            ("states", asked.hidden_state),
+        ):
+            found[name].append(value)
+    return {name: torch.stack(values) for name, values in found.items()}
+
+
+@pytest.mark.parametrize("how", ["none", "full"])
+@pytest.mark.parametrize("shape", [None, {"predictor_type": "paper"}], ids=["hadamard", "paper"])
+def test_loss_is_the_weighted_sum_over_scored_pairs(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, shape: dict[str, Any] | None, how: str
 ) -> None:
     weights = {"listwise_weight": 0.5, "mse_weight": 2.0, "kl_weight": 3.0}
-    damping = None if predictor else 0.1
-    trainer = make_trainer(reranker, task, tmp_path, predictor, temperature=1.7, whitening_damping=damping, **weights)
+    trainer = make_trainer(reranker, task, tmp_path, shape, temperature=1.7, train_encoder=how, **weights)
+    assert (trainer.model.predictor.query_whitening is None) == (shape is not None)
     trainer.refresh(0)
     rows = torch.tensor([5, 2])
     loss = trainer.compute_loss(trainer.model, {"rows": rows})
-    student, queries = trainer.model, task.split("train").queries
-    student_logits, teacher_logits, predicted, states = [], [], [], []
-    for row in rows.tolist():
-        documents = [task.corpus[place] for place in trainer.candidates[row].tolist()]
-        query_features = student.query_features(queries[row])
-        output = student(
-            query_features=query_features.expand(len(documents), -1),
-            document_features=student.document_features(documents),
-        )
-        student_logits.append(output.logits)
-        predicted.append(output.hidden_state)
-        batch = reranker.processor(query=[queries[row]] * len(documents), document=documents)
-        teacher_logits.append(reranker(**batch).logits)
-        states.append(reranker(**batch).hidden_state)
-    s, t = torch.stack(student_logits), torch.stack(teacher_logits)
+    known = pairs_of(trainer, reranker, task, rows)
     expected = (
-        0.5 * listwise_reverse_kl(s, t, 1.7)
-        + 2.0 * hidden_state_mse(torch.stack(predicted), torch.stack(states))
-        + 3.0 * answer_reverse_kl(s, t)
+        0.5 * listwise_kl(known["scores"], known["teacher"], 1.7)
+        + 2.0 * hidden_state_mse(known["predicted"], known["states"])
+        + 3.0 * answer_reverse_kl(known["logits"], known["teacher"])
     )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-FORMS: dict[str, tuple[dict[str, Any], Any]] = {
-    "forward KL": ({"kl_weight": 1.0, "kl_form": "forward"}, lambda s: answer_forward_kl(s.student, s.teacher)),
-    "vocabulary KL": (
-        {"kl_weight": 1.0, "kl_form": "vocabulary"},
-        lambda s: vocabulary_reverse_kl(s.predicted @ s.head.T, s.states @ s.head.T),
-    ),
-    "InfoNCE": (
-        {"listwise_weight": 1.0, "listwise_form": "forward", "label_share": 1.0, "temperature": 1.0},
-        lambda s: listwise_cross_entropy(s.student),
-    ),
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_the_loss_is_what_its_name_says(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, form: str
+def test_the_papers_recipe_is_equations_12_and_13(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:
-    weights = {"listwise_weight": 0.0, "mse_weight": 0.0, "kl_weight": 0.0}
-    settings, expected = FORMS[form]
-    trainer = make_trainer(reranker, task, tmp_path, **{**weights, **settings})
+    """Last tokens' states, `h_hat = f(x_Q) * x_D` with a 2-layer ReLU MLP of the hidden size, MSE + 1/4 reverse KL."""
+    flags = ["--config", "household", "--config", "students/paper", "--output_dir", str(tmp_path)]
+    _, _, shape, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
+    names = ("train_encoder", "listwise_weight", "mse_weight", "kl_weight", "rounds", "label_share")
+    settings = {name: getattr(config, name) for name in names}
+    trainer = make_trainer(reranker, task, tmp_path, vars(shape), candidates=4, **settings)
     trainer.refresh(0)
     rows = torch.tensor([7, 3, 30])
-    loss, output = trainer.compute_loss(trainer.model, {"rows": rows}, return_outputs=True)
-    queries = task.split("train").queries
-    logits, states = [], []
+    loss = trainer.compute_loss(trainer.model, {"rows": rows})
+
+    student, queries = trainer.model, task.split("train").queries
+    weights = dict(student.predictor.named_parameters())
+    assert {name for name, weight in student.named_parameters() if weight.requires_grad} == {
+        f"predictor.{layer}.{part}" for layer in ("query_hidden", "query_output") for part in ("weight", "bias")
+    }
+    assert weights["query_hidden.weight"].shape == weights["query_output.weight"].shape == (32, 32)
+
+    def last_state(ids: list[int]) -> torch.Tensor:
+        return reranker.backbone.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+
+    squares, divergences = [], []
     for row in rows.tolist():
-        documents = [task.corpus[place] for place in trainer.candidates[row].tolist()]
-        found = reranker(**reranker.processor(query=[queries[row]] * len(documents), document=documents))
-        logits.append(found.logits)
-        states.append(found.hidden_state)
-    known = SimpleNamespace(
-        student=output.logits,
-        predicted=output.hidden_state,
-        teacher=torch.stack(logits),
-        states=torch.stack(states),
-        head=reranker.get_output_embeddings().weight,
-    )
-    assert loss.item() == pytest.approx(expected(known).item(), rel=1e-4)
+        (ids,) = reranker.processor.query_ids([queries[row]])
+        hidden = (weights["query_hidden.weight"] @ last_state(ids) + weights["query_hidden.bias"]).clamp(min=0)
+        factors = weights["query_output.weight"] @ hidden + weights["query_output.bias"]
+        for document in trainer.candidates[row].tolist():
+            text = task.corpus[document]
+            (ids,) = reranker.processor.document_ids([text])
+            predicted = factors * last_state(ids)
+            asked = reranker(**reranker.processor(query=[queries[row]], document=[text]))
+            squares += (predicted - asked.hidden_state[0]).square().tolist()
+            true_row, false_row = reranker.answer_rows
+            p = 1 / (1 + math.exp(-(predicted @ true_row - predicted @ false_row).item()))
+            q = 1 / (1 + math.exp(-asked.logits.item()))
+            divergences.append(p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q)))
+    expected = sum(squares) / len(squares) + 0.25 * sum(divergences) / len(divergences)
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_labels_share_the_target_with_the_teacher(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:
+    """The second query has no labels, so the teacher's share is all; its candidates are the first one's too."""
     two = Dataset.from_dict({"query": ["find me the ant", "show me the bear"], "relevant": [[0, 5, 7], []]})
+    candidates = torch.tensor([[5, 0, 3, 4], [4, 0, 5, 3]])
     trainer = make_trainer(
-        reranker, task, tmp_path, train_dataset=two, mse_weight=0.0, kl_weight=0.0, listwise_form="forward",
-        label_share=0.4, temperature=2.0, initial_candidates=4, refresh_rounds=0,
-    )  # fmt: skip
+        reranker, task, tmp_path, train_dataset=two, label_share=0.4, temperature=2.0, given=candidates, **ALONE
+    )
     trainer.refresh(0)
-    trainer.candidates = torch.tensor([[5, 0, 3, 4], [1, 0, 5, 2]])
-    asked = torch.tensor([[0], [1]]).expand(2, 4)
-    trainer.teacher.ask(asked.flatten(), trainer.candidates.flatten())
     loss, output = trainer.compute_loss(trainer.model, {"rows": torch.tensor([0, 1])}, return_outputs=True)
-    targets = (trainer.teacher.logits(asked, trainer.candidates) / 2).softmax(-1)
-    targets[0] = 0.6 * targets[0] + torch.tensor([0.2, 0.2, 0.0, 0.0])  # nobody judged the second query
-    found = (output.logits / 2).log_softmax(-1)
+    asked = torch.tensor([[0], [1]]).expand(2, 4)
+    targets = (trainer.teacher.logits(asked, candidates) / 2).softmax(-1)
+    targets[0] = 0.6 * targets[0] + torch.tensor([0.2, 0.2, 0.0, 0.0])
+    found = (output.scores / 2).log_softmax(-1)
     expected = sum(
         q * (math.log(q) - p)
         for own, log_p in zip(targets.tolist(), found.tolist(), strict=True)
@@ -127,21 +135,46 @@ def test_labels_share_the_target_with_the_teacher(
     assert loss.item() == pytest.approx(expected / 2, rel=1e-4)
 
 
-def test_a_teacher_with_scores_alone(reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path) -> None:
-    pools = [sorted({row % 12, *range(row % 3, 12, 2)}) for row in range(36)]
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_documents_of_other_queries_count_beside_labels_unless_they_are_known(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, share: float
+) -> None:
+    """The loss of a batch, against a naive sum over lists of the query's own and the other queries' documents."""
+    trainer = make_trainer(reranker, task, tmp_path, label_share=share, **ALONE)
+    trainer.refresh(0)
+    rows = torch.arange(5)
+    lists = trainer.candidates[rows].tolist()
+    every = trainer.model.similarity(trainer._query_vectors(trainer._queries), trainer._document_vectors())
+    total = 0.0
+    for row, own in enumerate(lists):
+        relevant = [*task.split("train").relevant[row]]
+        others = {document for line in lists for document in line} - {*own} - {*relevant} if share else set()
+        log_p = (every[row, [*own, *sorted(others)]] / 2).log_softmax(0)[: len(own)]
+        teacher = (trainer.teacher.logits(torch.full((len(own),), row), torch.tensor(own)) / 2).softmax(0)
+        labelled = torch.tensor([float(document in relevant) for document in own])
+        q = (1 - share) * teacher + share * labelled / labelled.sum()
+        total += float(sum(p * (p.log() - own_log) for p, own_log in zip(q, log_p, strict=True) if p > 0)) / len(rows)
+    loss = trainer.compute_loss(trainer.model, {"rows": rows})
+    assert loss.item() == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize("term", ["mse_weight", "kl_weight"])
+def test_a_teacher_without_states_leaves_the_listwise_term(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, term: str
+) -> None:
     scores = TeacherScores(
         tmp_path / "scores", 36, lambda q, d: {"logits": -((q % 12 - d) ** 2).float()}, {"scorer": "distance"}
     )
-    with pytest.raises(ValueError, match="mse_weight is 0.1, kl_weight 0.1, but this teacher gives scores without"):
-        make_trainer(reranker, task, tmp_path, teacher=scores)
-    off = {"mse_weight": 0.0, "kl_weight": 0.0, "initial_candidates": 2, "refresh_candidates": 1}
-    trainer = make_trainer(reranker, task, tmp_path, teacher=scores, pools=pools, **off)
+    with pytest.raises(ValueError, match="but this teacher gives scores without states; accepted: 0 for both"):
+        make_trainer(reranker, task, tmp_path, teacher=scores, **{**ALONE, term: 0.1})
+    trainer = make_trainer(reranker, task, tmp_path, teacher=scores, candidates=4, **ALONE)
     trainer.train()
-    assert all(set(row) <= set(pool) for row, pool in zip(trainer.candidates.tolist(), pools, strict=True))
     assert len(scores) == trainer.teacher_pairs == 36 * 4
-    with pytest.raises(ValueError, match=r"is 8; accepted: at most [56], the documents a query's teacher can be asked"):
-        make_trainer(reranker, task, tmp_path, teacher=scores, pools=pools, **{**off, "refresh_candidates": 3})
-    with pytest.raises(ValueError, match="query 1 has no relevant document among the documents its teacher scored"):
-        make_trainer(
-            reranker, task, tmp_path, teacher=scores, pools=[[0, 1, 2, 3]] + [[6, 7, 8, 9, 10]] * 35, **off
-        ).train()
+
+
+def test_the_kl_reads_no_states(reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path) -> None:
+    queries = task.split("train").queries
+    teacher = TeacherStates(tmp_path / "states", reranker, queries, task.corpus, states=False)
+    make_trainer(reranker, task, tmp_path, teacher=teacher, mse_weight=0.0).train()
+    with pytest.raises(ValueError, match="mse_weight is 0.1, .*accepted: 0 for both"):
+        make_trainer(reranker, task, tmp_path, teacher=teacher)

@@ -1,4 +1,4 @@
-"""Settings of students whose encoder trains or is another one: what excludes what, and what they mean together."""
+"""Settings of students whose encoder trains or is another one: what does not fit, and what they mean together."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,6 @@ import torch
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
-from modeling_rabtriever.distillation.encoders import student_of, teachers_encoder
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.training import distill, fresh_student
 from modeling_rabtriever.stages.distill import main as distill_main
@@ -18,8 +17,8 @@ from tests.training.students import make_trainer
 from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
 
 FEW: dict[str, Any] = {
-    "initial_candidates": 4, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 4, "use_cpu": True,
-    "report_to": "none", "disable_tqdm": True, "per_device_train_batch_size": 12,
+    "candidates": 6, "rounds": 1, "max_steps": 4, "use_cpu": True, "report_to": "none", "disable_tqdm": True,
+    "per_device_train_batch_size": 12,
 }  # fmt: skip
 
 
@@ -29,67 +28,51 @@ def task(beir_folder: Path) -> RetrievalTask:
 
 
 @pytest.mark.parametrize("how", ["lora", "full"])
-def test_weights_that_train_are_in_full_precision(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, how: str
-) -> None:
+def test_weights_that_train_are_in_full_precision(reranker: GenerativeRerankerModel, tmp_path: Path, how: str) -> None:
     """A bf16 weight of 1 does not notice a step of 0.001."""
-    student = student_of(teachers_encoder(reranker.to(torch.bfloat16)), reranker)
-    assert student.backbone.dtype == torch.bfloat16
-    config = RabtrieverDistillationConfig(str(tmp_path), train_encoder=how, **FEW)
-    student = fresh_student(reranker, StudentArguments(), config, task, task.split("train"))
-    assert {weight.dtype for weight in student.parameters()} == {torch.float32}
+    reranker.to(torch.bfloat16)
+    frozen, trained = (
+        fresh_student(
+            reranker, StudentArguments(), RabtrieverDistillationConfig(str(tmp_path), train_encoder=own, **FEW)
+        )
+        for own in ("none", how)
+    )
+    assert frozen.backbone.dtype == torch.bfloat16
+    assert {weight.dtype for weight in trained.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ({"encoder": "small", "encoder_layers": 1}, "encoder_layers is 1 and encoder '.*small'; accepted: one of them"),
-        ({"encoder": "small", "document_anchors": 2}, "document_anchors is 2; accepted: 0 with encoder or encoder_lay"),
-        ({"encoder_layers": 1, "document_anchors": 2}, "document_anchors is 2; accepted: 0 with encoder or encoder_l"),
-        ({"encoder_layers": 3}, "encoder_layers is 3; accepted: 1 to 2, the layers of the teacher's backbone"),
-        ({"encoder_layers": 1, "feature_layers": 2}, "feature_layers holds 2; accepted: whole numbers -2 to 1"),
-        ({"encoder": "small", "feature_layers": 3}, "feature_layers holds 3; accepted: whole numbers -3 to 2"),
-        ({"encoder": "st", "shared_dim": 4}, "shared_dim is 4; accepted for a start from a retriever: 0"),
+        ({"encoder": "0"}, "encoder is '0'; accepted: a folder, a Hub id, or 1 layer or more"),
+        ({"encoder": "3"}, "encoder is 3 layers; accepted: 1 to 2, those of the teacher's backbone"),
+        ({"encoder": "1", "embedding_dim": 0}, "embedding_dim is 0; accepted: a whole number of at least 1"),
+        (
+            {"encoder": "small", "predictor_type": "paper"},
+            "the teacher's states have 32 numbers; accepted without document_map: 24, the features",
+        ),
+        (
+            {"encoder": "st", "embedding_dim": 8},
+            "predictor_type is 'hadamard', embedding_dim 8; accepted for a start from a retriever: hadamard and 24",
+        ),
+        (
+            {"encoder": "st", "predictor_type": "paper"},
+            "predictor_type is 'paper', embedding_dim None; accepted for a start from a retriever: hadamard and 24",
+        ),
     ],
 )
-def test_what_excludes_what_is_said_before_the_teacher_is_asked(
+def test_what_does_not_fit_is_said_before_the_teacher_is_asked(
     reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path, shape: dict[str, Any], message: str
 ) -> None:
     reranker.save_pretrained(tmp_path / "teacher")
     write_encoder(tmp_path / "small", "bert")
     write_sentence_transformer(tmp_path / "st", "bert", "mean")
-    if "encoder" in shape:
+    if (tmp_path / shape["encoder"]).exists():
         shape = {**shape, "encoder": tmp_path / shape["encoder"]}
     settings = {**FEW, **shape, "data": beir_folder, "output_dir": tmp_path / "run", "teacher": tmp_path / "teacher"}
     with pytest.raises(ValueError, match=message):
         distill_main([item for name, value in settings.items() for item in (f"--{name}", str(value))])
     assert not (tmp_path / "run").exists()
-
-
-def test_anchors_are_read_by_the_encoder_that_reads_behind_them(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
-) -> None:
-    folder = write_encoder(tmp_path / "small", "bert")
-    shape = StudentArguments(encoder=str(folder), query_anchors=1)
-    config = RabtrieverDistillationConfig(str(tmp_path), **FEW)
-    student = fresh_student(reranker, shape, config, task, task.split("train"))
-    (anchor,) = student.config.query_anchors
-    assert anchor in student.processor.document_ids(task.corpus)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"encoder_lora_rank": 0}, "encoder_lora_rank is 0; accepted: 1 or more"),
-        (
-            {"in_batch_documents": True, "listwise_form": "forward", "listwise_weight": 0.0},
-            "in_batch_documents is true with listwise_weight 0; accepted: a weight above 0",
-        ),
-    ],
-)
-def test_settings_without_an_effect_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RabtrieverDistillationConfig(str(tmp_path), **settings)
 
 
 def test_copies_of_a_relevant_document_are_no_irrelevant_ones(
@@ -101,7 +84,7 @@ def test_copies_of_a_relevant_document_are_no_irrelevant_ones(
         file.write(json.dumps({**first, "_id": "copy"}) + "\n")
     task = load_beir(beir_folder)
     assert task.corpus[0] == task.corpus[12]
-    trainer = make_trainer(reranker, task, tmp_path, listwise_form="forward", in_batch_documents=True)
+    trainer = make_trainer(reranker, task, tmp_path, label_share=0.5)
     rows, candidates = torch.tensor([0, 1]), torch.tensor([[0, 2], [1, 12]])
     known = trainer._known(rows, candidates, torch.tensor([0, 1, 2, 12]))
     assert known.tolist() == [[True, False, True, True], [True, True, False, True]]

@@ -13,7 +13,9 @@ from transformers import AutoConfig, AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
 from modeling_rabtriever.distillation.encoder_folders import check_text_encoder
-from modeling_rabtriever.distillation.encoders import other_encoder, start_alike, student_of, train_encoder
+from modeling_rabtriever.distillation.encoders import other_encoder, train_encoder
+from modeling_rabtriever.distillation.features import read_features
+from tests.training.test_encoders import student_on
 from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
 
 MIXED = ["Bring the SPONGE", "bring a Lamp to the attic"]
@@ -36,12 +38,13 @@ def change(file: Path, **settings: Any) -> None:
 
 
 def check_like_sentence_transformers(folder: Path, reranker: GenerativeRerankerModel) -> None:
-    student = student_of(other_encoder(str(folder), reranker.processor), reranker)
+    student = student_on(other_encoder(str(folder), reranker.processor), reranker)
     theirs = SentenceTransformer(str(folder), device="cpu")
-    both = (student.query_features, theirs.encode_query), (student.document_features, theirs.encode_document)
-    for own, encode in both:
+    for side, encode in (("query", theirs.encode_query), ("document", theirs.encode_document)):
         alone = torch.cat([encode([text], convert_to_tensor=True) for text in MIXED])
-        torch.testing.assert_close(torch.nn.functional.normalize(own(MIXED)), alone, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            torch.nn.functional.normalize(read_features(student, side, MIXED)), alone, atol=1e-5, rtol=0
+        )
 
 
 def test_small_letters_are_the_folders_choice(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_weights_are_all_there_and_finite(reranker: GenerativeRerankerModel, tmp
     ):
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ValueError, match=message):
-            student_of(other_encoder(str(folder), reranker.processor), reranker)
+            student_on(other_encoder(str(folder), reranker.processor), reranker)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def test_what_is_no_text_encoder_is_refused(
 ) -> None:
     folder = of_family(tmp_path / "other", family, **changes)
     with pytest.raises(ValueError, match=message):
-        student_of(other_encoder(str(folder), reranker.processor), reranker)
+        student_on(other_encoder(str(folder), reranker.processor), reranker)
 
 
 def test_images_are_no_texts() -> None:
@@ -153,7 +156,7 @@ def test_windows_are_those_of_the_family(make_reranker: Callable[..., Any], tmp_
     reranker.processor = reranker.processor.replace(max_document_length=60)
     changes = {"luke": {"entity_vocab_size": 8}, "longformer": {"attention_window": [8, 8]}}.get(family, {})
     encoder = other_encoder(str(of_family(tmp_path / family, family, **changes)), reranker.processor)
-    student_of(encoder, reranker).encode_document(["bring the ladder " * 30])
+    read_features(student_on(encoder, reranker), "document", ["bring the ladder " * 30])
     assert encoder.processor.max_document_length == 36  # 40 positions less padding's two and the two special tokens
 
 
@@ -162,32 +165,7 @@ def test_families_without_a_window_have_none() -> None:
     assert RabtrieverConfig(text_config=AutoConfig.for_model("xlnet", **sizes)).window is None
 
 
-@pytest.mark.parametrize("family", ["albert", "electra"])
-def test_words_are_compared_where_their_embeddings_are_as_wide_as_states(family: str) -> None:
-    config = AutoConfig.for_model(family, **SIZES, embedding_size=16)
-    with pytest.raises(ValueError, match=f"shared_dim is 4; accepted: 0 with {family}, whose input embeddings have 16"):
-        RabtrieverConfig(text_config=config, embedding_dim=16, shared_dim=4)
-
-
 def test_adapters_that_fit_no_layer_are_refused(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    student = student_of(other_encoder(str(of_family(tmp_path / "i", "ibert")), reranker.processor), reranker)
+    student = student_on(other_encoder(str(of_family(tmp_path / "i", "ibert")), reranker.processor), reranker)
     with pytest.raises(ValueError, match="train_encoder is 'lora', which does not fit this encoder, ibert"):
-        train_encoder(student, "lora", 4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"shared_dim": 4}, "shared_dim is 4; accepted for a start from a retriever: 0"),
-        ({"document_prior": True}, "document_prior is True; accepted for a start from a retriever: False"),
-        ({"query_anchors": [[1], [2]]}, "query_anchors is 2; accepted for a start from a retriever: 0"),
-        ({"feature_layers": [1, 2]}, "embedding_dim is 24; accepted for a start from a retriever: 48"),
-    ],
-)
-def test_a_start_that_cannot_be_says_why(
-    reranker: GenerativeRerankerModel, tmp_path: Path, settings: dict[str, Any], message: str
-) -> None:
-    encoder = other_encoder(str(write_sentence_transformer(tmp_path / "st", "bert", "mean")), reranker.processor)
-    student = student_of(encoder, reranker, embedding_dim=24, predictor_hidden_size=48, **settings)
-    with pytest.raises(ValueError, match=message):
-        start_alike(student)
+        train_encoder(student, "lora")
