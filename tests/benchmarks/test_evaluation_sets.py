@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 from benchmarks import evaluation_sets, results
-from benchmarks.bi_encoders import SETTINGS
 from benchmarks.tasks import RECIPES
 from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
 
@@ -23,13 +22,13 @@ def recipe(tmp_path: Path) -> Path:
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 320}
     backbone.write_text(json.dumps({"model_type": "qwen2", "vocab_size": 400, **sizes}))
     teacher = {"model_name_or_path": str(backbone), "instruction": "Relevant:", "activation_checkpointing": False}
-    distill = {"embedding_dim": 16, "shared_dim": 8, "initial_candidates": 4, "refresh_rounds": 1, "query_anchors": 2}
+    distill = {"train_encoder": "none", "embedding_dim": 16, "candidates": 6, "rounds": 1}
     path = tmp_path / "recipe.yaml"
     path.write_text(
         yaml.safe_dump(
             {
                 "train_reranker": {**teacher, "negatives_per_positive": 3, "dev_groups": 8, "max_steps": 4},
-                "distill": {**distill, "refresh_candidates": 2, "max_steps": 4},
+                "distill": {**distill, "max_steps": 4},
                 "evaluate": {"splits": ["test"]},
             }
         )
@@ -39,8 +38,8 @@ def recipe(tmp_path: Path) -> Path:
 
 def measured(monkeypatch: pytest.MonkeyPatch, data: Path, runs: Path, *more: str) -> list[dict[str, Any]]:
     argv = ["--data", str(data), "--sets", "animals", "unlabelled", "--runs", str(runs), "--sentence_encoder", "none"]
-    flags = "--flags=--distill.max_steps 6"
-    monkeypatch.setattr(sys, "argv", ["evaluation_sets", *argv, flags, *more])
+    settings = ["--settings", "distill.max_steps=6"]
+    monkeypatch.setattr(sys, "argv", ["evaluation_sets", *argv, *settings, *more])
     evaluation_sets.main()
     rows: list[dict[str, Any]] = json.loads((results.FOLDER / "evaluation_sets.json").read_text())["rows"]
     return rows
@@ -58,7 +57,7 @@ def test_every_system_is_trained_once_and_a_rerun_finds_the_same(
     (beir_folder.parent / "unlabelled").symlink_to(beir_folder)  # ranked with the models of the animals
     monkeypatch.setitem(RECIPES, "animals", str(recipe))
     monkeypatch.setitem(evaluation_sets.MODELS_OF, "unlabelled", "animals")
-    monkeypatch.setitem(SETTINGS, "animals", {"batch": 4, "candidates": 3, "steps": 2, "learning_rate": 1e-3})
+    monkeypatch.setitem(evaluation_sets.BI_ENCODERS, "animals", (2, 4, 1e-3))
     monkeypatch.setattr(evaluation_sets, "SEARCHED_WHOLE", 5)  # twelve documents are many
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
 
@@ -68,14 +67,13 @@ def test_every_system_is_trained_once_and_a_rerun_finds_the_same(
         ("unlabelled", "animals", 0),
     ]
     for row in rows:
-        assert row["student"] == {"embedding_dim": 16, "shared_dim": 8, "passes": 2}
+        assert row["student"] == {"embedding_dim": 16}
         assert set(row["test"]["systems"]) >= MODELS | {"BM25", "random"}
         assert set(row["whole"]["systems"]) >= MODELS - {TEACHER}
         assert TEACHER not in row["whole"]["systems"] and row["test"]["n"] == row["whole"]["n"] == 24
 
-    for student in ("animals-seed0", "animals-paper-seed0"):  # flags reach the paper's as well
-        stage = json.loads((tmp_path / "runs" / student / "student" / "stage.json").read_text())
-        assert stage["settings"]["max_steps"] == 6
+    stage = json.loads((tmp_path / "runs" / "animals-seed0" / "student" / "stage.json").read_text())
+    assert stage["settings"]["max_steps"] == 6
 
     kept = measured(monkeypatch, beir_folder.parent, tmp_path / "runs")
     assert [without_times(row["test"]) for row in kept] == [without_times(row["test"]) for row in rows]

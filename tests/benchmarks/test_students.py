@@ -1,56 +1,188 @@
-"""What the ablation gives every student of a teacher."""
+"""What a bench gives the students of a teacher, and what its rows hold."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from benchmarks.student_ablation import left_out
-from benchmarks.students import TeacherBench, recipe_flags
-from benchmarks.tasks import RECIPES, TaskRun
+from benchmarks import document_states, student_ablation, student_budget, student_tables, teacher_objectives
+from benchmarks.students import TeacherBench, student_recipes
+from benchmarks.tasks import TITLES, TaskRun, filled, settings_of, task_parser, task_runs
 from modeling_rabtriever import GenerativeRerankerModel
+from modeling_rabtriever.distillation import RabtrieverDistillationConfig, StudentArguments
+from modeling_rabtriever.identity import encoder_fingerprint
+from modeling_rabtriever.tasks.beir import load_beir
+
+BACKBONE = {
+    "model_type": "qwen2", "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 320,
+}  # fmt: skip
+DISTILL = {
+    "train_encoder": "none", "embedding_dim": 16, "candidates": 4, "rounds": 1, "max_steps": 4, "use_cpu": True,
+    "eval_strategy": "no", "report_to": "none", "disable_tqdm": True,
+}  # fmt: skip
 
 
 @pytest.fixture
-def teacher(reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A saved teacher with five generated queries beside it, and the recipe of its task."""
-    recipe = tmp_path / "recipe.yaml"
-    distill = {"unjudged_queries": "{output_dir}/queries/queries.jsonl", "initial_candidates": 4, "refresh_rounds": 0}
-    recipe.write_text(yaml.safe_dump({"distill": distill, "evaluate": {"dtype": "float32"}}))
-    monkeypatch.setitem(RECIPES, "animals", str(recipe))
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "backbone.json").write_text(json.dumps(BACKBONE))
+    teacher = {
+        "model_name_or_path": str(tmp_path / "backbone.json"), "instruction": "Relevant:", "dev_groups": 8,
+        "negatives_per_positive": 3, "max_steps": 2, "activation_checkpointing": False, "use_cpu": True,
+        "report_to": "none", "disable_tqdm": True,
+    }  # fmt: skip
+    return {"train_reranker": teacher, "distill": dict(DISTILL), "evaluate": {"dtype": "float32"}}
+
+
+def run_of(recipe: dict[str, Any], data: Path) -> TaskRun:
+    path = data.parent / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return TaskRun("animals", 0, str(data), config=str(path))
+
+
+@pytest.fixture
+def teacher(reranker: GenerativeRerankerModel, tmp_path: Path) -> Path:
+    """A saved teacher with three generated queries beside it."""
     folder = tmp_path / "run" / "teacher" / "model"
     reranker.save_pretrained(folder)
-    reranker.processor.save_pretrained(folder)
     (tmp_path / "run" / "queries").mkdir()
-    (tmp_path / "run" / "queries" / "queries.jsonl").write_text("one\ntwo\nthree\nfour\nfive\n")
+    lines = [json.dumps({"_id": f"written-{name}", "text": f"{name} animal"}) for name in ("1st", "2nd", "3rd")]
+    (tmp_path / "run" / "queries" / "queries.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
 
-def queries_of(teacher: Path, data: Path, unjudged: int | None) -> Path:
-    run = TaskRun("animals", 0, str(data), ["--config", RECIPES["animals"], "--data", str(data)], [], None)
-    flags = TeacherBench(run, teacher, teacher.parents[2] / "students", splits=(), unjudged=unjudged).flags("any")
-    return Path(flags[flags.index("--unjudged_queries") + 1])
+def bench_of(recipe: dict[str, Any], data: Path, teacher: Path, **more: Any) -> TeacherBench:
+    return TeacherBench(run_of(recipe, data), teacher, data.parent / "students", **{"splits": (), **more})
 
 
-def test_students_get_the_first_of_the_generated_queries(teacher: Path, beir_folder: Path) -> None:
-    assert queries_of(teacher, beir_folder, 2).read_text() == "one\ntwo\n"
-    assert queries_of(teacher, beir_folder, None) == teacher.parents[1] / "queries" / "queries.jsonl"
-    for count in (0, 6):
-        with pytest.raises(ValueError, match=f"unjudged is {count}; accepted: 1 to 5"):
-            queries_of(teacher, beir_folder, count)
+def test_students_get_the_first_of_the_generated_queries(
+    recipe: dict[str, Any], teacher: Path, beir_folder: Path
+) -> None:
+    assert len(bench_of(recipe, beir_folder, teacher).train) == 36  # a recipe without generated queries
+    recipe["distill"]["unjudged_queries"] = "{output_dir}/queries/queries.jsonl"
+    few = bench_of(recipe, beir_folder, teacher, unjudged=2).train
+    assert few.queries[36:] == ["1st animal", "2nd animal"] and few.relevant[36:] == [{}, {}]
+    assert len(bench_of(recipe, beir_folder, teacher).train) == 39
+    for count in (0, 4):
+        with pytest.raises(ValueError, match=f"unjudged is {count}; accepted: 1 to 3"):
+            bench_of(recipe, beir_folder, teacher, unjudged=count)
 
 
 def test_a_student_that_changes_another_is_given_behind_it() -> None:
-    assert recipe_flags("household", "rabtriever") == ["--config", "students/rabtriever"]
-    behind = ["--config", "students/rabtriever", "--config", "students/rabtriever-uniform"]
-    assert recipe_flags("household", "rabtriever-uniform") == behind
-    behind = ["--config", "students/paper", "--config", "students/paper-without-kl"]
-    assert recipe_flags("household", "paper-without-kl") == [*behind, "--initial_candidates", "40"]
+    assert student_recipes(None) == []
+    assert student_recipes("rabtriever") == ["students/rabtriever"]
+    assert student_recipes("paper-without-kl") == ["students/paper", "students/paper-without-kl"]
 
 
-@pytest.mark.usefixtures("teacher")
-def test_rows_that_say_nothing_on_a_task_are_left_out() -> None:
-    assert left_out("animals", "rabtriever", documents=12) is None
-    assert "shared" in str(left_out("animals", "rabtriever-without-shared-words", documents=12))
-    assert left_out("animals", "rabtriever-uniform", documents=12) is None
-    assert "whole corpus" in str(left_out("animals", "rabtriever-uniform", documents=4))
+def test_settings_come_before_the_student_recipe_and_that_before_the_tasks(
+    recipe: dict[str, Any], teacher: Path, beir_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[RabtrieverDistillationConfig, StudentArguments]] = []
+
+    def distill(_: Any, __: Any, config: Any, shape: Any, ___: Any) -> Any:
+        given.append((config, shape))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.students.distill", distill)
+    bench = bench_of(recipe, beir_folder, teacher)
+    with pytest.raises(KeyboardInterrupt):
+        bench.distil("any", "paper", candidates=7)
+    ((config, shape),) = given
+    assert (config.candidates, config.rounds, config.max_steps) == (7, 0, 4)  # ours, the paper's, the task's
+    assert (shape.predictor_type, shape.embedding_dim) == ("paper", None)
+
+
+def test_a_finished_student_is_read(recipe: dict[str, Any], teacher: Path, beir_folder: Path) -> None:
+    bench = bench_of(recipe, beir_folder, teacher)
+    student = bench.distil("any")
+    assert student.config.embedding_dim == 16
+    recipe["distill"]["max_steps"] = 9
+    again = bench_of(recipe, beir_folder, teacher).distil("any")
+    assert encoder_fingerprint(again) == encoder_fingerprint(student)
+
+
+def test_rows_name_what_stands_beside_the_teacher(recipe: dict[str, Any], teacher: Path, beir_folder: Path) -> None:
+    bench = bench_of(recipe, beir_folder, teacher, splits=("dev", "test", "missing"))
+    assert [split.name for split in bench.splits] == ["dev", "test"]
+    row = student_ablation.measure(bench, "BM25")
+    assert row["test"].keys() == {"n", "teacher", "BM25", "mrr@10"}
+    assert row["test"]["mrr@10"].keys() == {"teacher", "BM25"}
+    row = student_ablation.measure(bench, "rabtriever")
+    assert row["dev"].keys() == {"n", "teacher", "Rabtriever", "mrr@10"}
+    texts = bench.task.split("test").queries, bench.task.corpus
+    expected = (bench.reranker.score(*texts).argmax(1) == torch.arange(12).repeat(2)).double().mean()
+    assert row["test"]["teacher"]["mean"] == pytest.approx(expected.item())
+
+
+def test_the_ablations_table_has_a_line_per_student_and_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TITLES, "animals", "Animals")
+    figure = {"low": 0.0, "high": 1.0}
+
+    def row(seed: int, student: str, system: str, mean: float) -> dict[str, Any]:
+        first = {"teacher": {"mean": 0.9, **figure}, system: {"mean": mean, **figure}}
+        return {"task": "animals", "seed": seed, "student": student, "test": {"n": 24, **first, "mrr@10": first}}
+
+    rows = [row(seed, *what) for seed in range(3) for what in (("BM25", "BM25", 0.2), ("paper", "Rabtriever", 0.3))]
+    rows.append(row(0, "rabtriever", "Rabtriever", 0.4))  # of one seed
+    text = student_tables.student_ablation({"rows": rows})
+    for line in ("| teacher | 90.0 [0.0, 100.0] |", "| BM25 | 20.0 [", "| paper | 30.0 [", "| rabtriever |  |"):
+        assert text.count(line) == 2  # R@1 and MRR@10
+
+
+def test_a_budget_is_met_on_policy_and_uniformly(recipe: dict[str, Any], teacher: Path, beir_folder: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(student_budget, "BILLS", (8,))
+    monkeypatch.setattr(student_budget, "WIDTHS", (6,))
+    bench = bench_of(recipe, beir_folder, teacher, splits=("test",))
+    rows = list(student_budget.rows_of(bench, ["k", "bill"]))
+    assert [(row["axis"], row["policy"], row["value"]) for row in rows] == [
+        ("k", "on-policy", 6), ("bill", "on-policy", 8), ("bill", "uniform", 8)
+    ]  # fmt: skip
+    assert bench.distil("on-policy-k-6").config.embedding_dim == 6
+    (bar,) = student_budget.bars_of(rows)
+    ahead = rows[1]["test"]["Rabtriever"]["mean"] - rows[2]["test"]["Rabtriever"]["mean"]
+    assert bar["value"] == pytest.approx(ahead)
+
+
+def test_teachers_are_compared_by_what_their_students_keep(recipe: dict[str, Any], beir_folder: Path) -> None:
+    run, runs = run_of(recipe, beir_folder), beir_folder.parent / "states"
+    rows = document_states.measure(run, ["ordinary", "summary token"], runs)
+    assert [row["row"] for row in rows] == ["ordinary", "summary token"]
+    for row in rows:
+        assert row["test"].keys() >= {"n", "teacher", "Rabtriever"} and row["dev"]["n"] == 12
+    processors = [runs / f"animals-{name}-seed0" / "teacher" / "model" for name in ("ordinary", "summary-token")]
+    said = ["<|endoftext|>" in json.loads((path / "processor_config.json").read_text())["document_template"]
+            for path in processors]  # fmt: skip
+    assert said == [False, True]
+
+
+def test_objectives_are_three_teachers(
+    recipe: dict[str, Any], beir_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_of(recipe, beir_folder)
+    dpo = {"max_steps": 2, "negatives_per_positive": 3, "use_cpu": True, "report_to": "none", "disable_tqdm": True}
+    monkeypatch.setitem(teacher_objectives.DPO, "animals", {**dpo, "per_device_train_batch_size": 8})
+    monkeypatch.setitem(teacher_objectives.RECIPES, "animals", str(run.config))
+    rows = teacher_objectives.measure(run, beir_folder.parent / "objectives", load_beir(beir_folder))
+    assert [row["objective"] for row in rows] == ["sft", "listwise", "sft, then DPO"]
+    for row in rows:
+        assert row["test"].keys() == {"n", "success@1", "mrr@10", "ece"} and row["test"]["n"] == 24
+        assert 0 <= row["dev"]["ece"] <= 1
+
+
+def test_a_setting_that_no_stage_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="settings hold initial_candidates"):
+        filled((StudentArguments,), {"initial_candidates": 3, "embedding_dim": 4})
+
+
+def test_the_command_line_changes_every_teacher() -> None:
+    parser = task_parser(None, "runs")
+    argv = ["esconv=data", "--steps", "esconv=5", "--seeds", "0", "1", "--settings", "bf16=true", "learning_rate=0.1"]
+    arguments = parser.parse_args(argv)
+    assert settings_of(arguments) == {"bf16": True, "learning_rate": 0.1}
+    runs = list(task_runs(arguments))
+    assert [(run.task, run.seed, run.data) for run in runs] == [("esconv", 0, "data"), ("esconv", 1, "data")]
+    assert all(run.teacher == {"max_steps": 5, "bf16": True, "learning_rate": 0.1} for run in runs)
