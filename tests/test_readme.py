@@ -96,12 +96,11 @@ def test_a_run_from_python_runs_as_printed(beir_folder, tmp_path):
     sizes |= {"num_key_value_heads": 2, "max_position_embeddings": 512}
     backbone = tmp_path / "backbone.json"
     backbone.write_text(json.dumps({"model_type": "qwen2", "vocab_size": 400, **sizes}))
-    few = {"initial_candidates": 6, "refresh_rounds": 1, "refresh_candidates": 2, "max_steps": 2, "use_cpu": True}
     for printed, small in (
         ("path/to/folder", str(beir_folder)),
         ("Qwen/Qwen3-0.6B", str(backbone)),
-        ("max_steps=600", "max_steps=2, use_cpu=True"),
-        ("**settings)", f"**settings, **{few})"),
+        ('"listwise", max_steps=600', '"listwise", max_steps=2, use_cpu=True'),
+        ('"runs/student", max_steps=600', '"runs/student", max_steps=2, candidates=6, use_cpu=True'),
     ):
         assert printed in block
         block = block.replace(printed, small)
