@@ -17,6 +17,7 @@ from modeling_rabtriever.cards.licenses import fill_licenses, parse_licenses
 from modeling_rabtriever.cards.publishing import check_target, name_card
 from modeling_rabtriever.cards.release_checks import check_card, check_loading, release_files
 from modeling_rabtriever.distillation.encoders import other_encoder, student_of
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.stages.card import main as write_card
 from modeling_rabtriever.stages.release import main
 from tests.hub.finished_run import make_run
@@ -73,31 +74,6 @@ def test_servers_are_named_only_where_they_can_compute_the_model(run: Path) -> N
     text = card_of(run).text
     assert "vllm serve OUT/document --runner pooling" in text and "not run here" in text
     assert 'SentenceTransformer("OUT/combined")' in text
-    change_json(config, feature_layers=[-2, -1])
-    write_cards(run)
-    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -2, -1:" in card_of(run).text
-    change_json(config, feature_layers=[-1], shared_dim=3)  # heads divide the others
-    write_cards(run)
-    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -1 and the input embeddings:" in card_of(run).text
-    assert "at one pass per query" in card_of(run).text
-    change_json(config, shared_dim=0, query_anchors=[[5], [6]])
-    write_cards(run)
-    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -1, of queries read behind 2 documents:" in card_of(run).text
-    assert "at 2 passes per query" in card_of(run).text
-    change_json(config, query_anchors=[], document_anchors=[[5], [6]])
-    write_cards(run)
-    assert "vllm serve" not in card_of(run).text and "export" not in card_of(run).text
-    assert "layer(s) -1, the log-odds of documents read before 2 queries:" in card_of(run).text
-    assert "log-odds of documents read before 2 training queries (`config.json` holds these texts" in card_of(run).text
-    assert "at one pass per query" in card_of(run).text
-    saved = json.loads(config.read_text())
-    later = ("shared_dim", "query_anchors", "document_anchors")  # a model saved before there were any
-    config.write_text(json.dumps({name: value for name, value in saved.items() if name not in later}))
-    write_cards(run)
-    assert 'SentenceTransformer("OUT/combined")' in card_of(run).text
 
 
 def test_base_model_and_data_come_from_the_recipe_or_the_caller(run: Path) -> None:
@@ -274,7 +250,8 @@ def test_a_student_on_another_encoder_comes_from_that(
 ) -> None:
     """Its teacher may have been trained from scratch; its own weights were not."""
     small = write_sentence_transformer(tmp_path / "local", "bert", "mean", "bring ")
-    student = student_of(other_encoder(str(small), reranker.processor), reranker)
+    encoder_of_its_own = other_encoder(str(small), reranker.processor)
+    student = student_of(encoder_of_its_own, reranker.answer_direction, StudentArguments()).served()
     folder = run / "student"
     student.save_pretrained(folder / "model")
     settings = json.loads((folder / "stage.json").read_text())["settings"]
@@ -289,3 +266,13 @@ def test_a_student_on_another_encoder_comes_from_that(
     assert card_of(run, "teacher").data["base_model_license"] == "not-applicable"
     with pytest.raises(ValueError, match="the card does not say the licence of the base model"):
         check_card(folder / "model")
+
+
+def test_a_student_on_the_teachers_first_layers_comes_from_its_teacher(run: Path) -> None:
+    folder = run / "student"
+    settings = json.loads((folder / "stage.json").read_text())["settings"]
+    change_json(folder / "stage.json", settings={**settings, "encoder": "1", "train_encoder": "lora"})
+    write_cards(run, CardArguments(LICENSES))
+    assert "the first 1 layers of the teacher's backbone (trained with it by adapters, now merged)" in card_of(run).text
+    assert card_of(run).data["base_model_license"] == "not-applicable"
+    check_card(folder / "model")
