@@ -12,7 +12,7 @@ from .configuration_generative_reranker import GenerativeRerankerConfig
 from .configuration_rabtriever import RabtrieverConfig
 from .conversion import SIGN, converted
 from .errors import refusing
-from .modeling_checks import check_source
+from .modeling_checks import check_loaded, check_source
 from .modeling_generative_reranker import GenerativeRerankerModel
 from .modeling_rabtriever import RabtrieverModel
 from .processing_rabtriever import RabtrieverProcessor
@@ -82,7 +82,9 @@ def _of_before(path: str | Path, stored: Mapping[str, Tensor], hub: dict[str, An
     saved = next(value.dtype for name, value in weights.items() if name.startswith("backbone."))
     student: Any = RabtrieverModel._from_config(config, dtype=saved if dtype == "auto" else getattr(torch, dtype))
     student.predictor.float()
-    student.load_state_dict(weights)
+    missing, unexpected = student.load_state_dict(weights, strict=False)
+    info = {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": ()}
+    check_loaded(path, student, info, weights, complete=True)
     student.processor = RabtrieverProcessor.from_pretrained(path, config=config, trust_remote_code=False, **hub)
     return student.eval()
 
