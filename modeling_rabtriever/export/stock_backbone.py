@@ -27,10 +27,10 @@ def check_backbone(model: Any) -> None:
     parameters = model.backbone.parameters()
     if getattr(model, "is_quantized", False) or not all(tensor.is_floating_point() for tensor in parameters):
         raise ValueError("this model is quantised; accepted for an export: its full weights (float32, bfloat16)")
-    window, longest = model.config.attention_window, model._longest_prompt(model.processor)
-    if model.config.text_config.model_type == "qwen2" and window is not None and window < longest:
+    config, longest = model.config.text_config, model._longest_prompt(model.processor)
+    if config.model_type == "qwen2" and "sliding_attention" in config.layer_types and config.sliding_window < longest:
         raise ValueError(
-            f"a layer of this backbone attends to {window} tokens, fewer than the longest prompt, {longest}; accepted "
+            f"a layer of this backbone attends to {config.sliding_window} tokens, fewer than the longest prompt, {longest}; accepted "
             "for an export of a Qwen2: full attention (use_sliding_window: false)"
         )
 
