@@ -42,8 +42,7 @@ smoke: install ## the quickstart with a few steps: every stage runs, nothing is 
 	rm -rf runs/smoke
 	$(BIN)/python -m training.quickstart --output_dir runs/smoke \
 		--train_reranker.max_steps 8 --train_reranker.warmup_steps 2 --train_reranker.dev_groups 32 \
-		--distill.max_steps 12 --distill.warmup_steps 2 --distill.initial_candidates 4 \
-		--distill.refresh_candidates 2 \
+		--distill.max_steps 12 --distill.warmup_steps 2 --distill.candidates 12 \
 		--evaluate.max_queries 12
 
 clean: ## remove the environment and all runs
