@@ -17,7 +17,6 @@ from .checks import (
     check_folder,
     check_language_model,
     check_model,
-    check_positive,
     check_teacher,
     check_training,
 )
@@ -29,7 +28,6 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     check_sources(asked, source, prompt)
     run.splits(task)
     check_training(config, *TABLE_METRICS)
-    check_positive(candidates=config.candidates)
     if asked.states is not None:
         check_folder("states", asked.states)
     config.check_candidates(len(task.corpus))

@@ -104,9 +104,7 @@ def test_a_family_trains_distils_and_ranks(family: str, beir_folder: Path, tmp_p
     backbone = _checkpoint(family, tmp_path / "backbone", [*task.corpus, *task.split("train").queries])
     teacher = load_model(_train(backbone, beir_folder, tmp_path / "run", objective="listwise"))
     student = load_model(
-        distill.main(
-            _arguments(beir_folder, tmp_path / "run", embedding_dim=8, candidates=4, rounds=0, train_encoder="none")
-        )
+        distill.main(_arguments(beir_folder, tmp_path / "run", embedding_dim=8, candidates=4, rounds=0))
     )
     query = task.split("test").queries[0]
     for model in (teacher, student):
