@@ -169,22 +169,6 @@ class GroupCollator(DataCollatorForLanguageModeling):
         return {**batch, "prefix_lengths": torch.tensor([row["prefix_length"] for row in examples])}
 
 
-def preference_dataset(
-    groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor
-) -> Dataset:
-    """The rows TRL's `DPOTrainer` trains on: token ids of the prompt, of the right and of the wrong answer."""
-    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
-    right, wrong = [processor.true_token_id], [processor.false_token_id]
-
-    rows = []
-    for query, group in zip(groups.queries, groups.documents, strict=True):
-        for place, document in enumerate(group):
-            chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
-            prompt = prefixes[document] + suffixes[query]
-            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
-    return Dataset.from_list(rows)
-
-
 def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:
     bm25 = BM25(task.corpus)
     jitter = torch.Generator().manual_seed(rng.randrange(1 << 30))

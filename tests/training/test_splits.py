@@ -16,14 +16,12 @@ from modeling_rabtriever.stages import (
     pipeline,
     pretrain,
     train_reranker,
-    train_reranker_dpo,
 )
 from modeling_rabtriever.tasks.beir import load_beir
 
 STAGES = {
     "pretrain": pretrain,
     "train_reranker": train_reranker,
-    "train_reranker_dpo": train_reranker_dpo,
     "generate_queries": generate_queries,
     "distill": distill,
 }
@@ -44,7 +42,6 @@ def recipe(beir_folder: Path, tmp_path: Path, reranker: GenerativeRerankerModel)
         "output_dir": str(tmp_path / "run"),
         "pretrain": {**plain, **prompt, **watched},
         "train_reranker": {**prompt, **watched, **groups},
-        "train_reranker_dpo": {**watched, **groups},
         "distill": {"embedding_dim": 8, "initial_candidates": 4, "refresh_rounds": 0, **watched},
         "evaluate": {"splits": ["test"], "sentence_encoder": "nobody/nothing"},
     }
@@ -67,10 +64,9 @@ def test_without_dev_all_stages_train_unwatched(
 ) -> None:
     without("dev")
     pipeline.main(["--config", str(recipe)])
-    train_reranker_dpo.main(["--config", str(recipe)])
     said = "animals has no split 'dev' (it has: test, train): nothing is watched while training\n"
-    assert capsys.readouterr().out.count(said) == 4
-    for stage in ("backbone", "teacher", "student", "teacher_dpo"):
+    assert capsys.readouterr().out.count(said) == 3
+    for stage in ("backbone", "teacher", "student"):
         log = json.loads((tmp_path / "run" / stage / "log.json").read_text())
         assert any("loss" in record for record in log)
         assert not any(name.startswith("eval_") for record in log for name in record)
