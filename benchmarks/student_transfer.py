@@ -9,7 +9,7 @@ queries that only they answer, and evaluated on the test queries that a held-out
 documents alone, and in the full corpus, where other answers that were not held out are taken away. Beside it students
 with a stronger weight decay that read several layers, or every document before some training queries too (anchors);
 both of these also with the queries kept, which then nobody judged (documents come later, a log of queries is there).
-And the student that saw everything. --joint trains teachers that had a student beside them.
+And the student that saw everything. Rows of the teacher "joint student" are of an earlier release.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.document_states import JOINT, LAYERS
+from benchmarks.document_states import LAYERS
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags, writes_queries
 from benchmarks.tasks import as_flags, figures
@@ -132,15 +132,11 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measures all tasks and seeds, and puts them into the result file."""
     parser = bench_parser(__doc__, "runs/benchmark/transfer")
-    parser.add_argument("--joint", action="store_true", help="train the teachers with a student beside them")
     arguments = parser.parse_args()
-    if arguments.joint:
-        arguments.flags += " " + " ".join(as_flags(JOINT))
-        arguments.runs /= "joint"
     for bench in benches(arguments):
-        new = measure(bench, "joint student" if arguments.joint else "recipe")
+        new = measure(bench, "recipe")
         rows = with_earlier("benchmarks.student_transfer", new, ("task", "seed", "teacher", "student"))
-        settings = {"share": SHARE, "joint": JOINT, "layers": LAYERS, "anchors": ANCHORS, "careful": CAREFUL}
+        settings = {"share": SHARE, "layers": LAYERS, "anchors": ANCHORS, "careful": CAREFUL}
         print(write_result("benchmarks.student_transfer", settings, rows, bars_of(rows)))
 
 

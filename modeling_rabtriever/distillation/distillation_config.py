@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
-from trl.trainer.base_config import _BaseConfig
+from transformers import TrainingArguments
 
 from ..machine import fit_to_machine
-from ..trainers.shared_trainer import BatchArguments
+from ..trainers.shared_trainer import SharedArguments
 from .losses import LISTWISE_FORMS
 
 STATES_DTYPES = ("float32", "float16")
@@ -16,7 +16,7 @@ ENCODERS = ("none", "lora", "full")
 
 
 @dataclass
-class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
+class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):
     """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
 
     mse_weight: float = field(default=0.1, metadata={"help": "Weight of the MSE between predicted and teacher state."})

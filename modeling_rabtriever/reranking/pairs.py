@@ -145,27 +145,12 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
     return rows.with_transform(tokenised)
 
 
-class GroupCollator(DataCollatorForLanguageModeling):
-    """TRL's padding on the right, with the prefixes' lengths, and with each group's query alone as a further row.
-
-    Args:
-        pad_token_id: fills the rows.
-        group_size: rows per group, which have one query.
-        queries_alone: whether to add, behind all pairs, one row per group that holds the query's suffix only.
-    """
-
-    def __init__(self, pad_token_id: int, group_size: int, queries_alone: bool) -> None:
-        super().__init__(pad_token_id=pad_token_id)
-        self.group_size = group_size
-        self.queries_alone = queries_alone
+class PairCollator(DataCollatorForLanguageModeling):
+    """TRL's padding on the right, with the lengths of the prefixes."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` of all rows; `prefix_lengths` `(pairs,)` of the pairs."""
-        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
-        for row in examples[:: self.group_size] if self.queries_alone else ():
-            suffix = row["input_ids"][row["prefix_length"] : -1]
-            rows.append({"input_ids": suffix, "labels": [-100] * len(suffix)})
-        batch = super().torch_call(rows)
+        """`input_ids`, `attention_mask`, `labels`, each `(pairs, length)` int64; `prefix_lengths` `(pairs,)` int64."""
+        batch = super().torch_call(examples)
         return {**batch, "prefix_lengths": torch.tensor([row["prefix_length"] for row in examples])}
 
 

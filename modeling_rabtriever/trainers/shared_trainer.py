@@ -24,8 +24,8 @@ from .processes import gather, on_main
 
 
 @dataclass
-class BatchArguments:
-    """The batch of a step."""
+class SharedArguments:
+    """Settings that all trainers read alike; stands before `TrainingArguments` or a class made of it."""
 
     per_device_train_batch_size: int = field(
         default=8,
@@ -33,6 +33,12 @@ class BatchArguments:
             "help": "Rows a step reads at once, whatever the number of processes: they divide them, so that a recipe "
             "takes the same steps on one device and on many."
         },
+    )
+    logging_steps: float = field(
+        default=10, metadata={"help": "Steps between two lines of the log; below 1, a share of all steps."}
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Passes in bfloat16; default: where there is a GPU that has it."}
     )
 
 
@@ -75,17 +81,18 @@ class PartCollator:
 
 
 class SharedTrainer(Trainer):
-    """A base for trainers, before TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
+    """A base for trainers, alone or before TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
 
     Args:
         args: the settings.
-        kwargs: those of the trainer behind it.
+        kwargs: those of the next class, `transformers.Trainer` or TRL's.
 
     Raises:
         ValueError: the processes cannot divide the batch, or the model itself is to be divided among them.
     """
 
     group_size = 1  # rows that must stay on one process
+    loss_is_scaled_for_ga = False  # every loss here is a mean over the batch
 
     def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own

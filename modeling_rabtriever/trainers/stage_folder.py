@@ -48,6 +48,8 @@ _OFF = {
     "infonce_weight": 0.0,
     "teacher_top_fraction": 0.0,
     "teacher_pool": 0,
+    "joint_weight": 0.0,
+    "joint_learning_rate": None,
     "label_share": 0.0,
 }
 

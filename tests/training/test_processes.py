@@ -45,7 +45,7 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     groups |= {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16}
     pretrain = {**shared, **prompt, "model_name_or_path": data.parent / "backbone.json", "learning_rate": 0.1}
     pretrain |= {"per_device_train_batch_size": 16, "num_train_epochs": 2, "eval_strategy": "epoch"}
-    teacher = {**shared, **prompt, **groups, "objective": "listwise", "joint_weight": 0.5, "document_lm_weight": 0.1}
+    teacher = {**shared, **prompt, **groups, "objective": "listwise", "document_lm_weight": 0.1}
     teacher |= {"max_steps": 4, "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     teacher |= {"save_steps": 2, "learning_rate": 0.1}
     student = {**shared, "embedding_dim": 16, "initial_candidates": 4, "refresh_rounds": 2, "refresh_candidates": 2}

@@ -160,13 +160,3 @@ def test_a_run_reads_its_data_again_as_it_did(
     said = "animals: left out bad lines of the corpus (1), judgements of absent documents or queries (1)\n"
     assert capsys.readouterr().out.count(said) == 6  # the check, four stages, the cards
     assert "12 documents" in (tmp_path / "run" / "teacher" / "model" / "README.md").read_text()
-
-
-def test_a_dry_run_reads_the_data_as_the_run_would(recipe: Path, beir_folder: Path, capsys: Any) -> None:
-    with (beir_folder / "queries.jsonl").open("a") as file:
-        file.write("no JSON\n")
-    command = ["--config", str(recipe), "--model_name_or_path", str(recipe.parent / "plain"), "--dry_run", "true"]
-    with pytest.raises(ValueError, match="queries.jsonl line 73: broken JSON"):
-        train_reranker.main(command)
-    train_reranker.main([*command, "--skip_bad", "true"])
-    assert "left out bad lines of the queries (1)\n" in capsys.readouterr().out

@@ -132,7 +132,8 @@ def test_runs_that_left_settings_off_which_are_gone_stay_finished(tmp_path: Path
     _stage(tmp_path).finish()
     path = tmp_path / "stage.json"
     record = json.loads(path.read_text())
-    write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 0}})
+    gone = {"normalize_states": False, "teacher_pool": 0, "joint_weight": 0.0, "joint_learning_rate": None}
+    write_json(path, record | {"settings": record["settings"] | gone})
     assert _stage(tmp_path).done
     write_json(path, record | {"settings": record["settings"] | {"normalize_states": False, "teacher_pool": 8}})
     with pytest.raises(ValueError, match=r"settings: teacher_pool \(8 there, None now\)"):
