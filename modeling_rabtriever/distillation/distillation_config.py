@@ -16,7 +16,7 @@ ENCODERS = ("none", "lora", "full")
 
 
 @dataclass
-class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):
+class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  # bf16 may be None
     """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
 
     mse_weight: float = field(default=0.1, metadata={"help": "Weight of the MSE between predicted and teacher state."})

@@ -57,10 +57,10 @@ class PairGroups:
 
 
 def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
-    """Negatives of every group: as many as asked for, or as the query with the fewest has.
+    """Negatives of every group: the setting, or as many as the query with the fewest has.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than are asked for.
+        ValueError: a query has fewer documents that are not relevant than the setting says.
     """
     fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
     count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
@@ -79,7 +79,7 @@ def draw_groups(
 
     Args:
         task: the corpus.
-        split: the judged queries.
+        split: queries with relevance labels.
         negatives: how many and which. All (`null`) means as many as the query with the fewest has. Each is mined by
             BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
             tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
@@ -87,24 +87,25 @@ def draw_groups(
         count: how many, where other splits have a say too; default: `negative_count` of this one.
 
     Yields:
-        Query row and corpus rows, the relevant one first; all groups have one size. Documents judged relevant for the
-        query are never negatives.
+        Query row and corpus rows, the relevant one first; all groups have one size. A document that is relevant for the
+        query is never a negative.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than negatives are asked for.
+        ValueError: a query has fewer documents that are not relevant than the setting says.
     """
     rng = random.Random(seed)
     hard_fraction = negatives.hard_negative_fraction
     count = negative_count(task, split, negatives) if count is None else count
-    judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    labelled = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
     mine = negatives.negatives_per_positive is not None and hard_fraction > 0
     hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
     while True:
-        rng.shuffle(judged)
-        for query, positive in judged:
+        rng.shuffle(labelled)
+        for query, positive in labelled:
             relevant = split.relevant[query]
             mined = [row for row in hard[query] if row not in relevant] if hard is not None else []
-            chosen = rng.sample(mined, min(len(mined), sum(rng.random() < hard_fraction for _ in range(count))))
+            mined_count = sum(1 for _ in range(count) if rng.random() < hard_fraction)
+            chosen = rng.sample(mined, min(len(mined), mined_count))
             # Among this many uniform documents at least the missing negatives are neither relevant nor chosen yet.
             drawn = rng.sample(range(len(task.corpus)), count + len(relevant))
             others = [row for row in drawn if row not in relevant and row not in chosen]
@@ -124,7 +125,6 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
     the dataset holds three numbers per pair.
     """
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
-    answers = (processor.false_token_id, processor.true_token_id)
     rows = Dataset.from_dict(
         {
             "query": [query for query, group in zip(groups.queries, groups.documents, strict=True) for _ in group],
@@ -133,14 +133,15 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
         }
     )
 
-    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        input_ids, labels = [], []
+    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs: dict[str, list[Any]] = {"input_ids": [], "labels": [], "prefix_length": []}
         for query, document, relevant in zip(batch["query"], batch["document"], batch["relevant"], strict=True):
-            prompt, answer = prefixes[document] + suffixes[query], answers[relevant]
-            input_ids.append([*prompt, answer])
-            labels.append([-100] * len(prompt) + [answer])
-        lengths = [len(prefixes[document]) for document in batch["document"]]
-        return {"input_ids": input_ids, "labels": labels, "prefix_length": lengths}
+            answer = processor.true_token_id if relevant else processor.false_token_id
+            prompt = prefixes[document] + suffixes[query]
+            pairs["input_ids"].append([*prompt, answer])
+            pairs["labels"].append([-100] * len(prompt) + [answer])
+            pairs["prefix_length"].append(len(prefixes[document]))
+        return pairs
 
     return rows.with_transform(tokenised)
 

@@ -11,7 +11,7 @@ from ..tasks.beir import RetrievalTask, Split
 from ..trainers.shared_trainer import SharedTrainer
 
 
-class PretrainingTrainer(SharedTrainer, SFTTrainer):
+class PretrainingTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL types loss_is_scaled_for_ga as None
     """`SFTTrainer` with the model's own loss over all tokens.
 
     TRL's also measures the entropy at every token, which without Triton takes several times longer than the passes of a

@@ -23,7 +23,7 @@ OBJECTIVES = ("sft", "listwise")
 
 
 @dataclass
-class LanguageModelTrainingConfig(SharedArguments, SFTConfig):
+class LanguageModelTrainingConfig(SharedArguments, SFTConfig):  # type: ignore[misc]  # bf16 may be None, as in TRL
     """TRL's `SFTConfig` for prompts the processor has tokenised and cut before."""
 
     activation_checkpointing: bool | None = field(
@@ -83,7 +83,7 @@ def check_batches(args: TrainingArguments, group_size: int) -> None:
             )
 
 
-class RerankerTrainer(SharedTrainer, SFTTrainer):
+class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL types loss_is_scaled_for_ga as None
     """`SFTTrainer` over groups of pairs: one relevant document first, then its negatives.
 
     Only the logits at the answer position are computed; TRL's own loss projects every position through the head on
@@ -100,6 +100,8 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):
     Raises:
         ValueError: the batch size splits groups, or a loss is not finite.
     """
+
+    args: RerankerTrainingConfig
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Stage 0, optional: a backbone from scratch learns the task's language before it learns to judge.
+"""Stage 0, optional: a backbone from scratch learns the task's language before it learns to rank.
 
 Usage:
     python -m training.pretrain --config esconv --data path/to/esconv

@@ -39,7 +39,6 @@ from .checks import NOTHING, Earlier, check_language_model, check_positive, chec
 from .recipe import parse_stage
 from .run import RunArguments
 
-
 ARGUMENTS = (
     RunArguments,
     BackboneArguments,
