@@ -188,7 +188,7 @@ def check_student(config: GenerativeRerankerConfig) -> None:
 
 @torch.no_grad()
 def check_backbone(reranker: GenerativeRerankerModel) -> None:
-    """Whether a backbone reads a prompt alike alone, among longer ones, and behind a document that was read before.
+    """Whether a backbone reads a prompt alike alone, among longer ones, and after a document whose states are cached.
 
     Raises:
         ValueError: it does not, so that scores would depend on the batch; or no student can be made of it.
@@ -203,7 +203,7 @@ def check_backbone(reranker: GenerativeRerankerModel) -> None:
     allowed = spread * max(float(alone.abs().max()), 1.0)
     for scores, how in (
         (reranker.predict(pairs, token_budget=1 << 20), "in one batch with longer prompts"),
-        (reranker.score(queries, documents).T.flatten(), "behind a document that was read before"),
+        (reranker.score(queries, documents).T.flatten(), "after a document whose states are cached"),
     ):
         if not (furthest := float((scores - alone).abs().max())) <= allowed:
             raise ValueError(

@@ -28,10 +28,10 @@ class NegativeArguments:
         metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
     )
     hard_negative_fraction: float = field(
-        default=0.5, metadata={"help": "Chance of each negative to be mined by BM25 instead of drawn uniformly."}
+        default=0.5, metadata={"help": "Probability that a negative is mined by BM25; the others are drawn uniformly."}
     )
     hard_negative_depth: int = field(
-        default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
+        default=50, metadata={"help": "Mined negatives come from the first so many documents of the BM25 ranking."}
     )
 
     def __post_init__(self) -> None:

@@ -24,14 +24,14 @@ OBJECTIVES = ("sft", "listwise")
 
 @dataclass
 class LanguageModelTrainingConfig(SharedArguments, SFTConfig):  # type: ignore[misc]  # bf16 may be None, as in TRL
-    """TRL's `SFTConfig` for prompts the processor has tokenised and cut before."""
+    """TRL's `SFTConfig` for prompts that the processor has already tokenised and cut."""
 
     activation_checkpointing: bool | None = field(
         default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
     )
     max_length: int | None = field(
         default=None,
-        metadata={"help": "Not used: the processor has cut document and query before, without touching the answer."},
+        metadata={"help": "Not used: the processor has already cut document and query, and left the answer whole."},
     )
 
     def __post_init__(self) -> None:

@@ -23,7 +23,8 @@ class TeacherArguments:
     """How the teacher's progress is measured."""
 
     dev_groups: int = field(
-        default=128, metadata={"help": "Groups of the dev split (a relevant document and negatives) watched."}
+        default=128,
+        metadata={"help": "How many groups of the dev split (a relevant document and its negatives) are watched."},
     )
 
 

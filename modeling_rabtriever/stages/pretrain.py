@@ -3,7 +3,7 @@
 Usage:
     python -m training.pretrain --config esconv --data path/to/esconv
 
-Language modelling on the training split: each query behind a document relevant for it, as the teacher will read them.
+Language modelling on the training split: each query after a document relevant for it, as the teacher will read them.
 Writes <output_dir>/backbone/model, a plain causal language model with its tokenizer, from which train_reranker
 starts. Interrupted, it resumes from its last checkpoint.
 """

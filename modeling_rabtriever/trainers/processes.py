@@ -105,7 +105,7 @@ def gather(value: T) -> list[T]:
 
 
 def own_part(rows: Rows) -> Rows:
-    """The rows that fall to this process: the parts of all, behind each other, are `rows`."""
+    """The rows that fall to this process: the parts of all, one after the other, are `rows`."""
     count, index = process_count(), process_index()
     return rows[len(rows) * index // count : len(rows) * (index + 1) // count]  # type: ignore[return-value]
 

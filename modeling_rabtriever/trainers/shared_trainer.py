@@ -25,7 +25,7 @@ from .processes import gather, on_main
 
 @dataclass
 class SharedArguments:
-    """Settings that all trainers read alike; stands before `TrainingArguments` or a class made of it."""
+    """Settings that all trainers share; a class names it in front of `TrainingArguments` or TRL's `SFTConfig`."""
 
     per_device_train_batch_size: int = field(
         default=8,
@@ -81,7 +81,7 @@ class PartCollator:
 
 
 class SharedTrainer(Trainer):
-    """A base for trainers, alone or before TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
+    """A base for trainers, alone or in front of TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
 
     Args:
         args: the settings.
