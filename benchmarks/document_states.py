@@ -5,8 +5,8 @@ Usage:
     python -m benchmarks.document_states household=... esconv=ESCONV --backbone esconv=runs/esconv/backbone/model
 
 Every task is trained with its recipe, at the seeds given; a row changes what its name says. Tasks and seeds can be
-measured one after another: finished runs under --runs and rows in the result file are kept. Dev decides what a recipe
-uses; test is reported.
+measured one after another: finished runs under --runs and rows in the result file are kept, among them those with a
+joint student, of an earlier release. Dev decides what a recipe uses; test is reported.
 """
 
 from pathlib import Path
@@ -19,14 +19,11 @@ from modeling_rabtriever.tasks.beir import load_beir
 
 # A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
 SUMMARY: dict[str, Any] = {"document_template": "Document: {document}\n<|endoftext|>"}
-JOINT = {"joint_weight": 0.3}
 ORDINARY = {"document_lm_weight": 0.0}  # whatever the recipe has
 TEACHERS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "document language modelling": {"document_lm_weight": 0.1},
-    "joint student": JOINT,
     "summary token": SUMMARY,
-    "joint student and summary token": {**JOINT, **SUMMARY},
 }
 
 

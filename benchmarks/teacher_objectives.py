@@ -1,49 +1,36 @@
-"""What the teacher's objectives are worth: SFT, DPO after SFT, listwise; same backbone, data, steps, batch; over seeds.
+"""What the teacher's objectives are worth: SFT and listwise; same backbone, data, steps, batch; over seeds.
 
 Usage:
     python -m benchmarks.teacher_objectives household=runs/household/data/household      # half an hour on two cores
     python -m benchmarks.teacher_objectives esconv=ESCONV --backbone esconv=runs/x/backbone/model --steps esconv=384
 
-The task's recipe but for what a row changes. DPO starts from the SFT teacher of its seed. Tasks and seeds can be
-measured one after another: finished runs under --runs and rows in the result file are kept. Dev decides which objective
-a recipe uses; test is reported.
+The task's recipe but for what a row changes. Tasks and seeds can be measured one after another: finished runs under
+--runs and rows in the result file are kept, among them "sft, then DPO" of an earlier release. Dev decides which
+objective a recipe uses; test is reported.
 """
 
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.tasks import RECIPES, SPLITS, TaskRun, task_parser, task_runs, trained_teacher
+from benchmarks.tasks import SPLITS, TaskRun, task_parser, task_runs, trained_teacher
 from modeling_rabtriever.evaluation import evaluate
 from modeling_rabtriever.evaluation.report import TEACHER
-from modeling_rabtriever.stages import train_reranker_dpo
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
-# DPO trains for half as many steps as SFT did.
-_DPO = {"learning_rate": "2e-4", "beta": "0.1", "activation_checkpointing": "false", "adam_beta2": "0.98"}
-_DPO |= {"warmup_steps": "30", "lr_scheduler_type": "cosine", "save_steps": "300", "disable_dropout": "true"}
-_DPO |= {"per_device_train_batch_size": "64", "per_device_eval_batch_size": "64"}
-DPO = {
-    "household": {**_DPO, "max_steps": "300", "negatives_per_positive": "3"},
-    "esconv": {**_DPO, "max_steps": "192", "negatives_per_positive": "7"},
-}
 # Household: what a working teacher reaches. ESConv: TF-IDF + logistic regression, as known before.
 BARS = {"household": 0.95, "esconv": 0.289}
 QUERIES = {"household": 300}  # of each split, drawn with a fixed seed; of the others all
 
 
 def measure(run: TaskRun, runs: Path, task: RetrievalTask) -> list[dict[str, Any]]:
-    """Trains and evaluates the three teachers of one task and seed."""
-    models = {
-        objective: trained_teacher(run, task, runs / f"{run.task}-{objective}-seed{run.seed}", objective=objective)
-        for objective in ("sft", "listwise")
-    }
-    sft = models["sft"]
-    settings = {"data": run.data, "seed": run.seed, "teacher": sft, "output_dir": sft.parents[1], **DPO[run.task]}
-    flags = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
-    models["sft, then DPO"] = train_reranker_dpo.main(["--config", RECIPES[run.task], *flags])
+    """Trains and evaluates the two teachers of one task and seed."""
     shared = {"task": run.task, "seed": run.seed, "steps": run.teacher.get("max_steps")}
-    return [{**shared, "objective": name, **measured(model, task, run)} for name, model in models.items()]
+    rows = []
+    for objective in ("sft", "listwise"):
+        teacher = trained_teacher(run, task, runs / f"{run.task}-{objective}-seed{run.seed}", objective=objective)
+        rows.append({**shared, "objective": objective, **measured(teacher, task, run)})
+    return rows
 
 
 def measured(teacher: Path, task: RetrievalTask, run: TaskRun) -> dict[str, Any]:
@@ -67,7 +54,7 @@ def main() -> None:
         name = f"teacher R@1, {task} test, {objective}, mean of {len(found)} seeds"
         mean = sum(split["success@1"]["mean"] for split in found) / len(found)
         bars.append(bar(name, mean, ">=", BARS[task], found[0]["n"]))
-    print(write_result("benchmarks.teacher_objectives", {"dpo": DPO, "queries": QUERIES}, rows, bars))
+    print(write_result("benchmarks.teacher_objectives", {"queries": QUERIES}, rows, bars))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,14 @@ def fit_to_machine(config: TrainingArguments) -> None:
 
     Call it first in `__post_init__`: `TrainingArguments` checks the values there.
     """
-    config.use_cpu |= on_cpus_together()
+    if on_cpus_together():
+        config.use_cpu = True
     if config.ddp_find_unused_parameters is None:
         config.ddp_find_unused_parameters = False  # every trained weight is used, some of them outside `forward`
     if config.bf16 is None and not config.fp16:
         config.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    config.dataloader_pin_memory &= torch.cuda.is_available()  # else torch warns at every loader
+    if not torch.cuda.is_available():
+        config.dataloader_pin_memory = False  # else torch warns at every loader
 
 
 def on_cpus_together() -> bool:

@@ -3,17 +3,17 @@
 import math
 from dataclasses import dataclass, field
 
-from trl.trainer.base_config import _BaseConfig
+from transformers import TrainingArguments
 
 from ..machine import fit_to_machine
-from ..trainers.shared_trainer import BatchArguments
+from ..trainers.shared_trainer import SharedArguments
 
 WEIGHTS = ("listwise_weight", "mse_weight", "kl_weight")
 ENCODERS = ("none", "lora", "full")
 
 
 @dataclass
-class RabtrieverDistillationConfig(BatchArguments, _BaseConfig):
+class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  # bf16 may be None
     """Settings of `RabtrieverDistillationTrainer` beyond `TrainingArguments`."""
 
     train_encoder: str = field(

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from trl.trainer.base_trainer import _BaseTrainer
 
 from ..evaluation.metrics import mean_metrics, rank_documents
 from ..reranking.losses import check_finite
@@ -35,7 +34,7 @@ SAMPLING_SCORES = 64_000_000
 FITTED_TEXTS = 8192
 
 
-class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
+class RabtrieverDistillationTrainer(SharedTrainer):
     """Fits a student to the teacher's rankings, and to its states if a weight says so.
 
     A training row is a query. Its candidates start as positives and uniform documents; at `rounds` points of the run
@@ -58,14 +57,6 @@ class RabtrieverDistillationTrainer(SharedTrainer, _BaseTrainer):
         ValueError: no candidates are left to draw, a loss needs states and the teacher has none, or a loss is not
             finite.
     """
-
-    _tag_names = ["rabtriever", "distillation"]  # noqa: RUF012 (TRL's convention)
-    _name = "Rabtriever distillation"
-    _paper = {  # noqa: RUF012
-        "title": "Efficient Rationale-based Retrieval: On-policy Distillation from Generative Rerankers based on JEPA",
-        "id": "2604.23336",
-    }
-    loss_is_scaled_for_ga = False  # the loss is a mean over the batch
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Queries nobody judged, made of others by exchanging names: what stands in the same place of two documents.
+"""Queries without labels, made of others by exchanging names: what stands in the same place of two documents.
 
 "pick up the coke" and "pick up the tea" say that "coke" and "tea" can stand for each other. A query that names one of
 them becomes another query with the other name throughout. So every name of the corpus comes up in the sentences that

@@ -1,10 +1,13 @@
-"""The teacher's listwise loss, and the check that a loss is finite.
+"""The teacher's losses, and the check that a loss is finite.
 
 The student's own losses are in `distillation.losses`.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from .. import GenerativeRerankerModel
 
 
 def listwise_cross_entropy(scores: Tensor) -> Tensor:
@@ -19,6 +22,28 @@ def listwise_cross_entropy(scores: Tensor) -> Tensor:
         A scalar, fp32, in nats.
     """
     return -scores.float().log_softmax(-1)[:, 0].mean()
+
+
+def document_lm_loss(
+    reranker: GenerativeRerankerModel, states: Tensor, input_ids: Tensor, in_document: Tensor
+) -> Tensor:
+    """Mean cross-entropy of every document token but the first, given the tokens in front of it.
+
+    Ordinary training reads the state of a document's last token through attention alone, so what it holds of the
+    document is chance. The student has nothing else to go by.
+
+    Args:
+        reranker: the teacher.
+        states: `(pairs, length, d)`, final states.
+        input_ids: `(pairs, length)`.
+        in_document: `(pairs, length)` bool, the tokens of the documents with their template.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    predicted = in_document[:, 1:]
+    logits = reranker.get_output_embeddings()(states[:, :-1][predicted])
+    return F.cross_entropy(logits.float(), input_ids[:, 1:][predicted])
 
 
 def check_finite(name: str, **values: Tensor) -> None:

@@ -28,10 +28,10 @@ class NegativeArguments:
         metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
     )
     hard_negative_fraction: float = field(
-        default=0.5, metadata={"help": "Chance of each negative to be mined by BM25 instead of drawn uniformly."}
+        default=0.5, metadata={"help": "Probability that a negative is mined by BM25; the others are drawn uniformly."}
     )
     hard_negative_depth: int = field(
-        default=50, metadata={"help": "Mined negatives come from this many first documents of the BM25 ranking."}
+        default=50, metadata={"help": "Mined negatives come from the first so many documents of the BM25 ranking."}
     )
 
     def __post_init__(self) -> None:
@@ -57,10 +57,10 @@ class PairGroups:
 
 
 def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
-    """Negatives of every group: as many as asked for, or as the query with the fewest has.
+    """Negatives of every group: the setting, or as many as the query with the fewest has.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than are asked for.
+        ValueError: a query has fewer documents that are not relevant than the setting says.
     """
     fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
     count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
@@ -79,7 +79,7 @@ def draw_groups(
 
     Args:
         task: the corpus.
-        split: the judged queries.
+        split: queries with relevance labels.
         negatives: how many and which. All (`null`) means as many as the query with the fewest has. Each is mined by
             BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
             tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
@@ -87,24 +87,25 @@ def draw_groups(
         count: how many, where other splits have a say too; default: `negative_count` of this one.
 
     Yields:
-        Query row and corpus rows, the relevant one first; all groups have one size. Documents judged relevant for the
-        query are never negatives.
+        Query row and corpus rows, the relevant one first; all groups have one size. A document that is relevant for the
+        query is never a negative.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than negatives are asked for.
+        ValueError: a query has fewer documents that are not relevant than the setting says.
     """
     rng = random.Random(seed)
     hard_fraction = negatives.hard_negative_fraction
     count = negative_count(task, split, negatives) if count is None else count
-    judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    labelled = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
     mine = negatives.negatives_per_positive is not None and hard_fraction > 0
     hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
     while True:
-        rng.shuffle(judged)
-        for query, positive in judged:
+        rng.shuffle(labelled)
+        for query, positive in labelled:
             relevant = split.relevant[query]
             mined = [row for row in hard[query] if row not in relevant] if hard is not None else []
-            chosen = rng.sample(mined, min(len(mined), sum(rng.random() < hard_fraction for _ in range(count))))
+            mined_count = sum(1 for _ in range(count) if rng.random() < hard_fraction)
+            chosen = rng.sample(mined, min(len(mined), mined_count))
             # Among this many uniform documents at least the missing negatives are neither relevant nor chosen yet.
             drawn = rng.sample(range(len(task.corpus)), count + len(relevant))
             others = [row for row in drawn if row not in relevant and row not in chosen]
@@ -124,7 +125,6 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
     the dataset holds three numbers per pair.
     """
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
-    answers = (processor.false_token_id, processor.true_token_id)
     rows = Dataset.from_dict(
         {
             "query": [query for query, group in zip(groups.queries, groups.documents, strict=True) for _ in group],
@@ -133,56 +133,26 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
         }
     )
 
-    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
-        input_ids, labels = [], []
+    def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        pairs: dict[str, list[Any]] = {"input_ids": [], "labels": [], "prefix_length": []}
         for query, document, relevant in zip(batch["query"], batch["document"], batch["relevant"], strict=True):
-            prompt, answer = prefixes[document] + suffixes[query], answers[relevant]
-            input_ids.append([*prompt, answer])
-            labels.append([-100] * len(prompt) + [answer])
-        lengths = [len(prefixes[document]) for document in batch["document"]]
-        return {"input_ids": input_ids, "labels": labels, "prefix_length": lengths}
+            answer = processor.true_token_id if relevant else processor.false_token_id
+            prompt = prefixes[document] + suffixes[query]
+            pairs["input_ids"].append([*prompt, answer])
+            pairs["labels"].append([-100] * len(prompt) + [answer])
+            pairs["prefix_length"].append(len(prefixes[document]))
+        return pairs
 
     return rows.with_transform(tokenised)
 
 
-class GroupCollator(DataCollatorForLanguageModeling):
-    """TRL's padding on the right, with the prefixes' lengths, and with each group's query alone as a further row.
-
-    Args:
-        pad_token_id: fills the rows.
-        group_size: rows per group, which have one query.
-        queries_alone: whether to add, behind all pairs, one row per group that holds the query's suffix only.
-    """
-
-    def __init__(self, pad_token_id: int, group_size: int, queries_alone: bool) -> None:
-        super().__init__(pad_token_id=pad_token_id)
-        self.group_size = group_size
-        self.queries_alone = queries_alone
+class PairCollator(DataCollatorForLanguageModeling):
+    """TRL's padding on the right, with the lengths of the prefixes."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `labels` of all rows; `prefix_lengths` `(pairs,)` of the pairs."""
-        rows = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in examples]
-        for row in examples[:: self.group_size] if self.queries_alone else ():
-            suffix = row["input_ids"][row["prefix_length"] : -1]
-            rows.append({"input_ids": suffix, "labels": [-100] * len(suffix)})
-        batch = super().torch_call(rows)
+        """`input_ids`, `attention_mask`, `labels`, each `(pairs, length)` int64; `prefix_lengths` `(pairs,)` int64."""
+        batch = super().torch_call(examples)
         return {**batch, "prefix_lengths": torch.tensor([row["prefix_length"] for row in examples])}
-
-
-def preference_dataset(
-    groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor
-) -> Dataset:
-    """The rows TRL's `DPOTrainer` trains on: token ids of the prompt, of the right and of the wrong answer."""
-    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
-    right, wrong = [processor.true_token_id], [processor.false_token_id]
-
-    rows = []
-    for query, group in zip(groups.queries, groups.documents, strict=True):
-        for place, document in enumerate(group):
-            chosen, rejected = (right, wrong) if place == 0 else (wrong, right)
-            prompt = prefixes[document] + suffixes[query]
-            rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
-    return Dataset.from_list(rows)
 
 
 def _bm25_neighbours(task: RetrievalTask, split: Split, depth: int, rng: random.Random) -> list[list[int]]:

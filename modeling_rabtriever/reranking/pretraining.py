@@ -1,4 +1,4 @@
-"""Language modelling before a backbone from scratch learns to judge."""
+"""Language modelling for a backbone from scratch, before it learns to rank."""
 
 from typing import Any
 
@@ -11,14 +11,12 @@ from ..tasks.beir import RetrievalTask, Split
 from ..trainers.shared_trainer import SharedTrainer
 
 
-class PretrainingTrainer(SharedTrainer, SFTTrainer):
+class PretrainingTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL types loss_is_scaled_for_ga as None
     """`SFTTrainer` with the model's own loss over all tokens.
 
     TRL's also measures the entropy at every token, which without Triton takes several times longer than the passes of a
     small model.
     """
-
-    loss_is_scaled_for_ga = False  # the loss is a mean over the batch
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -26,15 +24,16 @@ class PretrainingTrainer(SharedTrainer, SFTTrainer):
         """Mean cross-entropy of the next token."""
         if return_outputs:
             raise ValueError("return_outputs is True; accepted: False (this trainer evaluates the loss alone)")
-        means, tokens = {"loss": model(**inputs, use_cache=False).loss}, inputs["labels"][:, 1:].ne(-100).sum().item()
-        return self.batch_means(means, {"loss": tokens})["loss"]
+        loss = model(**inputs, use_cache=False).loss
+        tokens = int(inputs["labels"][:, 1:].ne(-100).sum())
+        return self.batch_means({"loss": loss}, {"loss": tokens})["loss"]
 
 
 def prompt_dataset(task: RetrievalTask, split: Split, processor: RabtrieverProcessor) -> Dataset:
     """Every (relevant document, query) of a split as `input_ids` and `labels`, put together when read."""
     prefixes, suffixes = processor.document_ids(task.corpus), processor.query_ids(split.queries)
-    judged = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
-    rows = Dataset.from_dict({"query": [query for query, _ in judged], "document": [row for _, row in judged]})
+    labelled = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    rows = Dataset.from_dict({"query": [query for query, _ in labelled], "document": [row for _, row in labelled]})
 
     def tokenised(batch: dict[str, list[Any]]) -> dict[str, list[list[int]]]:
         pairs = zip(batch["query"], batch["document"], strict=True)

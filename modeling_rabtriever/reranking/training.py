@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 from .. import GenerativeRerankerModel
@@ -12,10 +13,9 @@ from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
 from ..trainers.shared_trainer import check_division
 from .backbone import BackboneArguments, PromptArguments, build_reranker
-from .document_states import detach_joint_predictor
 from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
 from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
-from .watch import DEV, watch_nothing, watched_corpus
+from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
 
 
 @dataclass
@@ -23,7 +23,8 @@ class TeacherArguments:
     """How the teacher's progress is measured."""
 
     dev_groups: int = field(
-        default=128, metadata={"help": "Groups of the dev split (a relevant document and negatives) watched."}
+        default=128,
+        metadata={"help": "How many groups of the dev split (a relevant document and its negatives) are watched."},
     )
 
 
@@ -70,8 +71,8 @@ def train_reranker(
         prompt: what the model reads; `None` means the wordings of the task's name, or the paper's.
         negatives: which documents stand against a relevant one; `None` means the defaults.
         lora: adapters; `None` trains all weights.
-        train: judged queries; `None` means the task's split of that name.
-        dev: judged queries that are watched; `None` means the task's split of that name, if it has one.
+        train: queries with relevance labels; `None` means the task's split of that name.
+        dev: queries with relevance labels that are watched; `None` means the task's split of that name, if it has one.
         watch: how much of `dev` is watched.
 
     Returns:
@@ -127,17 +128,21 @@ def make_trainer(
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
     groups = take_groups(draw_groups(task, train, negatives, config.seed, size - 1), config.max_steps * groups_per_step)
     config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
-    processor, watched = reranker.processor, None
+    processor = reranker.processor
+    corpus_watch: CorpusWatch | None = None
+    watched: Dataset | None = None
     if dev is None:
         watch_nothing(task, config)
     else:
+        corpus_watch = watched_corpus(task, dev)
+        say_cost(corpus_watch, config)
         drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), watch.dev_groups)
         watched = pair_dataset(drawn, dev, task.corpus, processor)
     return RerankerTrainer(
         group_size=size,
         reranker=reranker,
         args=config,
-        corpus_watch=None if dev is None else watched_corpus(task, dev),
+        corpus_watch=corpus_watch,
         train_dataset=pair_dataset(groups, train, task.corpus, processor),
         eval_dataset=watched,
         peft_config=peft_config,
@@ -145,10 +150,9 @@ def make_trainer(
 
 
 def finished(reranker: GenerativeRerankerModel, trainer: Any, lora: LoraArguments) -> GenerativeRerankerModel:
-    """The trained teacher as it is saved: adapters are part of its weights, the joint predictor is gone."""
+    """The trained teacher as it is saved: adapters are part of its weights."""
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
-    detach_joint_predictor(reranker)
     return reranker.eval()
 
 

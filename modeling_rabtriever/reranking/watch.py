@@ -10,10 +10,12 @@ from .. import GenerativeRerankerModel
 from ..evaluation.metrics import mean_metrics, rank_documents
 from ..evaluation.samples import among, corpus_sample
 from ..tasks.beir import RetrievalTask, Split
+from ..trainers.processes import say
 
 DEV = "dev"  # the split that is watched where none is named
 QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation asks for 16,384 pairs whatever the corpus
 METRICS = ("success@1", "mrr@10")
+MANY_PAIRS = 5_000  # at every evaluation; more are worth a word before training starts
 WATCHED = tuple(f"corpus_{name}" for name in METRICS)
 
 
@@ -50,10 +52,11 @@ class CorpusWatch:
             return ""
         part = "all" if len(self.documents) == self.corpus_size else f"{len(self.documents):,} of"
         ranked = f"{len(self.queries)} queries, {part} {self.corpus_size:,} documents"
-        hits, mrr = (100 * found[f"eval_{name}"] for name in WATCHED)
+        percent = {name: f"{100 * value:.1f}" for name, value in found.items()}
         return (
-            f"On dev a relevant document leads its group for {100 * found['eval_leads_group']:.1f}% of the queries; "
-            f"in the corpus ({ranked}) the teacher has R@1 {hits:.1f}, MRR@10 {mrr:.1f}."
+            f"On dev a relevant document leads its group for {percent['eval_leads_group']}% of the queries; in the "
+            f"corpus ({ranked}) the teacher has R@1 {percent['eval_corpus_success@1']}, MRR@10 "
+            f"{percent['eval_corpus_mrr@10']}."
         )
 
 
@@ -63,6 +66,17 @@ def watched_corpus(task: RetrievalTask, split: Split) -> CorpusWatch:
     part = split.take(rows)
     texts = [task.corpus[row] for row in documents]
     return CorpusWatch(part.queries, texts, among(part.relevant, documents), len(task.corpus))
+
+
+def say_cost(watch: CorpusWatch, config: TrainingArguments) -> None:
+    """Says how many pairs every evaluation ranks, if they are many and evaluations come every few steps."""
+    pairs = len(watch.queries) * len(watch.documents)
+    if config.eval_strategy == IntervalStrategy.STEPS and pairs > MANY_PAIRS:
+        say(
+            f"Warning: with eval_steps {config.eval_steps:g}, every evaluation ranks {pairs:,} pairs with the teacher "
+            f"({len(watch.queries)} queries, {len(watch.documents)} documents). On one CPU core, 16,384 pairs took 28 "
+            'minutes with 135M parameters. If that is too slow, set eval_strategy to "epoch" or "no".'
+        )
 
 
 def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:

@@ -19,7 +19,6 @@ class Stage(NamedTuple):
 STAGES = {
     "pretrain": Stage("pretrain", "train", "Pretrains a backbone from scratch on a task's texts."),
     "train": Stage("train_reranker", "train", "Trains the teacher, a generative reranker."),
-    "train_reranker_dpo": Stage("train_reranker_dpo", "train", "Tunes a trained teacher by preference optimisation."),
     "generate_queries": Stage("generate_queries", "train", "Writes queries without labels for the student."),
     "distill": Stage("distill", "train", "Distils the teacher into a student."),
     "evaluate": Stage("evaluate", "train", "Evaluates models beside trivial baselines."),

@@ -1,10 +1,10 @@
-"""Optional, before the student: queries nobody judged, in the training queries' manner.
+"""Optional, before the student: queries without labels, in the training queries' manner.
 
 Usage:
     python -m training.generate_queries --config saycan --data path/to/saycan
 
-The student is distilled from the teacher's judgements, so it can learn from queries that have no labels; where
-training queries are few it needs them. Two kinds: a language model is fitted to the training queries for a few epochs,
+The student learns from the teacher's scores, so it can learn from queries that have no labels. Where training queries
+are few it needs them. Two kinds: a language model is fitted to the training queries for a few epochs,
 then goes on from the first words of one of them (--count; it should know the language: a pretrained model, not one from
 scratch); and training queries with names exchanged, where documents show which names (--swapped, see
 `distillation.swaps`).

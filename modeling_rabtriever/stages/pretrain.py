@@ -1,9 +1,9 @@
-"""Stage 0, optional: a backbone from scratch learns the task's language before it learns to judge.
+"""Stage 0, optional: a backbone from scratch learns the task's language before it learns to rank.
 
 Usage:
     python -m training.pretrain --config esconv --data path/to/esconv
 
-Language modelling on the training split: each query behind a document relevant for it, as the teacher will read them.
+Language modelling on the training split: each query after a document relevant for it, as the teacher will read them.
 Writes <output_dir>/backbone/model, a plain causal language model with its tokenizer, from which train_reranker
 starts. Interrupted, it resumes from its last checkpoint.
 """

@@ -24,7 +24,6 @@ from .command import StageParser, parse_or_help
 
 STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
 OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
-SECTIONS = (*STAGES, "train_reranker_dpo")
 
 
 def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
@@ -34,7 +33,7 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
         ValueError: a recipe is unknown or cannot be read, is no YAML mapping, or a section is not a mapping.
     """
     shared: dict[str, Any] = {}
-    sections: dict[str, dict[str, Any]] = {stage: {} for stage in SECTIONS}
+    sections: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
     for path in names_or_paths:
         file = recipe_path(path)
         try:
@@ -43,7 +42,7 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
             raise ValueError(f"--config {path} is no YAML ({error}); accepted: a mapping of settings") from None
         if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
             raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
-        for stage in SECTIONS:
+        for stage in STAGES:
             section = recipe.pop(stage, None) or {}
             if not isinstance(section, dict):
                 raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
@@ -56,7 +55,7 @@ def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str
     """The stage's settings: defaults, then the recipe's shared keys, then its section, then the command line.
 
     Args:
-        stage: one of `SECTIONS`.
+        stage: one of `STAGES`.
         argument_types: dataclasses, one instance of each is returned.
         argv: command line without the program's name; `None` reads `sys.argv`.
 

@@ -3,14 +3,13 @@
 Usage:
     python -m training.train_reranker --config household
     python -m training.train_reranker --config esconv --data path/to/esconv --max_steps 100
-    python -m training.train_reranker --config qwen3-0.6b --data path/to/folder --dry_run true
 
 Starts from --model_name_or_path, or else from <output_dir>/backbone/model, which the stage pretrain wrote. Writes
 <output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from transformers import Trainer
 from .. import GenerativeRerankerConfig, GenerativeRerankerModel
 from ..files import write_json, writing
 from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, check_student
-from ..reranking.dry_run import plan, report
 from ..reranking.pairs import NegativeArguments
 from ..reranking.reranker_trainer import RerankerTrainingConfig, check_batches
 from ..reranking.training import (
@@ -41,17 +39,6 @@ from .checks import NOTHING, Earlier, check_language_model, check_positive, chec
 from .recipe import parse_stage
 from .run import RunArguments
 
-
-@dataclass
-class DryRunArguments:
-    """Whether to train at all."""
-
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Train nothing: print parameters, memory, steps and FLOPs, worked out without the weights."},
-    )
-
-
 ARGUMENTS = (
     RunArguments,
     BackboneArguments,
@@ -59,15 +46,14 @@ ARGUMENTS = (
     TeacherArguments,
     NegativeArguments,
     LoraArguments,
-    DryRunArguments,
     RerankerTrainingConfig,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Runs the stage and returns the folder of the trained teacher (with `dry_run`, where it would go)."""
+    """Runs the stage and returns the folder of the trained teacher."""
     arguments = parse_stage("train_reranker", ARGUMENTS, argv)
-    run, backbone, prompt, watch, negatives, lora, dry, config = arguments
+    run, backbone, prompt, watch, negatives, lora, config = arguments
     prompt = prompt.for_task(run.data)
     backbone.model_name_or_path = earlier_model(
         backbone.model_name_or_path,
@@ -75,9 +61,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
         "backbone",
         f"run {program('pretrain')} first, or pass --model_name_or_path",
     )
-    if dry.dry_run:
-        say(report(plan(backbone, prompt, negatives, lora, config, run)))
-        return Path(config.output_dir) / "teacher" / "model"
     task = load_task(run.data, run.skip_bad)
     train, dev = run.splits(task)
     stage = StageFolder(
@@ -115,7 +98,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     Raises:
         ValueError: a split, a file or a model is missing, or a setting cannot be used.
     """
-    run, backbone, prompt, watch, negatives, lora, _, config = arguments
+    run, backbone, prompt, watch, negatives, lora, config = arguments
     train, dev = run.splits(task)
     check_training(config, "loss", *WATCHED)
     prompt.for_task(run.data)

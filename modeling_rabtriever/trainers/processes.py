@@ -65,16 +65,16 @@ def on_main(work: Callable[[], T]) -> T:
     group = _group()
     if group is None:
         return work()
-    told: list[Any] = [None, None]
+    outcome: list[Any] = [None, None]  # what `work` returned, and how it failed
     error = None
     if is_main():
         with _standing_alone():
-            told[0], error = _tried(work)
-        told[1] = _failure(error)
+            outcome[0], error = _tried(work)
+        outcome[1] = _failure(error)
     with _reaching_the_others():
-        dist.broadcast_object_list(told, src=0, group=group)
-    _end_if_any_failed(told[1:], error)
-    return told[0]
+        dist.broadcast_object_list(outcome, src=0, group=group)
+    _end_if_any_failed(outcome[1:], error)
+    return outcome[0]
 
 
 def on_each(work: Callable[[], T]) -> T:
@@ -105,7 +105,7 @@ def gather(value: T) -> list[T]:
 
 
 def own_part(rows: Rows) -> Rows:
-    """The rows that fall to this process: the parts of all, behind each other, are `rows`."""
+    """The rows that fall to this process: the parts of all, one after the other, are `rows`."""
     count, index = process_count(), process_index()
     return rows[len(rows) * index // count : len(rows) * (index + 1) // count]  # type: ignore[return-value]
 

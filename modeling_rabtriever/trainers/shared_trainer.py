@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate.data_loader import BatchSamplerShard
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
@@ -24,8 +24,8 @@ from .processes import gather, on_main
 
 
 @dataclass
-class BatchArguments:
-    """The batch of a step."""
+class SharedArguments:
+    """Settings that all trainers share; a class names it in front of `TrainingArguments` or TRL's `SFTConfig`."""
 
     per_device_train_batch_size: int = field(
         default=8,
@@ -33,6 +33,12 @@ class BatchArguments:
             "help": "Rows a step reads at once, whatever the number of processes: they divide them, so that a recipe "
             "takes the same steps on one device and on many."
         },
+    )
+    logging_steps: float = field(
+        default=10, metadata={"help": "Steps between two lines of the log; below 1, a share of all steps."}
+    )
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Passes in bfloat16; default: where there is a GPU that has it."}
     )
 
 
@@ -75,42 +81,45 @@ class PartCollator:
 
 
 class SharedTrainer(Trainer):
-    """A base for trainers, before TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
+    """A base for trainers, alone or in front of TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
 
     Args:
         args: the settings.
-        kwargs: those of the trainer behind it.
+        kwargs: those of the next class, `transformers.Trainer` or TRL's.
 
     Raises:
         ValueError: the processes cannot divide the batch, or the model itself is to be divided among them.
     """
 
+    model: nn.Module
     group_size = 1  # rows that must stay on one process
+    loss_is_scaled_for_ga = False  # every loss here is a mean over the batch
 
     def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
-        divided_otherwise = {
-            "FSDP": self.is_fsdp_enabled,
-            "DeepSpeed": self.is_deepspeed_enabled,
-            "dispatch_batches": args.accelerator_config.dispatch_batches,
-            "batch_rebalance": args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance",
-        }
-        if any(divided_otherwise.values()):
-            names = ", ".join(name for name, on in divided_otherwise.items() if on)
+        settings: Any = args.accelerator_config
+        divided_otherwise = [
+            ("FSDP", self.is_fsdp_enabled),
+            ("DeepSpeed", self.is_deepspeed_enabled),
+            ("dispatch_batches", settings.dispatch_batches),
+            ("batch_rebalance", args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance"),
+        ]
+        names = [name for name, on in divided_otherwise if on]
+        if names:
             raise ValueError(
-                f"{names} is on; accepted: processes that each hold the whole model and walk over the same batches, as "
-                "torchrun --nproc_per_node N starts them"
+                f"{', '.join(names)} is on; accepted: processes that each hold the whole model and walk over the same "
+                "batches, as torchrun --nproc_per_node N starts them"
             )
         if args.world_size > 1:
             self.data_collator = PartCollator(self.data_collator, self.group_size, args.world_size, args.process_index)
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """As transformers', of whole batches: the collator divides them."""
         return _whole_batches(super().get_train_dataloader())
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """As transformers', of whole batches: the collator divides them."""
         return _whole_batches(super().get_eval_dataloader(eval_dataset))
 
@@ -160,7 +169,7 @@ class SharedTrainer(Trainer):
         place = torch.full_like(rows, len(known)).scatter_reduce(0, first, torch.arange(len(known)), "amin")
         return every[place.to(every.device)], rows
 
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers'; the loss of a batch, which every process knows whole, counts once."""
         if self.args.world_size > 1:
             self.gather_function = self._without_repetitions
@@ -173,7 +182,8 @@ class SharedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As transformers', finished by checksums; only then older checkpoints make room."""
         args, limit = self.args, self.args.save_total_limit
-        folder = Path(args.output_dir) / f"checkpoint-{self.state.global_step}"
+        output_dir = str(args.output_dir)
+        folder = Path(output_dir) / f"checkpoint-{self.state.global_step}"
         args.save_total_limit = None
         with writing(folder):
             super()._save_checkpoint(model, trial)
@@ -182,7 +192,7 @@ class SharedTrainer(Trainer):
 
         def finish() -> None:
             finish_checkpoint(folder, args.world_size)
-            rotate_checkpoints(args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
 
         on_main(finish)
 
@@ -204,7 +214,7 @@ class _OfAllProcesses(torch.autograd.Function):
         return total[context.process], None, None
 
 
-def _whole_batches(loader: DataLoader) -> DataLoader:
+def _whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
     # As transformers does for samplers that know the processes themselves.
     if isinstance(loader.batch_sampler, BatchSamplerShard):
         loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0

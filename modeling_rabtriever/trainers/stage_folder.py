@@ -1,4 +1,4 @@
-"""The folder of one stage of a run: what it was asked to do, whether it is done, and where to resume.
+"""The folder of one stage of a run: its settings, whether it is done, and where to resume.
 
 <output_dir>/<stage>/stage.json      settings, inputs, done or not
 <output_dir>/<stage>/model/          the result: a folder AutoModel loads

@@ -15,7 +15,7 @@ from modeling_rabtriever.reranking.backbone import PromptArguments, read_backbon
 from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups, take_groups
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
 from modeling_rabtriever.reranking.training import TeacherArguments, make_trainer
-from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker, train_reranker_dpo
+from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker
 from modeling_rabtriever.tasks.beir import load_beir
 from modeling_rabtriever.trainers.stage_folder import StageFolder
 
@@ -122,20 +122,6 @@ def test_a_student_is_not_distilled_from_a_student(recipe: Path, student: Any, t
     student.save_pretrained(tmp_path / "student")
     with pytest.raises(ValueError, match="is a rabtriever model; accepted: a GenerativeRerankerModel"):
         distill.main(["--config", str(recipe), "--teacher", str(tmp_path / "student")])
-
-
-def test_preferences_are_not_learned_by_another_model(
-    recipe: Path, student: Any, reranker: GenerativeRerankerModel, tmp_path: Path
-) -> None:
-    student.save_pretrained(tmp_path / "student")
-    for flags, message in (
-        (["--teacher", str(tmp_path / "student")], "is a rabtriever model; accepted: a GenerativeRerankerModel"),
-        (["--teacher", "a/b"], "teacher a/b cannot be read .*; accepted"),
-        (["--beta", "nan"], "beta is nan; accepted: a number above 0"),
-        (["--precompute_ref_log_probs", "false"], "precompute_ref_log_probs is false; accepted: true"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            train_reranker_dpo.main(["--config", str(recipe), *flags])
 
 
 def test_queries_are_not_written_by_another_model(recipe: Path, student: Any, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ ROOT = Path(__file__).parents[2]
 STAGES = {
     "pretrain": "backbone",
     "train_reranker": "teacher",
-    "train_reranker_dpo": "teacher_dpo",
     "distill": "student",
     "distill_encoder": "encoder/student",
 }
@@ -46,10 +45,9 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     groups |= {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16}
     pretrain = {**shared, **prompt, "model_name_or_path": data.parent / "backbone.json", "learning_rate": 0.1}
     pretrain |= {"per_device_train_batch_size": 16, "num_train_epochs": 2, "eval_strategy": "epoch"}
-    teacher = {**shared, **prompt, **groups, "objective": "listwise", "joint_weight": 0.5, "document_lm_weight": 0.1}
+    teacher = {**shared, **prompt, **groups, "objective": "listwise", "document_lm_weight": 0.1}
     teacher |= {"max_steps": 4, "gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     teacher |= {"save_steps": 2, "learning_rate": 0.1}
-    dpo = {**shared, **groups, "num_train_epochs": 1, "eval_strategy": "epoch", "learning_rate": 0.1}
     student = {**shared, "embedding_dim": 16, "candidates": 8, "rounds": 2}
     student |= {"train_encoder": "none", "mse_weight": 0.1, "kl_weight": 0.1, "learning_rate": 0.05}
     student |= {"unjudged_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
@@ -57,8 +55,7 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     encoder = {**student, "output_dir": output / "encoder", "teacher": output / "teacher" / "model"}
     encoder |= {"train_encoder": "full", "encoder_learning_rate": 0.01, "mse_weight": 0, "kl_weight": 0}
     encoder |= {"label_share": 0.5, "states": output / "encoder" / "states"}
-    settings = {"pretrain": pretrain, "train_reranker": teacher, "train_reranker_dpo": dpo, "distill": student}
-    settings |= {"distill_encoder": encoder}
+    settings = {"pretrain": pretrain, "train_reranker": teacher, "distill": student, "distill_encoder": encoder}
     modules = {name: f"training.{name.removesuffix('_encoder')}" for name in settings}
     return {name: {"module": modules[name], "flags": _flags(values)} for name, values in settings.items()}
 

@@ -14,7 +14,7 @@ from modeling_rabtriever.evaluation.samples import corpus_sample
 from modeling_rabtriever.reranking.losses import listwise_cross_entropy
 from modeling_rabtriever.reranking.pairs import pair_dataset
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
-from modeling_rabtriever.reranking.watch import watched_corpus
+from modeling_rabtriever.reranking.watch import say_cost, watched_corpus
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split, load_beir
 from tests.training.conftest import GROUPS
 
@@ -48,7 +48,35 @@ def test_listwise_loss_is_the_softmax_over_log_odds_of_a_group(
     )
     assert loss.item() == pytest.approx(listwise_cross_entropy(log_odds).item(), rel=1e-4)
     expected = (log_odds.argmax(1) == 0).float().mean().item()
-    assert trainer._metrics["eval" if not trainer.model.training else "train"]["leads_group"][-1] == expected
+    logged: dict[str, float] = {}
+    trainer.log(logged)
+    assert logged["leads_group" if trainer.model.training else "eval_leads_group"] == expected
+
+
+def test_what_is_logged_is_the_mean_since_the_last_log_of_its_kind(
+    reranker: GenerativeRerankerModel, teacher_trainer: MakeTrainer
+) -> None:
+    trainer = teacher_trainer()
+    batch = _batch(trainer)
+    leads = []
+    for _ in range(2):
+        reranker.get_output_embeddings().weight.data.normal_()
+        trainer.model.train()
+        trainer.compute_loss(trainer.model, batch)
+        pairs = trainer.model(batch["input_ids"], batch["attention_mask"])
+        answers = batch["labels"].ne(-100).int().argmax(-1)
+        logits = pairs.logits[torch.arange(16), answers - 1]
+        log_odds = (logits[:, reranker.config.true_token_id] - logits[:, reranker.config.false_token_id]).view(4, 4)
+        leads.append((log_odds.argmax(-1) == 0).float().mean().item())
+    trainer.model.eval()
+    between: dict[str, float] = {"eval_loss": 1.0}
+    trainer.log(between)
+    assert "leads_group" not in between and "eval_leads_group" not in between
+    trainer.model.train()
+    for expected in ({"leads_group": sum(leads) / 2}, {}):
+        logged: dict[str, float] = {}
+        trainer.log(logged)
+        assert {name: logged[name] for name in logged if name == "leads_group"} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("objective", ["sft", "listwise"])
@@ -100,8 +128,7 @@ def test_batches_that_split_groups_are_refused(teacher_trainer: MakeTrainer) -> 
     [
         ({"max_length": 64}, "max_length is 64; accepted: set max_document_length"),
         ({"objective": "ranknet"}, "objective is 'ranknet'; accepted: sft, listwise"),
-        ({"joint_weight": -1.0}, "joint_weight is -1.0; accepted: 0 or more"),
-        ({"joint_learning_rate": 0.0}, "joint_learning_rate is 0.0; accepted: null or a number above 0"),
+        ({"document_lm_weight": -1.0}, "document_lm_weight is -1.0; accepted: 0 or more"),
         ({"document_lm_weight": float("nan")}, "document_lm_weight is nan; accepted: 0 or more"),
     ],
 )
@@ -132,6 +159,21 @@ def test_the_corpus_is_ranked_at_every_evaluation(
     assert trainer.model.training
 
 
+@pytest.mark.parametrize(
+    ("documents", "strategy", "warns"), [(256, "steps", True), (256, "epoch", False), (78, "steps", False)]
+)
+def test_evaluations_that_rank_many_pairs_are_announced(
+    documents: int, strategy: str, warns: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = Split("dev", [f"q{row}" for row in range(64)], [f"query {row}" for row in range(64)], [{0: 1}] * 64)
+    task = RetrievalTask("many", [f"d{row}" for row in range(documents)], ["a text"] * documents, {})
+    config = RerankerTrainingConfig(output_dir=str(tmp_path), eval_strategy=strategy, eval_steps=20, report_to="none")
+    say_cost(watched_corpus(task, split), config)
+    printed = capsys.readouterr().out
+    assert ("Warning: with eval_steps 20, every evaluation ranks 16,384 pairs with the teacher" in printed) == warns
+    assert bool(printed) == warns
+
+
 def test_what_is_watched_is_bounded_and_holds_the_relevant() -> None:
     relevant = [{row: 1, 5000 + row: 2} for row in range(500)]
     split = Split("dev", [f"q{row}" for row in range(500)], [f"query {row}" for row in range(500)], relevant)
@@ -139,9 +181,9 @@ def test_what_is_watched_is_bounded_and_holds_the_relevant() -> None:
     watch = watched_corpus(task, split)
     assert watch == watched_corpus(task, split)
     assert (len(watch.queries), len(watch.documents), len(set(watch.documents))) == (64, 256, 256)
-    for query, judged in zip(watch.queries, watch.relevant, strict=True):
+    for query, relevant in zip(watch.queries, watch.relevant, strict=True):
         row = split.queries.index(query)
-        assert {watch.documents[place]: grade for place, grade in judged.items()} == {
+        assert {watch.documents[place]: grade for place, grade in relevant.items()} == {
             f"text {row}": 1, f"text {5000 + row}": 2,
         }  # fmt: skip
     log = [{"eval_leads_group": 0.5, "eval_corpus_success@1": 0.2, "eval_corpus_mrr@10": 0.3}]

@@ -1,11 +1,14 @@
-"""What all trainers share: batches that several processes divide. The division itself is held in test_processes."""
+"""What all trainers share: batches that several processes divide, and how they stand on transformers' trainer.
+
+The division itself is held in test_processes.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
 from modeling_rabtriever.trainers.shared_trainer import PartCollator, check_division
@@ -51,6 +54,15 @@ def test_one_process_takes_one_device(teacher_trainer: Callable[..., Any], monke
     monkeypatch.setattr(RerankerTrainingConfig, "__post_init__", on_four_gpus)
     trainer = teacher_trainer()
     assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == trainer._train_batch_size == 16
+
+
+def test_private_names_of_transformers_are_there_and_have_no_public_twin(tmp_path: Path) -> None:
+    """`SharedTrainer` uses these two, for want of public ones; docs/decisions.md says why."""
+    args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
+    assert callable(Trainer._save_checkpoint) and not hasattr(Trainer, "save_checkpoint")
+    assert args._n_gpu == args.n_gpu
+    with pytest.raises(AttributeError):
+        args.n_gpu = 1
 
 
 def test_the_model_itself_is_not_divided(teacher_trainer: Callable[..., Any]) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,14 +15,12 @@ from modeling_rabtriever.stages import (
     pipeline,
     pretrain,
     train_reranker,
-    train_reranker_dpo,
 )
 from modeling_rabtriever.tasks.beir import load_beir
 
 STAGES = {
     "pretrain": pretrain,
     "train_reranker": train_reranker,
-    "train_reranker_dpo": train_reranker_dpo,
     "generate_queries": generate_queries,
     "distill": distill,
 }
@@ -44,7 +41,6 @@ def recipe(beir_folder: Path, tmp_path: Path, reranker: GenerativeRerankerModel)
         "output_dir": str(tmp_path / "run"),
         "pretrain": {**plain, **prompt, **watched},
         "train_reranker": {**prompt, **watched, **groups},
-        "train_reranker_dpo": {**watched, **groups},
         "distill": {"embedding_dim": 8, "candidates": 4, "rounds": 0, **watched},
         "evaluate": {"splits": ["test"], "sentence_encoder": "nobody/nothing"},
     }
@@ -67,10 +63,9 @@ def test_without_dev_all_stages_train_unwatched(
 ) -> None:
     without("dev")
     pipeline.main(["--config", str(recipe)])
-    train_reranker_dpo.main(["--config", str(recipe)])
     said = "animals has no split 'dev' (it has: test, train): nothing is watched while training\n"
-    assert capsys.readouterr().out.count(said) == 4
-    for stage in ("backbone", "teacher", "student", "teacher_dpo"):
+    assert capsys.readouterr().out.count(said) == 3
+    for stage in ("backbone", "teacher", "student"):
         log = json.loads((tmp_path / "run" / stage / "log.json").read_text())
         assert any("loss" in record for record in log)
         assert not any(name.startswith("eval_") for record in log for name in record)
@@ -164,13 +159,3 @@ def test_a_run_reads_its_data_again_as_it_did(
     said = "animals: left out bad lines of the corpus (1), judgements of absent documents or queries (1)\n"
     assert capsys.readouterr().out.count(said) == 6  # the check, four stages, the cards
     assert "12 documents" in (tmp_path / "run" / "teacher" / "model" / "README.md").read_text()
-
-
-def test_a_dry_run_reads_the_data_as_the_run_would(recipe: Path, beir_folder: Path, capsys: Any) -> None:
-    with (beir_folder / "queries.jsonl").open("a") as file:
-        file.write("no JSON\n")
-    command = ["--config", str(recipe), "--model_name_or_path", str(recipe.parent / "plain"), "--dry_run", "true"]
-    with pytest.raises(ValueError, match="queries.jsonl line 73: broken JSON"):
-        train_reranker.main(command)
-    train_reranker.main([*command, "--skip_bad", "true"])
-    assert "left out bad lines of the queries (1)\n" in capsys.readouterr().out
