@@ -15,8 +15,6 @@ from .modeling_checks import read_json
 SIGN = "answer_head.weight"  # a tensor that only these students have
 # What they could read beyond the last layer's states of a text by itself, and the value that means nothing of it.
 _GONE = {"shared_dim": (0,), "query_anchors": ([],), "document_anchors": ([],), "feature_whitening": (False,)}
-_LAYERS = ("query_hidden", "query_output", "document_map", "output_map", "shift", "prior")
-_KNOWN = {SIGN, *(f"predictor.{layer}.{part}" for layer in _LAYERS for part in ("weight", "bias"))}
 
 
 def converted(
@@ -54,13 +52,14 @@ def converted(
     weights = load_state_dict(cached_file(path, "model.safetensors", **hub))
     if weights.keys() != stored.keys():
         raise ValueError(f"{path} is a student of a version before 0.1 in several files; accepted: one file")
-    odd = [name for name, value in weights.items() if not value.is_floating_point()]
-    odd += [name for name in weights if not name.startswith("backbone.") and name not in _KNOWN]
-    if odd:
-        raise ValueError(f"{path} holds tensors that no student has: {', '.join(odd[:5])}; accepted: its own weights")
     mapped = old["predictor_type"] == "hadamard"
     backbone = {name: value for name, value in weights.items() if name.startswith("backbone.")}
-    predictor = _predictor({name: value.float() for name, value in weights.items() if name not in backbone}, mapped)
+    own = {name: value for name, value in weights.items() if name not in backbone}
+    odd = sorted(_names(mapped, bool(old.get("document_prior"))) ^ own.keys())
+    odd += [name for name, value in own.items() if not value.is_floating_point()]
+    if odd:
+        raise ValueError(f"{path} holds too much or too little: {', '.join(odd[:5])}; accepted: this student's weights")
+    predictor = _predictor({name: value.float() for name, value in own.items()}, mapped)
     config = RabtrieverConfig(
         text_config=text,
         embedding_dim=len(predictor["query_output.bias"]),
@@ -69,6 +68,13 @@ def converted(
         document_map=mapped,
     )
     return config, {**backbone, **{f"predictor.{name}": value for name, value in predictor.items()}}
+
+
+def _names(mapped: bool, has_prior: bool) -> set[str]:
+    layers = ["query_hidden", "query_output", *(["document_map", "shift"] if mapped else [])]
+    layers += ["prior"] if has_prior else []
+    names = {f"predictor.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    return {SIGN, *names, *(["predictor.output_map.weight"] if mapped else [])}
 
 
 def _predictor(old: Mapping[str, Tensor], mapped: bool) -> dict[str, Tensor]:

@@ -30,8 +30,8 @@ def check_backbone(model: Any) -> None:
     config, longest = model.config.text_config, model._longest_prompt(model.processor)
     if config.model_type == "qwen2" and "sliding_attention" in config.layer_types and config.sliding_window < longest:
         raise ValueError(
-            f"a layer of this backbone attends to {config.sliding_window} tokens, fewer than the longest prompt, {longest}; accepted "
-            "for an export of a Qwen2: full attention (use_sliding_window: false)"
+            f"a layer of this backbone attends to {config.sliding_window} tokens, fewer than the longest prompt, "
+            f"{longest}; accepted for an export of a Qwen2: full attention (use_sliding_window: false)"
         )
 
 

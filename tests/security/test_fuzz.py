@@ -11,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
 
-from modeling_rabtriever import RabtrieverConfig, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever import (
+    GenerativeRerankerConfig,
+    GenerativeRerankerModel,
+    RabtrieverConfig,
+    RabtrieverModel,
+    RabtrieverProcessor,
+)
 from modeling_rabtriever.export.prompt_tokenizer import save_tower_tokenizer
 from modeling_rabtriever.retrieval import CorpusVectors, PrefixFiles, VectorStore
 from modeling_rabtriever.retrieval.corpus_vectors import MANIFEST
@@ -79,26 +85,40 @@ def test_any_prompt_setting_works_or_is_refused(processor: RabtrieverProcessor, 
 @given(
     setting=st.sampled_from(
         [
-            "predictor_type", "embedding_dim", "num_heads", "predictor_hidden_size", "document_prior", "shared_dim",
-            "feature_layers", "feature_poolings", "query_anchors", "document_anchors", "true_token_id",
-            "false_token_id",
+            "embedding_dim", "query_hidden_size", "feature_poolings", "document_map", "predictor_type",
         ]
     ),
-    value=anything | st.lists(st.sampled_from(["last", "mean", -1, 0, 1]), max_size=3),
+    value=anything | st.lists(st.sampled_from(["first", "last", "mean", -1, 0]), max_size=3),
 )  # fmt: skip
-def test_any_configuration_works_or_is_refused(setting: str, value: Any) -> None:
+def test_any_configuration_of_a_student_works_or_is_refused(setting: str, value: Any) -> None:
     text_config = AutoConfig.for_model(
         "qwen2", vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
     )
     try:
-        config = RabtrieverConfig(
+        config = RabtrieverConfig(**{"text_config": text_config, setting: value})
+    except ValueError:
+        return
+    if config.embedding_dim <= 512 and config.query_hidden_size <= 512:
+        predictor, features = RabtrieverModel(config).predictor, torch.randn(2, config.feature_size)
+        assert predictor.encode_query(features).shape == (2, config.embedding_dim)
+        assert predictor.encode_document(features).shape == (2, config.embedding_dim)
+    assert RabtrieverConfig(**json.loads(config.to_json_string())).to_dict() == config.to_dict()
+
+
+@many
+@given(setting=st.sampled_from(["true_token_id", "false_token_id"]), value=anything)
+def test_any_configuration_of_a_teacher_works_or_is_refused(setting: str, value: Any) -> None:
+    text_config = AutoConfig.for_model(
+        "qwen2", vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    try:
+        config = GenerativeRerankerConfig(
             **{"text_config": text_config, "true_token_id": 1, "false_token_id": 2, setting: value}
         )
     except ValueError:
         return
-    if config.embedding_dim <= 512 and config.predictor_hidden_size <= 512:
-        assert RabtrieverModel(config).predictor.encode_document is not None
-    assert RabtrieverConfig(**json.loads(config.to_json_string())).to_dict() == config.to_dict()
+    assert GenerativeRerankerModel(config).answer_direction.shape == (8,)
+    assert GenerativeRerankerConfig(**json.loads(config.to_json_string())).to_dict() == config.to_dict()
 
 
 @many

@@ -59,7 +59,9 @@ LOADERS = (AutoModel.from_pretrained, RabtrieverModel.from_pretrained)
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "weights", "..\\model.safetensors", 3, None])
 def test_an_index_of_weights_names_safetensors_alone(folder: Path, load: Callable[..., object], name: object) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"answer_head.weight": name}}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"predictor.query_output.bias": name}})
+    )
     with pytest.raises(ValueError, match=r"its index of weights names .*accepted: safetensors files of this folder"):
         load(folder)
 
@@ -67,7 +69,7 @@ def test_an_index_of_weights_names_safetensors_alone(folder: Path, load: Callabl
 @pytest.mark.parametrize("load", LOADERS)
 @pytest.mark.parametrize("name", ["adapter_model.bin", "other.safetensors", "../model.safetensors"])
 def test_a_configuration_names_no_weights(folder: Path, load: Callable[..., object], name: str) -> None:
-    torch.save({"answer_head.weight": Marker(folder / "ran")}, folder / "adapter_model.bin")
+    torch.save({"predictor.query_output.bias": Marker(folder / "ran")}, folder / "adapter_model.bin")
     _changed(folder / "config.json", transformers_weights=name)
     with pytest.raises(ValueError, match=r"transformers_weights in its config.json names files.*accepted"):
         load(folder)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
 from tests.conftest import DOCUMENTS
+from tests.modeling.old_students import write_old
 
 SECONDS = 20  # of one command; they take a tenth of one
 many = settings(
@@ -39,7 +40,7 @@ values = st.recursive(
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a student, a teacher, a corpus, its vectors and a store; never changed, only copied."""
+    """A folder with a student, one of before 0.1, a teacher, a corpus, its vectors and a store; only copied."""
     return tmp_path_factory.mktemp("whole")
 
 
@@ -48,6 +49,7 @@ def folder(whole: Path, student: RabtrieverModel, reranker: GenerativeRerankerMo
     if not any(whole.iterdir()):
         student.save_pretrained(whole / "student")
         reranker.save_pretrained(whole / "teacher")
+        write_old(whole / "old", reranker, num_heads=2, document_prior=True)
         rows = [
             {"id": f"d{row}", "title": "", "text": text, "year": 2000 + row, "room": "attic"}
             for row, text in enumerate(DOCUMENTS * 3)
@@ -148,7 +150,7 @@ def _set(content: Any, path: list[int], value: Any) -> Any:
 
 @many
 @given(
-    model=st.sampled_from(["student", "teacher"]),
+    model=st.sampled_from(["student", "teacher", "old"]),
     name=st.sampled_from(["config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json"]),
     path=st.lists(st.integers(0, 500), min_size=1, max_size=3),
     value=values | st.just("delete"),
@@ -169,7 +171,7 @@ def test_any_weights_of_a_model(
     whole: Path, folder: Path, capsys: pytest.CaptureFixture[str], change: str, number: int
 ) -> None:
     place = _fresh(whole, folder)
-    file = place / ("student" if number % 2 else "teacher") / "model.safetensors"
+    file = place / ("student", "teacher", "old")[number % 3] / "model.safetensors"
     weights = load_file(file)
     name = sorted(weights)[number % len(weights)]
     if change in ("cut", "flip", "empty"):

@@ -42,6 +42,22 @@ def test_weights_that_train_are_in_full_precision(reranker: GenerativeRerankerMo
 
 
 @pytest.mark.parametrize(
+    ("encoder", "layers", "other"),
+    [(None, None, None), ("15", 15, None), ("org/small", None, "org/small"), ("./15", None, "./15"), ("²", None, "²")],
+)
+def test_a_number_means_layers_of_the_teachers_backbone(
+    encoder: str | None, layers: int | None, other: str | None
+) -> None:
+    found = StudentArguments(encoder=encoder)
+    assert (found.layers, found.other_encoder) == (layers, other)
+
+
+def test_another_predictor_is_refused() -> None:
+    with pytest.raises(ValueError, match="predictor_type is 'mlp'; accepted: hadamard, paper"):
+        StudentArguments(predictor_type="mlp")
+
+
+@pytest.mark.parametrize(
     ("shape", "message"),
     [
         ({"encoder": "0"}, "encoder is '0'; accepted: a folder, a Hub id, or 1 layer or more"),

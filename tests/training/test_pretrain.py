@@ -84,7 +84,7 @@ def test_pipeline_pretrains_only_with_a_section(recipe: Path, tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         for name, module in pipeline._STAGES.items():
             patch.setattr(module, "main", lambda _, name=name: called.append(name))
-        few = ["--distill.initial_candidates", "4", "--distill.refresh_rounds", "0"]
+        few = ["--distill.candidates", "4", "--distill.rounds", "0"]
         pipeline.main(["--config", str(recipe), *few])
         content = yaml.safe_load(recipe.read_text())
         content["train_reranker"]["model_name_or_path"] = content.pop("pretrain")["model_name_or_path"]
