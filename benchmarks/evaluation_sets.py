@@ -20,9 +20,10 @@ from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, evaluation_dtype
 from modeling_rabtriever import RabtrieverConfig
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
 from modeling_rabtriever.files import write_folder
-from modeling_rabtriever.stages import distill, evaluate, pipeline
+from modeling_rabtriever.stages import distill, pipeline
+from modeling_rabtriever.stages import evaluate as evaluate_stage
 from modeling_rabtriever.tasks.beir import load_beir
 
 MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
@@ -69,7 +70,7 @@ def measure(name: str, data: str, models: dict[str, Path], seed: int, runs: Path
         output = runs / f"{name}-seed{seed}" / f"all-{key}"
         flags = [f"{who}={path}" for who, path in systems.items()]
         candidates = ["--candidates", "100"] if large and key == "test" else []
-        folder = evaluate.main([*common, "--output_dir", str(output), "--model", *flags, *candidates])
+        folder = evaluate_stage.main([*common, "--output_dir", str(output), "--model", *flags, *candidates])
         row[key] = json.loads((folder / "test.json").read_text())
     return row
 

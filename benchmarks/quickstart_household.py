@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, write_result
+from modeling_rabtriever.evaluation.splits import rank_split
 from modeling_rabtriever.evaluation.systems import baselines, load_system
-from modeling_rabtriever.stages.evaluate import evaluate_split
 from modeling_rabtriever.tasks.beir import load_beir
 
-SPLITS = ("test", "test_phrasing")
+TEST_SPLITS = ("test", "test_phrasing")
 
 
 def measure(seed: int, folder: Path) -> dict[str, Any]:
@@ -37,14 +37,16 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
     task = load_beir(run / "data" / "household")
     models = (str(run / stage / "model") for stage in ("teacher", "student"))
     systems = [*baselines(task, "train"), *(load_system(path, task.corpus) for path in models)]
-    full = run / "full-evaluation"
+    ranked = {name: rank_split(task, task.split(name), systems, seed) for name in TEST_SPLITS}
+    for split in ranked.values():
+        split.write(run / "full-evaluation")
     return {
         "seed": seed,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_memory_gb": json.loads((run / "quickstart.json").read_text())["peak_memory_gb"],
         "quickstart": json.loads((run / "evaluation" / "test.json").read_text()),
-        "full": {name: evaluate_split(task, task.split(name), systems, seed, full) for name in SPLITS},
+        "full": {name: split.report.to_json() for name, split in ranked.items()},
     }
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import grouped, mean_interval
-from benchmarks.tasks import SEEDS, TITLES
+from benchmarks.tasks import PAIR, SEEDS, SYSTEM, TITLES
+from modeling_rabtriever.evaluation.labels import TEACHER
 
 Row = Mapping[str, Any]
 SPLIT_TITLES = {"test": "test", "test_phrasing": "unseen phrasings"}
@@ -36,7 +37,7 @@ def _compared(result: Row, key: str) -> str:
             cells = []
             for _, task, split, _ in columns:
                 rows = _seeds([row for row in result["rows"] if row["task"] == task], key, name)
-                who = "teacher" if name == "teacher" else "Rabtriever"
+                who = TEACHER if name == TEACHER else SYSTEM
                 cells.append(mean_interval([read(row[split], who) for row in rows]) if rows else "")
             lines.append(f"| {name} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
@@ -77,7 +78,7 @@ def student_budget(result: Row) -> str:
         for (policy,), here in grouped(rows, "policy"):
             cells = []
             for value in values:
-                seeds = [row["test"]["Rabtriever"] for row in here if row["value"] == value]
+                seeds = [row["test"][SYSTEM] for row in here if row["value"] == value]
                 cells.append(mean_interval(seeds) if len(seeds) >= SEEDS else "")
             lines.append(f"| {policy} | {' | '.join(cells)} |")
         teachers = {row["seed"]: row["test"]["teacher"] for row in rows}
@@ -98,8 +99,8 @@ def student_transfer(result: Row) -> str:
             continue
         cells = []
         for view in ("unseen", "full"):
-            cells += [mean_interval([row[view][who] for row in rows]) for who in ("teacher", "Rabtriever")]
-            kept = [row[view]["Rabtriever"]["mean"] / row[view]["teacher"]["mean"] for row in rows]
+            cells += [mean_interval([row[view][who] for row in rows]) for who in PAIR]
+            kept = [row[view][SYSTEM]["mean"] / row[view][TEACHER]["mean"] for row in rows]
             cells.append(f"{sum(kept) / len(kept):.3f}")
         n = ", ".join(str(row["unseen"]["n"]) for row in rows)
         lines.append(f"| {TITLES[task]} | {teacher} | {name} | {' | '.join(cells)} | {n} | {len(rows)} |")

@@ -23,8 +23,9 @@ from torch import Tensor
 from benchmarks.document_states import JOINT, LAYERS
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches, recipe_bill, recipe_flags, writes_queries
-from benchmarks.tasks import as_flags, figures
-from modeling_rabtriever.evaluation.report import evaluate_systems
+from benchmarks.tasks import SYSTEM, as_flags, figures
+from modeling_rabtriever.evaluation.comparison import evaluate_systems
+from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.files import write_text
 from modeling_rabtriever.tasks.beir import RetrievalTask
 
@@ -110,7 +111,7 @@ def measure(bench: TeacherBench, teacher_name: str) -> list[dict[str, Any]]:
     for name, student in students.items():
         own = views(bench.student_scores(student, split), split.relevant, rows)
         view_figures = {
-            view: figures(evaluate_systems({"teacher": teacher[view][0], "Rabtriever": scores}, judged))
+            view: figures(evaluate_systems({TEACHER: teacher[view][0], SYSTEM: scores}, judged), SYSTEM)
             for view, (scores, judged) in own.items()
         }
         row = {"task": bench.run.task, "seed": bench.run.seed, "teacher": teacher_name, "student": name}
@@ -123,7 +124,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bars = []
     for (task, teacher, name), seeds in grouped(rows, "task", "teacher", "student"):
         for view in () if name == SEEN else ("unseen", "full"):
-            kept = [row[view]["Rabtriever"]["mean"] / row[view]["teacher"]["mean"] for row in seeds]
+            kept = [row[view][SYSTEM]["mean"] / row[view][TEACHER]["mean"] for row in seeds]
             label = f"student R@1 / teacher R@1, {task}, {name}, teacher {teacher}, ranked {view}, {len(seeds)} seeds"
             bars.append(bar(label, sum(kept) / len(kept), ">=", GOAL, seeds[0][view]["n"]))
     return bars

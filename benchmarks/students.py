@@ -10,10 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModel
 
-from benchmarks.tasks import RECIPES, TaskRun, evaluation_dtype, figures, name_values, task_parser, task_runs
+from benchmarks.tasks import RECIPES, SYSTEM, TaskRun, evaluation_dtype, figures, name_values, task_parser, task_runs
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.teacher_states import cached_features
-from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.comparison import evaluate_systems
+from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.files import write_tensors, write_text
@@ -80,8 +81,8 @@ class TeacherBench:
         """`figures` of each split for any scorer in the student's place; `score` gives `(n, m)`."""
         found = {}
         for split in self.splits:
-            scores = {"teacher": self.teacher_scores[split.name], "Rabtriever": score(split)}
-            found[split.name] = figures(evaluate_systems(scores, split.relevant))
+            scores = {TEACHER: self.teacher_scores[split.name], SYSTEM: score(split)}
+            found[split.name] = figures(evaluate_systems(scores, split.relevant), SYSTEM)
         return found
 
     @torch.no_grad()
@@ -118,7 +119,7 @@ class TeacherBench:
 
 
 def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVALUATED) -> argparse.ArgumentParser:
-    """A command line that also names the teachers of each task; `splits` are those the teacher ranks, if not told."""
+    """A command line that also names the teachers of each task; `splits` are those the teacher ranks by default."""
     parser = task_parser(description, runs)
     parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these, where a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
-from modeling_rabtriever.stages import distill, evaluate
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.report import Report
+from modeling_rabtriever.stages import distill
+from modeling_rabtriever.stages import evaluate as evaluate_stage
 from modeling_rabtriever.stages.recipe import parse_stage
 
 SPLITS = ("dev", "test")
-PAIR = (TEACHER, STUDENT)
+SYSTEM = "system"  # what a row holds against the teacher: a student, MaxSim, BM25
+PAIR = (TEACHER, SYSTEM)
 TITLES = {
     "household": "household",
     "household-large": "household, 5,600 documents",
@@ -94,20 +97,23 @@ def distil_and_evaluate(shared: list[str], folder: Path, teacher: Path, flags: l
     """Distils one teacher and evaluates both: split -> `figures`."""
     place = ["--output_dir", str(folder)]
     trained = distill.main([*shared, *place, "--teacher", str(teacher), *flags])
-    evaluate.main([*shared, *place, "--model", str(teacher), str(trained), "--splits", *SPLITS])
-    return {split: figures(json.loads((folder / "evaluation" / f"{split}.json").read_text())) for split in SPLITS}
+    evaluate_stage.main([*shared, *place, "--model", str(teacher), str(trained), "--splits", *SPLITS])
+    files = {split: folder / "evaluation" / f"{split}.json" for split in SPLITS}
+    reports = {split: Report.from_json(json.loads(file.read_text())) for split, file in files.items()}
+    return {split: figures(report, STUDENT) for split, report in reports.items()}
 
 
 def evaluation_dtype(shared: list[str]) -> str:
     """The type a recipe evaluates models in; `shared` are the flags of every stage."""
-    *_, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, shared)
+    *_, arguments = parse_stage("evaluate", evaluate_stage.ARGUMENTS, shared)
     return str(arguments.dtype)
 
 
-def figures(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a benchmark's row keeps of a report: `n`, R@1 of teacher and student, and their MRR@10 under `mrr@10`."""
-    first, mrr = ({who: report["systems"][who][m] for who in PAIR} for m in ("success@1", "mrr@10"))
-    return {"n": report["n"], **first, "mrr@10": mrr}
+def figures(report: Report, system: str) -> dict[str, Any]:
+    """What a row keeps of a report: `n`, R@1 of the teacher and of a system, and their MRR@10 under `mrr@10`."""
+    pair = {TEACHER: report.systems[TEACHER].metrics, SYSTEM: report.systems[system].metrics}
+    first = {who: metrics["success@1"].to_json() for who, metrics in pair.items()}
+    return {"n": report.n, **first, "mrr@10": {who: metrics["mrr@10"].to_json() for who, metrics in pair.items()}}
 
 
 def name_values(items: list[str]) -> dict[str, str]:

@@ -15,9 +15,10 @@ from typing import Any
 from transformers import AutoModel
 
 from benchmarks.results import bar, grouped, with_earlier, write_result
-from benchmarks.tasks import TaskRun, as_flags, task_parser, task_runs
+from benchmarks.tasks import SPLITS, TaskRun, as_flags, task_parser, task_runs
 from modeling_rabtriever.evaluation.calibration import expected_calibration_error, reliability
-from modeling_rabtriever.evaluation.report import evaluate_systems
+from modeling_rabtriever.evaluation.comparison import evaluate_systems
+from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.stages import train_reranker, train_reranker_dpo
@@ -33,7 +34,6 @@ DPO = {
 }
 # Household: what a working teacher reaches. ESConv: TF-IDF + logistic regression, as known before.
 BARS = {"household": 0.95, "esconv": 0.289}
-SPLITS = ("dev", "test")
 QUERIES = {"household": 300}  # of each split, drawn with a fixed seed; of the others all
 
 
@@ -48,22 +48,23 @@ def measure(run: TaskRun, runs: Path, task: RetrievalTask) -> list[dict[str, Any
     folders["sft, then DPO"] = train_reranker_dpo.main([*run.shared, "--output_dir", output, *as_flags(DPO[run.task])])
     shared = {"task": run.task, "seed": run.seed, "steps": run.steps}
     return [
-        {**shared, "objective": name, **evaluate(folder, task, QUERIES.get(run.task))}
+        {**shared, "objective": name, **figures(folder, task, QUERIES.get(run.task))}
         for name, folder in folders.items()
     ]
 
 
-def evaluate(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str, Any]:
+def figures(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str, Any]:
     """R@1 and MRR@10 with intervals, and calibration, on dev and test."""
     score = reranker_system(AutoModel.from_pretrained(folder).eval(), task.corpus).score
     found = {}
     for name in SPLITS:
         split = fixed_sample(task.split(name), queries)
         scores = score(split.queries)
-        report = evaluate_systems({"teacher": scores}, split.relevant)
+        report = evaluate_systems({TEACHER: scores}, split.relevant)
+        metrics = report.systems[TEACHER].metrics
         found[name] = {
-            "n": report["n"],
-            **{metric: report["systems"]["teacher"][metric] for metric in ("success@1", "mrr@10")},
+            "n": report.n,
+            **{metric: metrics[metric].to_json() for metric in ("success@1", "mrr@10")},
             "ece": expected_calibration_error(reliability(scores, split.relevant)),
         }
     return found

@@ -17,7 +17,7 @@ PAPER_INSTRUCTION = (
     "Can Query be appropriately responded with Document? If the answer is true, choose <T>; otherwise, choose <F>."
 )
 PAPER_ANSWERS = ("<T>", "<F>")
-SIDES = ("left", "right")
+TRUNCATION_SIDES = ("left", "right")
 # Unicode's white space: what tokenizers strip too, where Python's own strip takes four control characters more.
 BLANKS = (
     "\t\n\x0b\x0c\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -107,8 +107,10 @@ class RabtrieverProcessor(ProcessorMixin):
         self.query_template = query_template
         self.max_document_length = _limit("max_document_length", max_document_length)
         self.max_query_length = _limit("max_query_length", max_query_length)
-        if query_truncation_side not in SIDES:
-            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {', '.join(SIDES)}")
+        if query_truncation_side not in TRUNCATION_SIDES:
+            raise ValueError(
+                f"query_truncation_side is {query_truncation_side!r}; accepted: {', '.join(TRUNCATION_SIDES)}"
+            )
         self.query_truncation_side = query_truncation_side
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")

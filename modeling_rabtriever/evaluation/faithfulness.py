@@ -1,6 +1,7 @@
 """How faithful the student is to its teacher: in order, distribution and states, and what its form allows at best."""
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,10 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
+from .. import GenerativeRerankerModel, RabtrieverModel
+
 DEPTHS = (1, 5, 10)
+STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
 
 
 def score_faithfulness(teacher: Tensor, student: Tensor, embedding_dim: int) -> dict[str, Any]:
@@ -40,7 +44,7 @@ def score_faithfulness(teacher: Tensor, student: Tensor, embedding_dim: int) -> 
         )
     if not (torch.isfinite(teacher).all() and torch.isfinite(student).all()):
         raise ValueError("scores hold NaN or infinity; accepted: finite scores")
-    teacher, student = (scores.double() - scores.double().mean(1, keepdim=True) for scores in (teacher, student))
+    teacher, student = _centred(teacher), _centred(student)
     log_p, log_q = student.log_softmax(1), teacher.log_softmax(1)
     fit, best = _r2(student, teacher), _r2(best_rank(teacher, embedding_dim), teacher)
     return {
@@ -93,6 +97,47 @@ def state_faithfulness(predicted: Tensor, teacher: Tensor) -> dict[str, Any]:
     return {"pairs": len(predicted), "mse": float(errors.mean() / len(predicted)), "r2_per_dimension": r2}
 
 
+@torch.no_grad()
+def paired_states(
+    teacher: GenerativeRerankerModel,
+    student: RabtrieverModel,
+    queries: Sequence[str],
+    corpus: Sequence[str],
+    scores: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Predicted and true states of some pairs: for up to `STATE_QUERIES` queries the teacher's best and others.
+
+    Args:
+        teacher: the reranker.
+        student: distilled from it.
+        queries: the split's texts.
+        corpus: the documents' texts.
+        scores: `(n, m)`, the teacher's.
+
+    Returns:
+        `h_hat` and `h_{Q|D}`, each `(pairs, d)` fp32.
+    """
+    rng = random.Random(13)
+    rows = sorted(rng.sample(range(len(queries)), min(STATE_QUERIES, len(queries))))
+    drawn = [(row, document) for row in rows for document in rng.sample(range(len(corpus)), min(3, len(corpus)))]
+    pairs = sorted({*drawn, *((row, int(scores[row].argmax())) for row in rows)})
+    documents = sorted({document for _, document in pairs})
+    query_features = student.query_features([queries[row] for row in rows])  # a text stands in several pairs
+    document_features = student.document_features([corpus[document] for document in documents])
+    predicted, true = [], []
+    for start in range(0, len(pairs), 64):
+        block = pairs[start : start + 64]
+        texts = {"query": [queries[row] for row, _ in block], "document": [corpus[document] for _, document in block]}
+        inputs = teacher.processor(**texts).to(teacher.device)
+        true.append(teacher(**inputs).hidden_state.float().cpu())
+        output = student(
+            query_features=query_features[[rows.index(row) for row, _ in block]],
+            document_features=document_features[[documents.index(document) for _, document in block]],
+        )
+        predicted.append(output.hidden_state.cpu())
+    return torch.cat(predicted), torch.cat(true)
+
+
 def faithfulness_line(found: Mapping[str, Any]) -> str:
     """A report's two sentences on how the student follows its teacher."""
     scores, states = found["scores"], found["states"]
@@ -106,6 +151,10 @@ def faithfulness_line(found: Mapping[str, Any]) -> str:
         f"States of {states['pairs']} pairs: MSE {states['mse']:.3g}, R² per dimension {np.mean(known):.2f} in the "
         f"mean, {np.min(known):.2f} to {np.max(known):.2f}."
     )
+
+
+def _centred(scores: Tensor) -> Tensor:
+    return scores.double() - scores.double().mean(1, keepdim=True)
 
 
 def _r2(fit: Tensor, truth: Tensor) -> float:

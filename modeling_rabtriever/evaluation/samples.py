@@ -1,4 +1,4 @@
-"""Fixed draws of queries and documents: what a reranker can be asked about where it cannot judge a whole corpus."""
+"""Fixed draws of queries and documents: what a reranker can score where a whole corpus would take too long."""
 
 import random
 

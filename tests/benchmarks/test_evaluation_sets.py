@@ -11,7 +11,7 @@ import yaml
 from benchmarks import evaluation_sets, results
 from benchmarks.bi_encoders import SETTINGS
 from benchmarks.tasks import RECIPES
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
 
 MODELS = {TEACHER, STUDENT, evaluation_sets.PAPER, evaluation_sets.BI_ENCODER}
 
