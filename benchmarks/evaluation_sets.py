@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bi_encoders
-from benchmarks.results import bar, grouped, with_earlier, write_result
+from benchmarks.results import bar, grouped, mean_over_seeds, with_earlier, write_result
 from benchmarks.students import TeacherBench, recipe_flags
 from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, evaluation_dtype
 from modeling_rabtriever import RabtrieverConfig
@@ -80,10 +80,9 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bars = []
     for (name,), seeds in grouped(rows, "set"):
         if name in RETENTION:
-            kept = [row["test"]["retention"]["success@1"] for row in seeds]
-            mean, low, high = (sum(seed[key] for seed in kept) / len(kept) for key in ("mean", "low", "high"))
+            kept = mean_over_seeds([row["test"]["retention"]["success@1"] for row in seeds])
             label = f"student R@1 / teacher R@1, {name} test, mean of {len(seeds)} seeds"
-            bars.append(bar(label, mean, ">=", RETENTION[name], seeds[0]["test"]["n"], (low, high)))
+            bars.append(bar(label, kept.mean, ">=", RETENTION[name], seeds[0]["test"]["n"], (kept.low, kept.high)))
     return bars
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from modeling_rabtriever.evaluation.report import Interval
+from modeling_rabtriever.evaluation.report_text import percent
 from modeling_rabtriever.files import write_json
 
 FOLDER = Path(__file__).parent / "results"
@@ -97,15 +99,19 @@ def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[
 
 
 def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
-    """A row's system's share of its teacher's R@1 on test, mean over seeds."""
+    """What a row's system keeps of the teacher's R@1 on test, mean over seeds."""
     tests = [row["test"] for row in rows]
     return sum(test["system"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
 
 
 def mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
     """Percent as tables show it: the mean over seeds, and in brackets the mean of their 95% intervals."""
-    mean, low, high = (100 * float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    return percent(mean_over_seeds(intervals))
+
+
+def mean_over_seeds(intervals: Sequence[Mapping[str, float]]) -> Interval:
+    """The mean over seeds of their means, and of both ends of their 95% intervals."""
+    return Interval(*[float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high")])
 
 
 def _path(module: str) -> Path:

@@ -127,7 +127,7 @@ def teacher_objectives(result: Mapping[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for (task, name), rows in grouped(result["rows"], "task", "objective"):
-        dev, test = ([row[split] for row in rows] for split in ("dev", "test"))
+        dev, test = [row["dev"] for row in rows], [row["test"] for row in rows]
         wanted = ((dev, "success@1"), (test, "success@1"), (test, "mrr@10"))
         found = [mean_interval([split[metric] for split in part]) for part, metric in wanted]
         ece = np.mean([split["ece"] for split in test])

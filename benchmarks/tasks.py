@@ -83,7 +83,8 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
     Raises:
         ValueError: a task is unknown, or an argument is not `name=value`.
     """
-    tasks, backbones, steps = (name_values(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
+    tasks, backbones = name_values(arguments.tasks), name_values(arguments.backbone)
+    steps = name_values(arguments.steps)
     for task, data in tasks.items():
         teacher = [f"{arguments.prefix}model_name_or_path", backbones[task]] if task in backbones else []
         teacher += [f"{arguments.prefix}max_steps", steps[task]] if task in steps else []

@@ -48,12 +48,12 @@ def measure(run: TaskRun, runs: Path, task: RetrievalTask) -> list[dict[str, Any
     folders["sft, then DPO"] = train_reranker_dpo.main([*run.shared, "--output_dir", output, *as_flags(DPO[run.task])])
     shared = {"task": run.task, "seed": run.seed, "steps": run.steps}
     return [
-        {**shared, "objective": name, **figures(folder, task, QUERIES.get(run.task))}
+        {**shared, "objective": name, **teacher_figures(folder, task, QUERIES.get(run.task))}
         for name, folder in folders.items()
     ]
 
 
-def figures(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str, Any]:
+def teacher_figures(folder: Path, task: RetrievalTask, queries: int | None) -> dict[str, Any]:
     """R@1 and MRR@10 with intervals, and calibration, on dev and test."""
     score = reranker_system(AutoModel.from_pretrained(folder).eval(), task.corpus).score
     found = {}

@@ -1,4 +1,4 @@
-"""Plots of a run, as PNG."""
+"""Plots of training and of evaluation, as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

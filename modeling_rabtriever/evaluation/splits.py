@@ -162,13 +162,14 @@ def rank_split(
     values = query_values(runs, split.relevant, size, pools)
     report = compare(values, size, seed)
     models = {system.name: system.model for system in systems if system.model is not None and rows is None}
+    timed = {system.name: _timed(system, report.systems[system.name], split, rows) for system in systems}
     report = replace(
         report,
         task=task.name,
         split=split.name,
         candidates=None if rows is None else rows.shape[1],
         repeated={pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")},
-        systems=report.systems | {one.name: _timed(one, report.systems[one.name], split, rows) for one in systems},
+        systems={**report.systems, **timed},
         whole=whole,
         sample=sample,
         calibration=_calibration(scores[TEACHER], split) if TEACHER in models else None,
