@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import bar, write_result
+from modeling_rabtriever.evaluation.labels import TEACHER
+from modeling_rabtriever.evaluation.report import Report
 from modeling_rabtriever.evaluation.splits import rank_split
 from modeling_rabtriever.evaluation.systems import baselines, load_system
 from modeling_rabtriever.tasks.beir import load_beir
@@ -59,12 +61,11 @@ def main() -> None:
     rows = [measure(seed, arguments.runs) for seed in arguments.seeds]
     bars = []
     for row in rows:
-        report, seed = row["quickstart"], row["seed"]
-        teacher, kept = report["systems"]["teacher"]["success@1"], report["retention"]["success@1"]
-        n, label = report["n"], f"household test, seed {seed}"
+        report, label = Report.from_json(row["quickstart"]), f"household test, seed {row['seed']}"
+        teacher, kept = report.systems[TEACHER].metrics["success@1"], report.retention["success@1"]
         bars += [
-            bar(f"teacher R@1, {label}", teacher["mean"], ">=", 0.90, n, (teacher["low"], teacher["high"])),
-            bar(f"student R@1 / teacher R@1, {label}", kept["mean"], ">=", 0.95, n, (kept["low"], kept["high"])),
+            bar(f"teacher R@1, {label}", teacher.mean, ">=", 0.90, report.n, (teacher.low, teacher.high)),
+            bar(f"student R@1 / teacher R@1, {label}", kept.mean, ">=", 0.95, report.n, (kept.low, kept.high)),
         ]
     for name, key, limit in (("wall seconds", "seconds", 480), ("peak memory, GB", "peak_memory_gb", 4)):
         bars.append(

@@ -174,6 +174,7 @@ def _figures_to_json(report: Report) -> dict[str, Any]:
         written["teacher_over"] = {name: _written(own) for name, own in report.teacher_over.items()}
     if report.student_over_teacher:
         written["student_over_teacher"] = _written(report.student_over_teacher)
+    if report.retention or report.student_over_teacher:  # runs from before the differences have the ratios alone
         written["retention"] = _written(report.retention)
     return written
 

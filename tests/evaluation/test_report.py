@@ -5,11 +5,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import matplotlib.image
 import pytest
 import torch
 
+from benchmarks.results import FOLDER as RESULTS
 from modeling_rabtriever.evaluation import Interval, Report, SystemReport, report, splits
 from modeling_rabtriever.evaluation.comparison import evaluate_systems
 from modeling_rabtriever.evaluation.plots import (
@@ -95,6 +97,15 @@ def test_json_has_the_keys_that_cards_and_older_runs_have() -> None:
     )
     with pytest.raises(ValueError, match=r"the report lacks documents, systems; accepted: an object as Report"):
         Report.from_json({"n": 2})
+
+
+@pytest.mark.parametrize("row", json.loads((RESULTS / "evaluation_tasks.json").read_text())["rows"])
+def test_reports_of_older_runs_lose_nothing(row: dict[str, Any]) -> None:
+    older = row["test"]
+    written = Report.from_json(older).to_json()
+    systems = written["systems"]
+    assert {name: systems[name] | reached for name, reached in older["systems"].items()} == systems
+    assert {**written, **older, "systems": systems} == written
 
 
 @pytest.mark.parametrize("module", [report, splits])
