@@ -20,12 +20,12 @@ import torch
 
 from benchmarks.bills import Bill, Setting
 from benchmarks.opponents import Opponent, untrained
-from benchmarks.results import bar, grouped, with_earlier, write_result
+from benchmarks.results import bar, grouped, mean_over_seeds, with_earlier, write_result
 from benchmarks.students import TeacherBench
 from benchmarks.tasks import FROM_SCRATCH, RECIPES, RETENTION, TaskRun, add_settings, settings_of
 from modeling_rabtriever import RabtrieverConfig
 from modeling_rabtriever.evaluation import evaluate, load_system
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
 from modeling_rabtriever.evaluation.systems import public_encoder
 from modeling_rabtriever.files import write_folder
 from modeling_rabtriever.stages import pipeline
@@ -109,10 +109,9 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bars = []
     for (name,), seeds in grouped(rows, "set"):
         if name in RETENTION:
-            kept = [row["test"]["retention"]["success@1"] for row in seeds]
-            mean, low, high = (sum(seed[key] for seed in kept) / len(kept) for key in ("mean", "low", "high"))
+            kept = mean_over_seeds([row["test"]["retention"]["success@1"] for row in seeds])
             label = f"student R@1 / teacher R@1, {name} test, mean of {len(seeds)} seeds"
-            bars.append(bar(label, mean, ">=", RETENTION[name], seeds[0]["test"]["n"], (low, high)))
+            bars.append(bar(label, kept.mean, ">=", RETENTION[name], seeds[0]["test"]["n"], (kept.low, kept.high)))
     return bars
 
 

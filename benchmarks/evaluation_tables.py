@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.results import grouped, mean_interval
 from benchmarks.tasks import TITLES
 
-METRICS = {"success@1": "R@1", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
+COLUMNS = {"success@1": "R@1", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
 
 
 def evaluation_sets(result: Mapping[str, Any]) -> str:
@@ -33,10 +33,10 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
         head += f", k = {student['embedding_dim']}"
         if shared := student.get("shared_dim"):  # of an option that is gone
             head += f", {shared} of them shared"
-    lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+    lines = [f"| {head} | {' | '.join(COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
     for system in first["systems"]:
         found = [report["systems"][system] for report in reports if system in report["systems"]]
-        cells = [mean_interval([own[metric] for own in found]) for metric in METRICS]
+        cells = [mean_interval([own[metric] for own in found]) for metric in COLUMNS]
         fewer = f" ({len(found)} seed(s))" if len(found) < len(reports) else ""
         lines.append(f"| {system}{fewer} | {' | '.join(cells)} |")
     return "\n".join([*lines, *retention_lines(reports)])
@@ -46,7 +46,7 @@ def retention_lines(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the student keeps of its teacher, seed by seed; nothing where no teacher was ranked or one hardly found any.
 
     Args:
-        reports: as `evaluation.report.evaluate_systems` gives them, one per seed.
+        reports: as `Report.to_json` gives them, one per seed.
     """
     if not all("success@1" in report.get("retention", {}) for report in reports):
         return []

@@ -14,6 +14,8 @@ from typing import Any
 
 from benchmarks.results import bar, with_earlier, write_result
 from benchmarks.tasks import RECIPES, TaskRun, task_parser, task_runs
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.report import Report
 from modeling_rabtriever.stages import pipeline
 
 # R@1 of TF-IDF + logistic regression on the test split, measured before this project; ours is in the rows.
@@ -44,16 +46,15 @@ def measure(run: TaskRun, runs: Path) -> dict[str, Any]:
 
 def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:
     """A row's retention, and its R@1 against the baseline known before."""
-    report, task = row["test"], f"{row['task']}, seed {row['seed']}"
-    kept = report["retention"]["success@1"]
-    interval = (kept["low"], kept["high"])
-    bars = [bar(f"student R@1 / teacher R@1, {task}", kept["mean"], ">=", 0.95, report["n"], interval)]
+    report, task = Report.from_json(row["test"]), f"{row['task']}, seed {row['seed']}"
+    kept = report.retention["success@1"]
+    bars = [bar(f"student R@1 / teacher R@1, {task}", kept.mean, ">=", 0.95, report.n, (kept.low, kept.high))]
     if row["task"] in KNOWN_LOGISTIC_REGRESSION:
-        for system in ("teacher", "Rabtriever"):
-            found = report["systems"][system]["success@1"]
+        limit = KNOWN_LOGISTIC_REGRESSION[row["task"]]
+        for system in (TEACHER, STUDENT):
+            found = report.systems[system].metrics["success@1"]
             name = f"{system} R@1 against TF-IDF + logistic regression as known before, {task}"
-            limit, interval = KNOWN_LOGISTIC_REGRESSION[row["task"]], (found["low"], found["high"])
-            bars.append(bar(name, found["mean"], ">=", limit, report["n"], interval))
+            bars.append(bar(name, found.mean, ">=", limit, report.n, (found.low, found.high)))
     return bars
 
 

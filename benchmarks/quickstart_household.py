@@ -19,9 +19,11 @@ from typing import Any
 
 from benchmarks.results import bar, write_result
 from modeling_rabtriever.evaluation import evaluate
+from modeling_rabtriever.evaluation.labels import TEACHER
+from modeling_rabtriever.evaluation.report import Report
 from modeling_rabtriever.tasks.beir import load_beir
 
-SPLITS = ("test", "test_phrasing")
+TEST_SPLITS = ("test", "test_phrasing")
 
 
 def measure(seed: int, folder: Path) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def measure(seed: int, folder: Path) -> dict[str, Any]:
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "peak_memory_gb": json.loads((run / "quickstart.json").read_text())["peak_memory_gb"],
         "quickstart": json.loads((run / "evaluation" / "test.json").read_text()),
-        "full": {name: evaluate(models, task, name, full, seed=seed) for name in SPLITS},
+        "full": {name: evaluate(models, task, name, full, seed=seed).to_json() for name in TEST_SPLITS},
     }
 
 
@@ -54,12 +56,11 @@ def main() -> None:
     rows = [measure(seed, arguments.runs) for seed in arguments.seeds]
     bars = []
     for row in rows:
-        report, seed = row["quickstart"], row["seed"]
-        teacher, kept = report["systems"]["teacher"]["success@1"], report["retention"]["success@1"]
-        n, label = report["n"], f"household test, seed {seed}"
+        report, label = Report.from_json(row["quickstart"]), f"household test, seed {row['seed']}"
+        teacher, kept = report.systems[TEACHER].metrics["success@1"], report.retention["success@1"]
         bars += [
-            bar(f"teacher R@1, {label}", teacher["mean"], ">=", 0.90, n, (teacher["low"], teacher["high"])),
-            bar(f"student R@1 / teacher R@1, {label}", kept["mean"], ">=", 0.95, n, (kept["low"], kept["high"])),
+            bar(f"teacher R@1, {label}", teacher.mean, ">=", 0.90, report.n, (teacher.low, teacher.high)),
+            bar(f"student R@1 / teacher R@1, {label}", kept.mean, ">=", 0.95, report.n, (kept.low, kept.high)),
         ]
     for name, key, limit in (("wall seconds", "seconds", 480), ("peak memory, GB", "peak_memory_gb", 4)):
         bars.append(

@@ -1,20 +1,24 @@
 """The form of result files: what was measured, how, on what, and whether the bars hold."""
 
 import json
+import operator
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from modeling_rabtriever.evaluation.report import Interval
+from modeling_rabtriever.evaluation.report_text import percent
 from modeling_rabtriever.files import write_json
 
 FOLDER = Path(__file__).parent / "results"
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
 def bar(
@@ -40,8 +44,8 @@ def bar(
     entry: dict[str, Any] = {"name": name, "value": value, "op": op, "limit": limit, "n": n}
     if value is None:
         return entry | {"why": why}
-    holds = {">=": value >= limit, "<=": value <= limit, "<": value < limit}[op]
-    return entry | {"holds": holds} | ({"interval": list(interval)} if interval else {})
+    entry["holds"] = COMPARISONS[op](value, limit)
+    return entry if interval is None else entry | {"interval": list(interval)}
 
 
 def write_result(
@@ -95,15 +99,19 @@ def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[
 
 
 def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
-    """The student's share of its teacher's R@1 on test, mean over seeds."""
+    """What a row's system keeps of the teacher's R@1 on test, mean over seeds."""
     tests = [row["test"] for row in rows]
-    return sum(test["Rabtriever"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
+    return sum(test["system"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
 
 
 def mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
     """Percent as tables show it: the mean over seeds, and in brackets the mean of their 95% intervals."""
-    mean, low, high = (100 * float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high"))
-    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    return percent(mean_over_seeds(intervals))
+
+
+def mean_over_seeds(intervals: Sequence[Mapping[str, float]]) -> Interval:
+    """The mean over seeds of their means, and of both ends of their 95% intervals."""
+    return Interval(*[float(np.mean([part[key] for part in intervals])) for key in ("mean", "low", "high")])
 
 
 def _path(module: str) -> Path:

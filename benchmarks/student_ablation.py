@@ -29,7 +29,7 @@ def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
         row["unjudged"] = bench.unjudged
     if name in BASELINES:
         system = next(system for system in baselines(bench.task, "train") if system.name == name)
-        return row | bench.compare(name, lambda split: system.score(split.queries))
+        return row | bench.compare(lambda split: system.score(split.queries))
     return row | bench.measure(bench.distil(name, name))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
+from benchmarks.tasks import SYSTEM
 
 WIDTHS = (64, 128, 256, 512, 1024)
 ROUNDS = 3
@@ -42,7 +43,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     bars = []
     bills = [row for row in rows if row["axis"] == "bill"]
     for (task, value), here in grouped(bills, "task", "value"):
-        found = [{row["policy"]: row["test"]["Rabtriever"]["mean"] for row in own} for _, own in grouped(here, "seed")]
+        found = [{row["policy"]: row["test"][SYSTEM]["mean"] for row in own} for _, own in grouped(here, "seed")]
         whole = [own for own in found if own.keys() == POLICIES.keys()]
         if whole:
             ahead = sum(own["on-policy"] - own["uniform"] for own in whole) / len(whole)

@@ -122,8 +122,8 @@ class Ranker:
                 ranking = rank_documents(judge.score(self.test.queries), DEPTH)
             for row in () if every else rows:
                 union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
-                assert judge.judge is not None
-                scores = judge.judge([self.test.queries[row]], torch.tensor([union]))[0]
+                assert judge.score_pairs is not None
+                scores = judge.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
                 ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
             write_json(path, {"ranking": ranking})
         return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import grouped, mean_interval
-from benchmarks.tasks import SEEDS, TITLES
-from modeling_rabtriever.evaluation.report import STUDENT
+from benchmarks.tasks import SEEDS, SYSTEM, TITLES
+from modeling_rabtriever.evaluation.labels import TEACHER
 
 Row = Mapping[str, Any]
 SPLIT_TITLES = {"test": "test", "test_phrasing": "unseen phrasings"}
@@ -27,9 +27,9 @@ def student_ablation(result: Row) -> str:
         for name in ["teacher", *names]:
             cells = []
             for _, task, split, _ in columns:
-                rows = [row[split] for row in _seeds(result["rows"], task, name)]
-                found = [read(row, name if name in row else STUDENT) for row in rows]
-                cells.append(mean_interval(found) if found else "")
+                rows = _seeds(result["rows"], task, name)
+                who = TEACHER if name == TEACHER else SYSTEM
+                cells.append(mean_interval([read(row[split], who) for row in rows]) if rows else "")
             lines.append(f"| {name} | {' | '.join(cells)} |")
         tables.append("\n".join(lines))
     return "\n\n".join(tables)
@@ -70,7 +70,7 @@ def student_budget(result: Row) -> str:
         for (policy,), here in grouped(rows, "policy"):
             cells = []
             for value in values:
-                seeds = [row["test"][STUDENT] for row in here if row["value"] == value]
+                seeds = [row["test"][SYSTEM] for row in here if row["value"] == value]
                 cells.append(mean_interval(seeds) if len(seeds) >= SEEDS else "")
             lines.append(f"| {policy} | {' | '.join(cells)} |")
         teachers = {row["seed"]: row["test"]["teacher"] for row in rows}

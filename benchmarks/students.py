@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.bills import student_scores
-from benchmarks.tasks import TaskRun, figures, filled, name_values, task_parser, task_runs, trained_teacher
+from benchmarks.tasks import SYSTEM, TaskRun, figures, filled, name_values, task_parser, task_runs, trained_teacher
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation import RabtrieverDistillationConfig, StudentArguments, distill
 from modeling_rabtriever.distillation.student_arguments import TeacherSourceArguments
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER, evaluate_systems
+from modeling_rabtriever.evaluation.comparison import evaluate_systems
+from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.files import write_folder, write_tensors
@@ -91,14 +92,14 @@ class TeacherBench:
 
     def measure(self, student: RabtrieverModel) -> dict[str, Any]:
         """`figures` of each split."""
-        return self.compare(STUDENT, lambda split: student_scores(student, split.queries, self.task.corpus))
+        return self.compare(lambda split: student_scores(student, split.queries, self.task.corpus))
 
-    def compare(self, name: str, score: Callable[[Split], Tensor]) -> dict[str, Any]:
+    def compare(self, score: Callable[[Split], Tensor]) -> dict[str, Any]:
         """`figures` of each split for any system beside the teacher; `score` gives `(n, m)`."""
         found = {}
         for split in self.splits:
-            scores = {TEACHER: self.teacher_scores[split.name], name: score(split)}
-            found[split.name] = figures(evaluate_systems(scores, split.relevant), name)
+            scores = {TEACHER: self.teacher_scores[split.name], SYSTEM: score(split)}
+            found[split.name] = figures(evaluate_systems(scores, split.relevant), SYSTEM)
         return found
 
     def _teacher_scores(self, split: Split) -> Tensor:
@@ -115,7 +116,7 @@ def student_recipes(name: str | None) -> list[str]:
 
 
 def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVALUATED) -> argparse.ArgumentParser:
-    """A command line that also names the teachers of each task; `splits` are those the teacher ranks, if not told."""
+    """A command line that also names the teachers of each task; `splits` are those the teacher ranks by default."""
     parser = task_parser(description, runs)
     parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these, where a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")

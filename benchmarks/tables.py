@@ -24,7 +24,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 SCALE = README.parent / "docs" / "scale.md"
 PAGES = (README, RESULTS, SCALE)
 MARKER = re.compile(r"(<!-- results:(\w+)(?: (\w+))? -->\n).*?(<!-- /results -->)", re.DOTALL)
-METRICS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
+COLUMNS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 
 def render(text: str, folder: Path = FOLDER) -> str:
@@ -90,13 +90,13 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     """Means over the reports of several seeds; in brackets the mean of the seeds' 95% intervals.
 
     Args:
-        reports: as `evaluation.report.evaluate_systems` gives them, one per seed.
+        reports: as `Report.to_json` gives them, one per seed.
         title: what was measured.
     """
     head = f"{title}: n = {reports[0]['n']:,}, {reports[0]['documents']} documents, {len(reports)} seed(s)"
-    lines = [f"| {head} | {' | '.join(METRICS.values())} |", "|---|" + "---:|" * len(METRICS)]
+    lines = [f"| {head} | {' | '.join(COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
     for system in reports[0]["systems"]:
-        cells = [mean_interval([report["systems"][system][metric] for report in reports]) for metric in METRICS]
+        cells = [mean_interval([report["systems"][system][metric] for report in reports]) for metric in COLUMNS]
         lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join([*lines, *evaluation_tables.retention_lines(reports)])
 
@@ -127,7 +127,7 @@ def teacher_objectives(result: Mapping[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for (task, name), rows in grouped(result["rows"], "task", "objective"):
-        dev, test = ([row[split] for row in rows] for split in ("dev", "test"))
+        dev, test = [row["dev"] for row in rows], [row["test"] for row in rows]
         wanted = ((dev, "success@1"), (test, "success@1"), (test, "mrr@10"))
         found = [mean_interval([split[metric] for split in part]) for part, metric in wanted]
         ece = np.mean([split["ece"] for split in test])

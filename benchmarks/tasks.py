@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.labels import TEACHER
+from modeling_rabtriever.evaluation.report import Report
 from modeling_rabtriever.files import write_folder
 from modeling_rabtriever.reranking import (
     BackboneArguments,
@@ -23,7 +24,8 @@ from modeling_rabtriever.stages.recipe import read_recipe
 from modeling_rabtriever.tasks.beir import RetrievalTask
 
 SPLITS = ("dev", "test")
-PAIR = (TEACHER, STUDENT)
+SYSTEM = "system"  # what a row holds against the teacher: a student, MaxSim, BM25
+PAIR = (TEACHER, SYSTEM)
 TITLES = {
     "household": "household",
     "household-large": "household, 5,600 documents",
@@ -137,7 +139,8 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
     Raises:
         ValueError: a task is unknown, or an argument is not `name=value`.
     """
-    tasks, backbones, steps = (name_values(vars(arguments)[name]) for name in ("tasks", "backbone", "steps"))
+    tasks, backbones = name_values(arguments.tasks), name_values(arguments.backbone)
+    steps = name_values(arguments.steps)
     for task, data in tasks.items():
         teacher: dict[str, Any] = {"model_name_or_path": backbones[task]} if task in backbones else {}
         teacher |= {"max_steps": int(steps[task])} if task in steps else {}
@@ -145,16 +148,11 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
             yield TaskRun(task, seed, data, teacher | settings_of(arguments))
 
 
-def figures(report: Mapping[str, Any], student: str = STUDENT) -> dict[str, Any]:
-    """What a benchmark's row keeps of a report: `n`, R@1 by system, and MRR@10 by system under `mrr@10`.
-
-    Args:
-        report: as `evaluation.report.evaluate_systems` gives it.
-        student: the system beside the teacher.
-    """
-    systems = report["systems"]
-    first, mrr = ({who: systems[who][metric] for who in (TEACHER, student)} for metric in ("success@1", "mrr@10"))
-    return {"n": report["n"], **first, "mrr@10": mrr}
+def figures(report: Report, system: str) -> dict[str, Any]:
+    """What a row keeps of a report: `n`, R@1 of the teacher and of a system, and their MRR@10 under `mrr@10`."""
+    pair = {TEACHER: report.systems[TEACHER].metrics, SYSTEM: report.systems[system].metrics}
+    first = {who: metrics["success@1"].to_json() for who, metrics in pair.items()}
+    return {"n": report.n, **first, "mrr@10": {who: metrics["mrr@10"].to_json() for who, metrics in pair.items()}}
 
 
 def name_values(items: list[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.tasks import SPLITS, TaskRun, task_parser, task_runs, trained_teacher
 from modeling_rabtriever.evaluation import evaluate
-from modeling_rabtriever.evaluation.report import TEACHER
+from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 # Household: what a working teacher reaches. ESConv: TF-IDF + logistic regression, as known before.
@@ -38,8 +38,9 @@ def measured(teacher: Path, task: RetrievalTask, run: TaskRun) -> dict[str, Any]
     found = {}
     for split in SPLITS:
         report = evaluate([teacher], task, split, max_queries=QUERIES.get(run.task))
-        metrics = {metric: report["systems"][TEACHER][metric] for metric in ("success@1", "mrr@10")}
-        found[split] = {"n": report["n"], **metrics, "ece": report["calibration"]["ece"]}
+        metrics = report.systems[TEACHER].metrics
+        kept = {metric: metrics[metric].to_json() for metric in ("success@1", "mrr@10")}
+        found[split] = {"n": report.n, **kept, "ece": report.calibration["ece"]}
     return found
 
 

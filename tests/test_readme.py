@@ -104,7 +104,7 @@ def test_a_run_from_python_runs_as_printed(beir_folder, tmp_path):
     ):
         assert printed in block
         block = block.replace(printed, small)
-    lines = run_python(block + "print(student.encode_query(['find me the ant']).shape, report['n'])\n", tmp_path)
+    lines = run_python(block + "print(student.encode_query(['find me the ant']).shape, report.n)\n", tmp_path)
     assert lines[-1] == "torch.Size([1, 32]) 24"
 
 

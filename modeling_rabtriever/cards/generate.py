@@ -13,7 +13,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import AutoConfig
 
-from ..evaluation.report import COLUMNS, NOTE, calibration_line, report_text
+from ..evaluation.labels import COLUMNS, NOTE
+from ..evaluation.report import Report
+from ..evaluation.report_text import calibration_line
 from ..files import read_record, replace_file, write_text
 from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task, named_tasks
@@ -57,8 +59,8 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
         ValueError: a stage has not been run there, or a result has no table.
     """
     about = about or CardArguments()
-    reports = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
-    reports = [report for report in reports if "systems" in report]
+    files = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
+    reports = [Report.from_json(file) for file in files if "systems" in file]  # the stage's record lies there too
     if not reports:
         raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that the stage evaluate has finished")
     records = {stage: _record(run / stage) for stage in CARDS}
@@ -89,7 +91,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             eval_results=[result for report in reports for result in _eval_results(report, system)],
             **{key: value for key, value in metadata.items() if value},
         )
-        example = task.split(reports[0]["split"])
+        example = task.split(reports[0].split)
         text = environment.get_template(template).render(
             card_data=data.to_yaml(),
             model_name=name,
@@ -180,31 +182,30 @@ def _record(folder: Path) -> dict[str, Any]:
     return {**record, "data": record["settings"]["data"]}
 
 
-def _results(reports: Sequence[dict[str, Any]]) -> str:
-    lines = [[calibration_line(report)] if "calibration" in report else [] for report in reports]  # whole corpus only
-    return "\n\n".join(report_text(report, *own) for report, own in zip(reports, lines, strict=True))
+def _results(reports: Sequence[Report]) -> str:
+    return "\n\n".join(report.markdown(calibration_line(report)) for report in reports)
 
 
-def _cost(report: dict[str, Any], system: str) -> dict[str, Any]:
-    found = report["systems"][system]
-    size = found.get("vector_bytes")
+def _cost(report: Report, system: str) -> dict[str, Any]:
+    found = report.systems[system]
     return {
-        "split": report["split"],
-        "documents": report["documents"],
-        "milliseconds": found.get("milliseconds"),
-        "bytes": None if size is None else size // report["documents"],
+        "split": report.split,
+        "documents": report.documents,
+        "milliseconds": found.milliseconds,
+        "bytes": None if found.vector_bytes is None else found.vector_bytes // report.documents,
     }
 
 
-def _copy_evaluation(source: Path, target: Path, reports: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _copy_evaluation(source: Path, target: Path, reports: Sequence[Report]) -> list[tuple[str, str]]:
     """Copies reports and plots beside the card; returns caption and relative path of each plot."""
     names, plots = [], []
     for report in reports:
-        names.append(f"{report['split']}.json")
+        names.append(f"{report.split}.json")
         for ending, caption in PLOTS.items():
-            if (source / f"{report['split']}-{ending}.png").is_file():
-                names.append(f"{report['split']}-{ending}.png")
-                plots.append((f"{caption} (`{report['split']}`)", f"{EVALUATION}/{names[-1]}"))
+            plot = f"{report.split}-{ending}.png"
+            if (source / plot).is_file():
+                names.append(plot)
+                plots.append((f"{caption} (`{report.split}`)", f"{EVALUATION}/{plot}"))
     for name in names:
         replace_file(target / name, partial(shutil.copyfile, source / name))
     for path in target.iterdir():
@@ -213,17 +214,17 @@ def _copy_evaluation(source: Path, target: Path, reports: Sequence[dict[str, Any
     return plots
 
 
-def _eval_results(report: dict[str, Any], system: str) -> list[EvalResult]:
+def _eval_results(report: Report, system: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="text-ranking",
-            dataset_type=report["task"],
-            dataset_name=report["task"],
-            dataset_split=report["split"],
-            dataset_args={"queries": report["n"], "documents": report["documents"]},
+            dataset_type=report.task,
+            dataset_name=report.task,
+            dataset_split=report.split,
+            dataset_args={"queries": report.n, "documents": report.documents},
             metric_type=metric,
             metric_name=label,
-            metric_value=round(report["systems"][system][metric]["mean"], 4),
+            metric_value=round(report.systems[system].metrics[metric].mean, 4),
         )
         for metric, label in COLUMNS.items()
     ]

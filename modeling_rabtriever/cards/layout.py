@@ -1,6 +1,6 @@
 """Where a card stands and what lies beside it; read by the generator and by the release."""
 
-from ..evaluation.report import STUDENT, TEACHER
+from ..evaluation.labels import STUDENT, TEACHER
 
 EVALUATION = "evaluation"  # folder beside the card: reports and plots
 # Stage folder -> template, name of the system in the reports, tags.

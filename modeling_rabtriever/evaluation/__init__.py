@@ -9,13 +9,17 @@ from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from .metrics import bootstrap_interval, mean_metrics, paired_test, query_metrics, rank_documents
+    from .report import Interval, Report, SystemReport
     from .splits import evaluate
     from .systems import System, baselines, load_system, rabtriever_system, reranker_system
 
 __getattr__ = imported_when_used(
     __name__,
     {
+        "Interval": "report",
+        "Report": "report",
         "System": "systems",
+        "SystemReport": "report",
         "baselines": "systems",
         "bootstrap_interval": "metrics",
         "evaluate": "splits",
@@ -30,7 +34,10 @@ __getattr__ = imported_when_used(
 )
 
 __all__ = [
+    "Interval",
+    "Report",
     "System",
+    "SystemReport",
     "baselines",
     "bootstrap_interval",
     "evaluate",

@@ -3,7 +3,7 @@
 Each is fitted once and called with queries; it returns scores `(n, m)` fp32 of every corpus document.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,10 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ..bm25 import BM25
+from .metrics import Relevant
 
 __all__ = ["BM25", "LabelPrior", "TfidfLogisticRegression"]
-
-Relevant = Sequence[Mapping[int, int]]
 
 
 class LabelPrior:

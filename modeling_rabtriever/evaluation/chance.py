@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .metrics import discounted, split_metric
+
 
 def random_metrics(
     relevant: Sequence[Mapping[int, int]],
@@ -27,6 +29,9 @@ def random_metrics(
 
     Returns:
         Name -> `(n,)` float64.
+
+    Raises:
+        ValueError: a metric is unknown.
     """
     queries = []
     for row, judged in enumerate(relevant):
@@ -36,46 +41,27 @@ def random_metrics(
         queries.append((ranked, list(every.values()), corpus_size if pool is None else len(pool)))
     found: dict[str, np.ndarray] = {}
     for name in metrics:
-        kind, _, depth = name.partition("@")
-        found[name] = np.array([_EXPECTED[kind](*query, min(int(depth), query[-1]), int(depth)) for query in queries])
+        kind, depth = split_metric(name)
+        found[name] = np.array([_expected(kind, *query, depth) for query in queries])
     return found
+
+
+def _expected(kind: str, ranked: Sequence[int], every: Sequence[int], m: int, depth: int) -> float:
+    """One query's metric, from the grades of its relevant documents that are ranked among `m`, and of all of them."""
+    r, ranks = len(ranked), range(1, min(depth, m) + 1)
+    if kind == "success":
+        return 1 - _no_hit(r, m, len(ranks))
+    if kind == "recall":
+        return r / m * len(ranks) / len(every)
+    if kind == "mrr":
+        return sum((_no_hit(r, m, rank - 1) - _no_hit(r, m, rank)) / rank for rank in ranks)
+    if kind == "ndcg":
+        best = discounted(sorted(every, reverse=True)[:depth])
+        return sum(sum(ranked) / m / math.log2(rank + 1) for rank in ranks) / best
+    above = (r - 1) / (m - 1) if m > 1 else 0.0  # map
+    return r / m * sum((1 + (rank - 1) * above) / rank for rank in ranks) / len(every)
 
 
 def _no_hit(r: int, m: int, k: int) -> float:
     """Probability that none of the first `k` is relevant."""
     return math.comb(m - r, k) / math.comb(m, k)
-
-
-# Each: grades of the relevant documents that are ranked, grades of all, m, ranks that are filled, ranks that count.
-def _recall(ranked: Sequence[int], every: Sequence[int], m: int, k: int, _: int) -> float:
-    return len(ranked) / m * k / len(every)
-
-
-def _success(ranked: Sequence[int], _: Sequence[int], m: int, k: int, __: int) -> float:
-    return 1 - _no_hit(len(ranked), m, k)
-
-
-def _reciprocal_rank(ranked: Sequence[int], _: Sequence[int], m: int, k: int, __: int) -> float:
-    r = len(ranked)
-    return sum((_no_hit(r, m, rank - 1) - _no_hit(r, m, rank)) / rank for rank in range(1, k + 1))
-
-
-def _ndcg(ranked: Sequence[int], every: Sequence[int], m: int, k: int, depth: int) -> float:
-    ideal = sorted(every, reverse=True)[:depth]
-    best = sum(grade / math.log2(rank + 1) for rank, grade in enumerate(ideal, start=1))
-    return sum(sum(ranked) / m / math.log2(rank + 1) for rank in range(1, k + 1)) / best
-
-
-def _average_precision(ranked: Sequence[int], every: Sequence[int], m: int, k: int, _: int) -> float:
-    r = len(ranked)
-    above = (r - 1) / (m - 1) if m > 1 else 0.0
-    return r / m * sum((1 + (rank - 1) * above) / rank for rank in range(1, k + 1)) / len(every)
-
-
-_EXPECTED = {
-    "recall": _recall,
-    "success": _success,
-    "mrr": _reciprocal_rank,
-    "ndcg": _ndcg,
-    "map": _average_precision,
-}

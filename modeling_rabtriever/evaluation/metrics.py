@@ -1,21 +1,24 @@
 """Metrics over rankings, with query-level values and bootstrap intervals.
 
-A ranking is the list of corpus rows of one query, best first. Unjudged documents are not relevant. Equal scores keep
-the corpus order.
+A ranking is the list of one query's corpus rows, best first; a run is one system's rankings, one per query. Unjudged
+documents are not relevant. Equal scores keep the corpus order.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap, permutation_test
 from torch import Tensor
 
 Run = list[list[int]]
 Relevant = Sequence[Mapping[int, int]]
 
 TABLE_METRICS = ("success@1", "success@3", "success@5", "mrr@10")
+KINDS = ("recall", "success", "mrr", "ndcg", "map")
 BOOTSTRAP_SAMPLES = 1000
+SIGN_FLIPS = 500  # that are held in memory at once
 
 
 def rank_documents(scores: Tensor, depth: int) -> Run:
@@ -60,7 +63,7 @@ def query_metrics(
         raise ValueError(
             f"{len(run)} rankings and {len(relevant)} judged queries; accepted: as many of each, one or more"
         )
-    parsed = {name: _parse(name) for name in metrics}
+    parsed = {name: split_metric(name) for name in metrics}
     for row, (ranking, judged) in enumerate(zip(run, relevant, strict=True)):
         if len(set(ranking)) != len(ranking):
             raise ValueError(f"ranking {row} names a document twice; accepted: every document once")
@@ -71,8 +74,8 @@ def query_metrics(
     ]
     ideals = [sorted((grade for grade in judged.values() if grade > 0), reverse=True) for judged in relevant]
     return {
-        name: np.array([metric(gain[:k], ideal, k) for gain, ideal in zip(gains, ideals, strict=True)], dtype=float)
-        for name, (metric, k) in parsed.items()
+        name: np.array([_value(kind, gain[:k], ideal, k) for gain, ideal in zip(gains, ideals, strict=True)])
+        for name, (kind, k) in parsed.items()
     }
 
 
@@ -83,83 +86,79 @@ def mean_metrics(run: Run, relevant: Relevant) -> dict[str, float]:
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of the mean over queries, by resampling queries: `(n,)` -> (low, high)."""
-    means = values[_resamples(len(values), seed)].mean(1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+    (means,) = _resampled_means(seed, values)
+    return _middle(means)
 
 
 def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% interval of `mean(numerator) / mean(denominator)`, resampling queries in pairs; resamples with a zero
-    denominator are left out.
+    """95% interval of `mean(numerator) / mean(denominator)`, resampling queries in pairs: `(n,)` each -> (low, high).
+
+    Resamples with a zero denominator are left out.
     """
-    rows = _resamples(len(numerator), seed)
-    top, bottom = numerator[rows].mean(1), denominator[rows].mean(1)
-    ratios = top[bottom > 0] / bottom[bottom > 0]
-    return float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975))
+    top, bottom = _resampled_means(seed, numerator, denominator)
+    positive = bottom > 0
+    return _middle(top[positive] / bottom[positive])
 
 
 def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of a sign-flip test that two systems have the same mean on the same queries: `(n,)` each.
+
+    Exact if the differences have no more than `samples` ways to flip their signs.
 
     Raises:
         ValueError: the two differ in length.
     """
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} and {len(second)} values; accepted: the same queries for both systems")
-    difference = first - second
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(samples, len(difference)))
-    extreme = np.abs(signs @ difference) >= abs(difference.sum()) - 1e-12
-    return float((extreme.sum() + 1) / (samples + 1))
+    options = {"n_resamples": samples, "batch": SIGN_FLIPS, "rng": np.random.default_rng(seed)}
+    found = permutation_test((first - second,), np.mean, permutation_type="samples", vectorized=True, **options)
+    return float(found.pvalue)
 
 
-Gains = Sequence[int]  # grades of the first k documents, and of all relevant ones from the highest
+def split_metric(name: str) -> tuple[str, int]:
+    """`ndcg@10` as its kind and its depth.
+
+    Raises:
+        ValueError: it is no metric.
+    """
+    kind, _, depth = name.partition("@")
+    if kind not in KINDS or not depth.isdigit() or int(depth) < 1:
+        raise ValueError(f"metric {name!r}; accepted: {', '.join(f'{kind}@k' for kind in KINDS)} with k of at least 1")
+    return kind, int(depth)
 
 
-def _recall(gains: Gains, ideal: Gains, _: int) -> float:
-    return sum(gain > 0 for gain in gains) / len(ideal)
-
-
-def _success(gains: Gains, _: Gains, __: int) -> float:
-    return float(any(gains))
-
-
-def _reciprocal_rank(gains: Gains, _: Gains, __: int) -> float:
-    return next((1 / rank for rank, gain in enumerate(gains, start=1) if gain > 0), 0.0)
-
-
-def _ndcg(gains: Gains, ideal: Gains, k: int) -> float:
-    return _discounted(gains) / _discounted(ideal[:k])
-
-
-def _discounted(gains: Gains) -> float:
+def discounted(gains: Sequence[int]) -> float:
+    """Discounted cumulative gain of grades in the order of a ranking."""
     return sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, start=1))
 
 
-def _average_precision(gains: Gains, ideal: Gains, _: int) -> float:
-    found, total = 0, 0.0
-    for rank, gain in enumerate(gains, start=1):
-        if gain > 0:
-            found += 1
-            total += found / rank
-    return total / len(ideal)
+def _value(kind: str, gains: Sequence[int], ideal: Sequence[int], k: int) -> float:
+    """One query's metric, from the grades of its first `k` documents and all of its grades from the highest."""
+    hits = [rank for rank, gain in enumerate(gains, start=1) if gain > 0]
+    if kind == "success":
+        return 1.0 if hits else 0.0
+    if kind == "recall":
+        return len(hits) / len(ideal)
+    if kind == "mrr":
+        return 1 / hits[0] if hits else 0.0
+    if kind == "ndcg":
+        return discounted(gains) / discounted(ideal[:k])
+    return sum(found / rank for found, rank in enumerate(hits, start=1)) / len(ideal)  # map
 
 
-_METRICS: dict[str, Callable[[Gains, Gains, int], float]] = {
-    "recall": _recall,
-    "success": _success,
-    "mrr": _reciprocal_rank,
-    "ndcg": _ndcg,
-    "map": _average_precision,
-}
+def _resampled_means(seed: int, *values: np.ndarray) -> np.ndarray:
+    """Means over resampled queries, the same queries for all: `v` times `(n,)` -> `(v, BOOTSTRAP_SAMPLES)`."""
+    if len(values[0]) == 1:  # which scipy does not resample
+        return np.array(values)
+
+    def means(*drawn: np.ndarray, axis: int) -> list[np.ndarray]:
+        return [one.mean(axis) for one in drawn]
+
+    options = {"n_resamples": BOOTSTRAP_SAMPLES, "method": "percentile", "rng": np.random.default_rng(seed)}
+    return bootstrap(values, means, paired=True, vectorized=True, **options).bootstrap_distribution
 
 
-def _parse(name: str) -> tuple[Callable[[Gains, Gains, int], float], int]:
-    kind, _, depth = name.partition("@")
-    if kind not in _METRICS or not depth.isdigit() or int(depth) < 1:
-        raise ValueError(
-            f"metric {name!r}; accepted: {', '.join(f'{kind}@k' for kind in _METRICS)} with k of at least 1"
-        )
-    return _METRICS[kind], int(depth)
-
-
-def _resamples(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(count, size=(BOOTSTRAP_SAMPLES, count))
+def _middle(resampled: np.ndarray) -> tuple[float, float]:
+    """What 95% of the resamples lie between."""
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    return float(low), float(high)

@@ -71,10 +71,10 @@ class RabtrieverSearch:
         rows = {str(row["id"]): str(row["text"]) for row in queries}
         vectors = self.model.encode_query(list(rows.values()), self._token_budget)
         if top_ranked is None:
-            scores, places = (part.tolist() for part in self._index.search(vectors, top_k))
+            scores, places = self._index.search(vectors, top_k)
             return {
                 id_: {self._ids[place]: score for place, score in zip(found, own, strict=True)}
-                for id_, found, own in zip(rows, places, scores, strict=True)
+                for id_, found, own in zip(rows, places.tolist(), scores.tolist(), strict=True)
             }
         return {id_: self._ranked(vector, top_ranked[id_], top_k) for id_, vector in zip(rows, vectors, strict=True)}
 

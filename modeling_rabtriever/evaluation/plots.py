@@ -1,4 +1,4 @@
-"""Plots of a run, as PNG."""
+"""Plots of training and of evaluation, as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from torch import Tensor
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+# Legends name their corner: matplotlib's search for the best one takes seconds on a busy machine, and warns then.
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -55,7 +57,7 @@ def student_against_teacher(
         ylabel="Rabtriever: inner product, centred per query",
         title=f"{x.shape[0]} queries x {x.shape[1]} documents, Pearson r = {correlation:.3f}",
     )
-    panel.legend(markerscale=3, frameon=False)
+    panel.legend(loc="upper left", markerscale=3, frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -111,7 +113,7 @@ def recall_curves(
         panel.plot(np.arange(1, depth + 1), hits, label=name, marker="o" if depth < 12 else None, markersize=3)
     panel.set(xscale="log", xlabel="k", ylabel="queries answered among the first k", ylim=(0, 1.02))
     panel.set_title(f"{len(relevant):,} queries")
-    panel.legend(frameon=False, fontsize="small")
+    panel.legend(loc="lower right", frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -132,7 +134,7 @@ def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[in
         for mask, colour, label in ((~is_relevant, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
             panel.hist(centred[mask], bins, density=True, color=colour, alpha=0.6, label=label)
         panel.set(title=name, xlabel="score, centred per query", ylabel="density")
-        panel.legend(frameon=False)
+        panel.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 

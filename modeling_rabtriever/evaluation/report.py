@@ -1,189 +1,192 @@
-"""From scores to a report: metrics with intervals, retention against the teacher, a Markdown table."""
+"""The report of one split: what every system reached, with intervals; as an object, as JSON, as Markdown."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
-from .chance import random_metrics
-from .faithfulness import faithfulness_line
-from .metrics import (
-    TABLE_METRICS,
-    Relevant,
-    Run,
-    bootstrap_interval,
-    bootstrap_ratio_interval,
-    query_metrics,
-    rank_documents,
-)
+from . import report_text
 from .report_warnings import warnings
 
-DEPTH = 100
-METRICS = (*TABLE_METRICS, "ndcg@10", "recall@100", "map@100")
-RANDOM = "random"
-TEACHER, STUDENT = "teacher", "Rabtriever"  # whom reports hold against each other
-TRIVIAL = (RANDOM, "label prior", "BM25")  # what a teacher has to be better than
-COMPARED = ("success@1", "mrr@10")
-Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
-COLUMNS = {"success@1": "R@1", "success@3": "R@3", "success@5": "R@5", "mrr@10": "MRR@10"}
-NOTE = (
-    "Every document of the corpus is ranked unless it says otherwise; random is the expectation of a random order. "
-    "R@k: share of queries with a relevant document among the first k, in percent (success@k; the recall where one "
-    "document is relevant). Brackets: 95% bootstrap interval over queries. ms: one query at a time, text in, scores of "
-    "the whole corpus out, median; the teacher's document prefixes and Rabtriever's vectors are computed before."
-)
+FIRST_STAGE = "BM25"  # whose documents are ranked where the corpus is too large
 
 
-def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int = 0) -> dict[str, Any]:
-    """Metrics of every system on the same queries.
+@dataclass(frozen=True)
+class Interval:
+    """A mean over queries with its 95% bootstrap interval."""
 
-    Args:
-        scores: system name -> `(n, m)` scores of the whole corpus.
-        relevant: judgements of the `n` queries.
-        seed: of the bootstrap intervals.
+    mean: float
+    low: float
+    high: float
 
-    Returns:
-        `{"n": ..., "systems": {name: {metric: {"mean", "low", "high"}}}}`, the first system a random order; and with
-        both a `teacher` and a `Rabtriever` also `"retention"`: metric -> the ratio of their means with a paired
-        interval, for metrics of which the teacher's own interval does not reach 0. `"teacher_over"` and
-        `"student_over_teacher"`: the differences to trivial baselines and to the teacher, with paired intervals.
-
-    Raises:
-        ValueError: scores are NaN, or fit neither the queries nor each other.
-    """
-    corpus_size = next(iter(scores.values())).shape[1]
-    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
-    return summary(query_values(runs, relevant, corpus_size), seed)
+    def to_json(self) -> dict[str, float]:
+        """The three numbers by name."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
 
 
-def query_values(
-    runs: Mapping[str, Run], relevant: Relevant, corpus_size: int, candidates: Run | None = None
-) -> Values:
-    """Every metric of every system, query by query; first what a random order of the same documents would score.
+Intervals = Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class SystemReport:
+    """What one system reached.
 
     Args:
-        runs: system -> per query the corpus rows it ranks, best first.
-        relevant: judgements.
-        corpus_size: number of documents.
-        candidates: per query the rows every system ranks; `None` means the corpus.
+        metrics: name, such as `ndcg@10` -> mean over queries.
+        milliseconds: median time of one query, text in, scores out; `None` if it was not timed.
+        vector_bytes: of the corpus' vectors; `None` for systems without vectors.
     """
-    chance = {RANDOM: random_metrics(relevant, corpus_size, METRICS, candidates)}
-    return chance | {name: query_metrics(run, relevant, METRICS) for name, run in runs.items()}
+
+    metrics: Intervals
+    milliseconds: float | None = None
+    vector_bytes: int | None = None
 
 
-def summary(values: Values, seed: int = 0) -> dict[str, Any]:
-    """The report of `evaluate_systems`, from query-level values."""
-    report: dict[str, Any] = {
-        "n": len(values[RANDOM][METRICS[0]]),
-        "systems": {name: {m: _interval(v, seed) for m, v in metrics.items()} for name, metrics in values.items()},
-    }
-    if TEACHER in values:
-        trivial = [name for name in TRIVIAL if name in values]
-        report["teacher_over"] = {name: _differences(values[TEACHER], values[name], seed) for name in trivial}
-    if {TEACHER, STUDENT} <= values.keys():
-        report["student_over_teacher"] = _differences(values[STUDENT], values[TEACHER], seed)
-        teacher, student = values[TEACHER], values[STUDENT]
-        sure = [m for m in teacher if report["systems"][TEACHER][m]["low"] > 0]  # else the ratio has no upper bound
-        report["retention"] = {m: _retention(student[m], teacher[m], seed) for m in sure}
-    return report
-
-
-def markdown_table(report: Mapping[str, Any], corpus_size: int) -> str:
-    """The report as a Markdown table, best R@1 in bold."""
-    systems = report["systems"]
-    best = max(metrics["success@1"]["mean"] for metrics in systems.values())
-    lines = [
-        f"| {report['split']}: n = {report['n']}, {corpus_size} documents | "
-        + " | ".join([*COLUMNS.values(), "ms per query"])
-        + " |",
-        "|---|" + "---:|" * (len(COLUMNS) + 1),
-    ]
-    for name, metrics in systems.items():
-        cells = [_cell(metrics[metric]) for metric in COLUMNS]
-        if metrics["success@1"]["mean"] == best:
-            cells[0] = f"**{cells[0]}**"
-        timed = f"{metrics['milliseconds']:.2f}" if "milliseconds" in metrics else ""
-        lines.append(f"| {name} | " + " | ".join([*cells, timed]) + " |")
-    return "\n".join(lines)
-
-
-def report_text(report: Mapping[str, Any], *more: str) -> str:
-    """A split's table, warnings, and sentences on its first stage, the student's faithfulness and repeated queries.
+@dataclass(frozen=True)
+class Report:
+    """What every system reached on the same queries.
 
     Args:
-        report: of one split, as `stages.evaluate` writes it.
-        more: sentences of the caller's own, put behind the others.
+        n: number of queries.
+        documents: number of documents in the corpus.
+        systems: name -> what it reached; the first one is a random order.
+        task: name of the task; empty if nothing but scores was given.
+        split: name of the split.
+        candidates: how many of BM25's first documents were ranked; `None` means the corpus.
+        repeated: such as `test in train` -> share of the split's queries that stand in the other one word by word.
+        teacher_over: trivial baseline -> metric -> the teacher's value less the baseline's, paired by query.
+        student_over_teacher: metric -> the student's value less its teacher's, paired by query.
+        retention: metric -> the student's mean over its teacher's, paired by query; for metrics of which the teacher's
+            own interval does not reach 0.
+        whole: where candidates were ranked, the systems that rank the whole corpus anyway.
+        sample: where candidates were ranked, all systems on some queries and documents; it has no systems if asking
+            the rerankers would have taken too long.
+        minutes: how long such a sample would have taken.
+        calibration: `ece` and the `groups` of `calibration.reliability`, of the teacher on the corpus.
+        faithfulness: `scores`, as `score_faithfulness` measures them on the corpus.
+
+    Example:
+        >>> interval = Interval(0.5, 0.25, 0.75)
+        >>> report = Report(n=8, documents=3, systems={"BM25": SystemReport({"mrr@10": interval})})
+        >>> report.systems["BM25"].metrics["mrr@10"].mean
+        0.5
+        >>> Report.from_json(report.to_json()) == report
+        True
     """
-    parts = [first_stage_line(report), retention_line(report)]
-    if "faithfulness" in report:
-        parts.append(faithfulness_line(report["faithfulness"]))
-    parts += [
-        f"Leakage: {share:.1%} of the queries of {pair} word by word."
-        for pair, share in report.get("repeated", {}).items()
-    ]
-    cautions = [f"**Warning.** {warning}" for warning in warnings(report, TEACHER, STUDENT)]
-    table = markdown_table(report, report["documents"])
-    return "\n\n".join(filter(None, [table, *cautions, " ".join(filter(None, [*parts, *more]))]))
+
+    n: int
+    documents: int
+    systems: Mapping[str, SystemReport]
+    task: str = ""
+    split: str = ""
+    candidates: int | None = None
+    repeated: Mapping[str, float] = field(default_factory=dict)
+    teacher_over: Mapping[str, Intervals] = field(default_factory=dict)
+    student_over_teacher: Intervals = field(default_factory=dict)
+    retention: Intervals = field(default_factory=dict)
+    whole: "Report | None" = None
+    sample: "Report | None" = None
+    minutes: float | None = None
+    calibration: Mapping[str, Any] | None = None
+    faithfulness: Mapping[str, Any] | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What no reader may miss, a sentence or two each; empty if there is nothing to warn of."""
+        return warnings(self)
+
+    @property
+    def table(self) -> str:
+        """A Markdown table with a row per system, the best R@1 in bold."""
+        return report_text.table(self)
+
+    def markdown(self, *more: str) -> str:
+        """Table, warnings, and sentences on first stage, retention, faithfulness and repeated queries.
+
+        Args:
+            more: sentences of the caller's own, put behind the others.
+        """
+        return report_text.markdown(self, *more)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as objects, lists, strings and numbers, as a run's JSON file holds it; `from_json` reads it."""
+        stage = None if self.candidates is None else {"system": FIRST_STAGE, "documents": self.candidates}
+        written: dict[str, Any] = {"task": self.task, "split": self.split, "documents": self.documents}
+        written |= {"first_stage": stage, "repeated": dict(self.repeated)}
+        if stage is not None:
+            written |= {name: _part_to_json(part) for name, part in (("whole", self.whole), ("sample", self.sample))}
+        written |= _figures_to_json(self)
+        for name, found in (("calibration", self.calibration), ("faithfulness", self.faithfulness)):
+            if found is not None:
+                written[name] = dict(found)
+        return written
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "Report":
+        """Reads what `to_json` gives, also of runs from before some of its keys.
+
+        Raises:
+            ValueError: it lacks queries, documents or systems.
+        """
+        missing = [name for name in ("n", "documents", "systems") if name not in written]
+        if missing:
+            raise ValueError(f"the report lacks {', '.join(missing)}; accepted: an object as Report.to_json gives it")
+        documents, stage = written["documents"], written.get("first_stage")
+
+        def part(name: str) -> "Report | None":
+            found = written.get(name)
+            return None if found is None else cls.from_json({"documents": documents, "systems": {}, **found})
+
+        return cls(
+            n=written["n"],
+            documents=documents,
+            systems={name: _system_from_json(system) for name, system in written["systems"].items()},
+            task=written.get("task", ""),
+            split=written.get("split", ""),
+            candidates=None if stage is None else stage["documents"],
+            repeated=written.get("repeated", {}),
+            teacher_over={name: _intervals(own) for name, own in written.get("teacher_over", {}).items()},
+            student_over_teacher=_intervals(written.get("student_over_teacher", {})),
+            retention=_intervals(written.get("retention", {})),
+            whole=part("whole"),
+            sample=part("sample"),
+            minutes=written.get("minutes"),
+            calibration=written.get("calibration"),
+            faithfulness=written.get("faithfulness"),
+        )
 
 
-def first_stage_line(report: Mapping[str, Any]) -> str:
-    """What was ranked, where it was not the corpus, and what is known of the corpus then."""
-    if report.get("first_stage") is None:
-        return ""
-    stage, whole, sample = report["first_stage"], report.get("whole"), report.get("sample")
-    parts = [f"Ranked were the first {stage['documents']} documents of {stage['system']} alone."]
-    if whole is not None and STUDENT in whole["systems"]:
-        parts.append(f"Among all {report['documents']:,} documents: {_figures(whole, STUDENT)}.")
-    if sample is not None and TEACHER in report["systems"]:
-        every = sample["documents"] == report["documents"]
-        part = "all" if every else f"{sample['documents']:,} of the"
-        asked = f"{sample['n']} queries and {part} {report['documents']:,} documents"
-        if "systems" in sample:
-            found = "; ".join(_figures(sample, name) for name in (TEACHER, STUDENT) if name in sample["systems"])
-            parts.append(f"With {asked}{'' if every else ', the relevant ones among them'}: {found}.")
-        else:
-            parts.append(
-                f"How the teacher ranks the corpus was not measured: {asked} would take about {sample['minutes']:.0f} "
-                "minutes here."
-            )
-    return " ".join(parts)
+def _part_to_json(part: Report | None) -> dict[str, Any] | None:
+    if part is None:
+        return None
+    if not part.systems:
+        return {"n": part.n, "documents": part.documents, "minutes": part.minutes}
+    return {"documents": part.documents, **_figures_to_json(part)}
 
 
-def retention_line(report: Mapping[str, Any]) -> str:
-    """One sentence on how much of the teacher the student keeps; empty where the teacher hardly finds anything."""
-    parts = [
-        f"{COLUMNS[metric]} {ratio['mean']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
-        for metric, ratio in report.get("retention", {}).items()
-        if metric in COMPARED
-    ]
-    return f"Rabtriever keeps of the teacher: {', '.join(parts)}." if parts else ""
+def _figures_to_json(report: Report) -> dict[str, Any]:
+    written: dict[str, Any] = {"n": report.n, "systems": {}}
+    for name, system in report.systems.items():
+        written["systems"][name] = _written(system.metrics)
+        if system.milliseconds is not None:
+            times = {"milliseconds": system.milliseconds, "vector_bytes": system.vector_bytes}
+            written["systems"][name] |= times
+    if report.teacher_over:
+        written["teacher_over"] = {name: _written(own) for name, own in report.teacher_over.items()}
+    if report.student_over_teacher:
+        written["student_over_teacher"] = _written(report.student_over_teacher)
+    if report.retention or report.student_over_teacher:  # runs from before the differences have the ratios alone
+        written["retention"] = _written(report.retention)
+    return written
 
 
-def calibration_line(report: Mapping[str, Any]) -> str:
-    """One sentence on the teacher's probabilities."""
-    error = report["calibration"]["ece"]
-    return f"Calibration of the teacher's sigmoid over all pairs: ECE {error:.3f} (0 is perfect)."
+def _written(intervals: Intervals) -> dict[str, Any]:
+    return {metric: interval.to_json() for metric, interval in intervals.items()}
 
 
-def _interval(values: np.ndarray, seed: int) -> dict[str, float]:
-    low, high = bootstrap_interval(values, seed)
-    return {"mean": float(values.mean()), "low": low, "high": high}
+def _intervals(written: Mapping[str, Mapping[str, float]]) -> dict[str, Interval]:
+    return {metric: Interval(**interval) for metric, interval in written.items()}
 
 
-def _differences(first: dict[str, np.ndarray], second: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
-    return {metric: _interval(first[metric] - second[metric], seed) for metric in COMPARED}
-
-
-def _figures(report: Mapping[str, Any], system: str) -> str:
-    parts = [f"{COLUMNS[metric]} {_cell(report['systems'][system][metric])}" for metric in COMPARED]
-    return f"{system} {', '.join(parts)}"
-
-
-def _retention(student: np.ndarray, teacher: np.ndarray, seed: int) -> dict[str, float]:
-    low, high = bootstrap_ratio_interval(student, teacher, seed)
-    return {"mean": float(student.mean() / teacher.mean()), "low": low, "high": high}
-
-
-def _cell(interval: Mapping[str, float]) -> str:
-    return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+def _system_from_json(written: Mapping[str, Any]) -> SystemReport:
+    about = {name: written[name] for name in ("milliseconds", "vector_bytes") if name in written}
+    return SystemReport(_intervals({name: own for name, own in written.items() if name not in about}), **about)

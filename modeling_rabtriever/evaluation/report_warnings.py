@@ -1,81 +1,79 @@
 """What no reader of a report may miss: a teacher that did not learn, a student ahead of it, what candidates hide."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+from .labels import COLUMNS, RANDOM, STUDENT, TEACHER
+
+if TYPE_CHECKING:
+    from .report import Interval, Report
 
 AHEAD = 1.1  # times its teacher's figure, from which a student is far ahead
 LOST = 0.5  # of the figure among candidates, below which little is left of it in the corpus
-_LABELS = {"success@1": "R@1", "mrr@10": "MRR@10"}
 
 
-def warnings(report: Mapping[str, Any], teacher: str, student: str) -> list[str]:
-    """Warnings of one split's report, a sentence or two each; none if there is nothing to warn of.
-
-    Args:
-        report: as `stages.evaluate` writes it.
-        teacher: the teacher's name there.
-        student: the student's.
-    """
-    found = [*_learned(report, teacher, ""), *_ahead(report, teacher, student, "")]
-    sample = report.get("sample") or {}
-    if "systems" in sample:
-        part = "all" if sample["documents"] == report["documents"] else f"{sample['documents']:,} of the"
-        where = f" among {part} {report['documents']:,} documents ({sample['n']} queries)"
-        found += [*_learned(sample, teacher, where), *_ahead(sample, teacher, student, where)]
-        found += _lost(report, teacher, sample, where)
-    if report.get("whole") is not None:
-        found += _lost(report, student, report["whole"], f" among all {report['documents']:,} documents")
+def warnings(report: "Report") -> list[str]:
+    """Warnings of one split's report, a sentence or two each; none if there is nothing to warn of."""
+    found = [*_learned(report, ""), *_ahead(report, "")]
+    sample, whole = report.sample, report.whole
+    if sample is not None and sample.systems:
+        part = "all" if sample.documents == report.documents else f"{sample.documents:,} of the"
+        where = f" among {part} {report.documents:,} documents ({sample.n} queries)"
+        found += [*_learned(sample, where), *_ahead(sample, where), *_lost(report, TEACHER, sample, where)]
+    if whole is not None:
+        found += _lost(report, STUDENT, whole, f" among all {report.documents:,} documents")
     return found
 
 
-def _learned(report: Mapping[str, Any], teacher: str, where: str) -> list[str]:
+def _learned(report: "Report", where: str) -> list[str]:
     """The teacher against the best of the trivial baselines it is not surely better than."""
-    over = {name: by["mrr@10"] for name, by in report.get("teacher_over", {}).items() if by["mrr@10"]["low"] <= 0}
+    over = {name: by["mrr@10"] for name, by in report.teacher_over.items() if by["mrr@10"].low <= 0}
     if not over:
         return []
-    worst = min(over, key=lambda name: over[name]["mean"])
-    own, other = (_percent(report["systems"][name]["mrr@10"]["mean"]) for name in (teacher, worst))
-    named = {"random": "a random order's", "label prior": "the label prior's"}.get(worst, f"{worst}'s")
-    relation = "below" if over[worst]["high"] < 0 else "hardly above"
+    worst = min(over, key=lambda name: over[name].mean)
+    teacher, baseline = report.systems[TEACHER].metrics["mrr@10"], report.systems[worst].metrics["mrr@10"]
+    whose = f"{worst}'s"
+    if worst == RANDOM:
+        whose = "a random order's"
+    elif worst == "label prior":
+        whose = "the label prior's"
+    relation = "below" if over[worst].high < 0 else "hardly above"
     return [
-        f"The teacher's MRR@10{where}, {own}, is {relation} {named}, {other} (difference {_interval(over[worst])}): it "
-        "has not learned the task, and no student can learn it from this teacher. Train it longer, start from a "
-        "pretrained model, or give it more training queries."
+        f"The teacher's MRR@10{where}, {_percent(teacher)}, is {relation} {whose}, {_percent(baseline)} (difference "
+        f"{_difference(over[worst])}): it has not learned the task, and no student can learn it from this teacher. "
+        "Train it longer, start from a pretrained model, or give it more training queries."
     ]
 
 
-def _ahead(report: Mapping[str, Any], teacher: str, student: str, where: str) -> list[str]:
-    over = report.get("student_over_teacher", {})
-    for metric, difference in over.items():
-        own, its = (report["systems"][name][metric]["mean"] for name in (student, teacher))
-        if difference["low"] > 0 and own > AHEAD * its:
-            label = _LABELS[metric]
+def _ahead(report: "Report", where: str) -> list[str]:
+    for metric, difference in report.student_over_teacher.items():
+        student, teacher = report.systems[STUDENT].metrics[metric], report.systems[TEACHER].metrics[metric]
+        if difference.low > 0 and student.mean > AHEAD * teacher.mean:
             return [
-                f"{student}'s {label}{where}, {_percent(own)}, is far above its teacher's, {_percent(its)} "
-                f"(difference {_interval(difference)}). That is no success of distillation: the teacher has not "
-                "learned what the student ranks by. Look at its figures in the whole corpus, and train it longer."
+                f"{STUDENT}'s {COLUMNS[metric]}{where}, {_percent(student)}, is far above its teacher's, "
+                f"{_percent(teacher)} (difference {_difference(difference)}). That is no success of distillation: the "
+                "teacher has not learned what the student ranks by. Look at its figures in the whole corpus, and train "
+                "it longer."
             ]
     return []
 
 
-def _lost(report: Mapping[str, Any], system: str, corpus: Mapping[str, Any], where: str) -> list[str]:
-    if report.get("first_stage") is None or system not in report["systems"]:
+def _lost(report: "Report", system: str, corpus: "Report", where: str) -> list[str]:
+    if report.candidates is None or system not in report.systems:
         return []
-    few, many = (part["systems"][system]["success@1"] for part in (report, corpus))
-    if many["high"] >= LOST * few["mean"]:
+    among_few = report.systems[system].metrics["success@1"]
+    among_many = corpus.systems[system].metrics["success@1"]
+    if among_many.high >= LOST * among_few.mean:
         return []
-    stage = report["first_stage"]
     return [
-        f"The R@1 of {system} among {stage['documents']} documents of {stage['system']}, {_percent(few['mean'])}, is "
-        f"{_percent(many['mean'])}{where}: the candidates hide documents that it takes for relevant. It reranks, but "
+        f"The R@1 of {system} among {report.candidates} documents of BM25, {_percent(among_few)}, is "
+        f"{_percent(among_many)}{where}: the candidates hide documents that it takes for relevant. It reranks, but "
         "does not find; train the teacher longer or with more negatives that resemble relevant documents."
     ]
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(interval: "Interval") -> str:
+    return f"{100 * interval.mean:.1f}"
 
 
-def _interval(difference: Mapping[str, float]) -> str:
-    mean, low, high = (f"{100 * difference[name]:+.1f}" for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+def _difference(interval: "Interval") -> str:
+    return f"{100 * interval.mean:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"

@@ -1,4 +1,4 @@
-"""Ranked runs as files, in TREC's form: any system's ranking can be evaluated, and ours by any tool.
+"""Runs as files in TREC's form: any system's rankings can be evaluated here, and ours by any tool.
 
 A line is `query-id Q0 document-id rank score name`, ranks from 1, scores falling.
 """

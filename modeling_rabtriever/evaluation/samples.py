@@ -1,4 +1,4 @@
-"""Fixed draws of queries and documents: what a reranker can be asked about where it cannot judge a whole corpus."""
+"""Fixed draws of queries and documents: what a reranker can score where a whole corpus would take too long."""
 
 import random
 
@@ -44,4 +44,4 @@ def fixed_sample(split: Split, count: int | None) -> Split:
     """The same `count` queries of a split every time, in their order; all of them without a count."""
     if count is None or count >= len(split):
         return split
-    return split.take(sorted(random.Random(13).sample(range(len(split)), count)))
+    return split.take(sorted(random.Random(SEED).sample(range(len(split)), count)))

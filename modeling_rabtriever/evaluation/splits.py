@@ -1,33 +1,68 @@
 """One split: every system ranks, and what is known of it is measured and written."""
 
-import random
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .. import GenerativeRerankerModel, RabtrieverModel
-from ..bm25 import BM25
 from ..files import write_json, write_tensors
 from ..tasks.beir import RetrievalTask, Split
 from ..tasks.named import check_leakage
 from .calibration import expected_calibration_error, reliability
-from .faithfulness import score_faithfulness, state_faithfulness
+from .candidates import candidate_scores, first_stage, only
+from .comparison import DEPTH, Values, compare, query_values
+from .faithfulness import score_faithfulness
+from .labels import STUDENT, TEACHER
 from .metrics import Run, rank_documents
 from .plots import recall_curves, reliability_diagram, score_histograms
-from .report import DEPTH, STUDENT, TEACHER, query_values, summary
+from .report import Report, SystemReport
 from .runs import write_query_values, write_run
-from .samples import among, corpus_sample, fixed_sample
-from .systems import System, baselines, load_system, model_system, reranker_system
+from .samples import fixed_sample
+from .systems import System, baselines, load_system, model_system
 
-STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
-# Of a split and its corpus, on which a reranker is asked about every pair where candidates are ranked.
-SAMPLE_QUERIES, SAMPLE_DOCUMENTS = 100, 500
-SAMPLE_SECONDS = 120  # and for how long
+
+@dataclass(frozen=True)
+class RankedSplit:
+    """A split that every system has ranked.
+
+    Args:
+        report: what they reached.
+        task: what the split belongs to.
+        split: its `n` queries.
+        values: system -> metric -> `(n,)`.
+        runs: system -> per query the corpus rows, best first.
+        scores: system -> `(n, m)`, of the systems that were not given as a run.
+        models: name -> model, of the systems that are models and scored the whole corpus.
+    """
+
+    report: Report
+    task: RetrievalTask
+    split: Split
+    values: Values
+    runs: Mapping[str, Run]
+    scores: Mapping[str, Tensor]
+    models: Mapping[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Writes the report, query-level metrics, run files and plots, and the scores of teacher and student."""
+        name, relevant = self.split.name, self.split.relevant
+        for system, scores in self.scores.items():
+            path = folder / f"{name}-{system.replace(' ', '-')}.trec"
+            write_run(path, system, self.split.query_ids, self.task.corpus_ids, self.runs[system], scores)
+        write_query_values(folder / f"{name}-queries.jsonl", self.split.query_ids, self.values)
+        recall_curves(self.runs, relevant, folder / f"{name}-recall.png")
+        if self.models:
+            shown = {system: self.scores[system] for system in self.models}
+            score_histograms(shown, relevant, folder / f"{name}-scores.png")
+        found = self.report.calibration
+        if found is not None:
+            reliability_diagram(found["groups"], found["ece"], folder / f"{name}-reliability.png")
+        if {TEACHER, STUDENT} <= self.models.keys():
+            pair = {system: self.scores[system] for system in (TEACHER, STUDENT)}
+            write_tensors(folder / f"{name}-scores.safetensors", pair)
+        write_json(folder / f"{name}.json", self.report.to_json())
 
 
 def evaluate(
@@ -39,30 +74,36 @@ def evaluate(
     candidates: int | None = None,
     max_queries: int | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Ranks a split with models and trivial baselines; what the stage `evaluate` does, without the folder of a run.
+) -> Report:
+    """Ranks a split with models and trivial baselines; the command `evaluate` does the same and keeps more on disk.
 
     Args:
         systems: models (rerankers, Rabtrievers, bi-encoders of sentence-transformers), their folders or Hub ids, or
             `System`s. Baselines are added.
         task: corpus and splits.
         split: whose queries are ranked.
-        folder: where report, query-level metrics, run files and plots go; `None` keeps the report alone.
+        folder: where report, query-level metrics, run files and plots go; `None` writes nothing.
         train_split: what baselines learn from, if the task has it.
         candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
         max_queries: evaluate this many queries, the same ones every time; `None` means all.
         seed: of the bootstrap intervals.
 
-    Returns:
-        The report: `n`, `documents`, and `systems`, name -> metric -> `{"mean", "low", "high"}`, as `evaluate_split`
-        writes it; `report.report_text` makes Markdown of it.
-
     Raises:
         ValueError: the task has no such split, two systems have one name, or a path is no model.
 
     Example:
-        >>> report = evaluate([teacher, student], task)  # doctest: +SKIP
-        >>> report["systems"]["Rabtriever"]["success@1"]["mean"]  # doctest: +SKIP
+        >>> import torch
+        >>> from modeling_rabtriever.evaluation import System, evaluate
+        >>> from modeling_rabtriever.tasks.beir import RetrievalTask, Split
+        >>> split = Split("test", ["q0", "q1"], ["I spilled my drink", "it is dark"], [{0: 1}, {1: 1}])
+        >>> task = RetrievalTask("chores", ["d0", "d1"], ["bring the sponge", "bring a lamp"], {"test": split})
+        >>> report = evaluate([System("mine", lambda queries: torch.eye(2)[: len(queries)])], task)
+        >>> list(report.systems)
+        ['random', 'BM25', 'mine']
+        >>> report.systems["mine"].metrics["success@1"]
+        Interval(mean=1.0, low=1.0, high=1.0)
+        >>> print(report.table.splitlines()[0])
+        | test: n = 2, 2 documents | R@1 | R@3 | R@5 | MRR@10 | ms per query |
     """
     queries = fixed_sample(task.split(split), max_queries)
     ranking = baselines(task, train_split)
@@ -70,20 +111,21 @@ def evaluate(
         if isinstance(system, str | Path):
             system = load_system(str(system), task.corpus)
         ranking.append(system if isinstance(system, System) else model_system(system, task.corpus))
-    with TemporaryDirectory() as scratch:
-        return evaluate_split(task, queries, ranking, seed, Path(folder or scratch), candidates=candidates)
+    ranked = rank_split(task, queries, ranking, seed, candidates=candidates)
+    if folder is not None:
+        ranked.write(Path(folder))
+    return ranked.report
 
 
-def evaluate_split(
+def rank_split(
     task: RetrievalTask,
     split: Split,
     systems: Sequence[System],
-    seed: int,
-    folder: Path,
-    given: dict[str, Run] | None = None,
+    seed: int = 0,
+    given: Mapping[str, Run] | None = None,
     candidates: int | None = None,
-) -> dict[str, Any]:
-    """Ranks documents for a split with every system and writes all that is known of it to `folder`.
+) -> RankedSplit:
+    """Ranks documents for a split with every system and measures all that is known of it.
 
     Calibration and faithfulness are of scores of the whole corpus, and left out where only candidates are ranked. There
     the report holds what is known of the corpus too (`candidate_scores`).
@@ -93,8 +135,7 @@ def evaluate_split(
         split: the queries.
         systems: what ranks.
         seed: of the intervals.
-        folder: where to.
-        given: rankings of other systems, per query the corpus rows.
+        given: runs of other systems, per query the corpus rows.
         candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
 
     Raises:
@@ -106,11 +147,12 @@ def evaluate_split(
             f"systems are {', '.join(names)}; accepted: names that differ, as --model NAME=PATH gives them"
         )
     size = len(task.corpus)
-    rows = None if candidates is None or candidates >= size else first_stage(task, split, candidates)
-    if rows is None:
-        scores, corpus = {system.name: system.score(split.queries) for system in systems}, {}
+    rows, whole, sample = None, None, None
+    if candidates is None or candidates >= size:
+        scores = {system.name: system.score(split.queries) for system in systems}
     else:
-        scores, corpus = candidate_scores(task, split, systems, rows, seed)
+        rows = first_stage(task, split, candidates)
+        scores, whole, sample = candidate_scores(task, split, systems, rows, seed)
     for name, matrix in scores.items():
         if matrix.shape != (len(split), size):
             raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {size})")
@@ -118,133 +160,33 @@ def evaluate_split(
     runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
     runs |= {name: run if pools is None else only(run, pools) for name, run in (given or {}).items()}
     values = query_values(runs, split.relevant, size, pools)
-    report = {"task": task.name, "split": split.name, "documents": size}
-    report["first_stage"] = None if rows is None else {"system": "BM25", "documents": rows.shape[1]}
-    repeated = {pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")}
-    report |= {"repeated": repeated, **corpus, **summary(values, seed)}
-    for system in systems:
-        found = report["systems"][system.name]
-        found["milliseconds"] = system.milliseconds_per_query(split.queries, rows)
-        found["vector_bytes"] = system.vector_bytes
-        write_run(
-            folder / f"{split.name}-{system.name.replace(' ', '-')}.trec",
-            system.name, split.query_ids, task.corpus_ids, runs[system.name], scores[system.name],
-        )  # fmt: skip
-    write_query_values(folder / f"{split.name}-queries.jsonl", split.query_ids, values)
-    recall_curves(runs, split.relevant, folder / f"{split.name}-recall.png")
+    report = compare(values, size, seed)
     models = {system.name: system.model for system in systems if system.model is not None and rows is None}
-    if models:
-        shown = {name: scores[name] for name in models}
-        score_histograms(shown, split.relevant, folder / f"{split.name}-scores.png")
-    if TEACHER in models:
-        groups = reliability(scores[TEACHER], split.relevant)
-        report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
-        reliability_diagram(groups, report["calibration"]["ece"], folder / f"{split.name}-reliability.png")
-    if {TEACHER, STUDENT} <= models.keys():
-        teacher, student = models[TEACHER], models[STUDENT]
-        states = paired_states(teacher, student, split.queries, task.corpus, scores[TEACHER])
-        report["faithfulness"] = {
-            "scores": score_faithfulness(scores[TEACHER], scores[STUDENT], student.config.embedding_dim),
-            "states": state_faithfulness(*states),
-        }
-        pair = {name: scores[name] for name in (TEACHER, STUDENT)}
-        write_tensors(folder / f"{split.name}-scores.safetensors", pair)
-    write_json(folder / f"{split.name}.json", report)
-    return report
+    timed = {system.name: _timed(system, report.systems[system.name], split, rows) for system in systems}
+    report = replace(
+        report,
+        task=task.name,
+        split=split.name,
+        candidates=None if rows is None else rows.shape[1],
+        repeated={pair: share for pair, share in check_leakage(task).items() if pair.startswith(f"{split.name} in ")},
+        systems={**report.systems, **timed},
+        whole=whole,
+        sample=sample,
+        calibration=_calibration(scores[TEACHER], split) if TEACHER in models else None,
+        faithfulness=_faithfulness(models[STUDENT], scores) if {TEACHER, STUDENT} <= models.keys() else None,
+    )
+    return RankedSplit(report, task, split, values, runs, scores, models)
 
 
-def candidate_scores(
-    task: RetrievalTask, split: Split, systems: Sequence[System], rows: Tensor, seed: int
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Every system on the candidates, and what can be said of the corpus at a bounded price.
-
-    Args:
-        task: the corpus.
-        split: the `n` queries.
-        systems: what ranks.
-        rows: `(n, c)`, the candidates.
-        seed: of the intervals.
-
-    Returns:
-        System -> `(n, m)` scores, minus infinity but for the candidates; and for the report `whole`, the systems that
-        score every document anyway, and `sample`, all of them on `SAMPLE_QUERIES` queries and `SAMPLE_DOCUMENTS`
-        documents, where rerankers do that within `SAMPLE_SECONDS`; else how long it would take.
-    """
-    size = len(task.corpus)
-    queries, documents = corpus_sample(split.relevant, size, SAMPLE_QUERIES, SAMPLE_DOCUMENTS)
-    scores: dict[str, Tensor] = {}
-    sampled: dict[str, Tensor | None] = {}
-    whole: dict[str, Run] = {}
-    seconds = 0.0
-    for system in systems:
-        start = time.perf_counter()
-        scores[system.name], everything = system.candidate_scores(split.queries, rows, size)
-        sampled[system.name] = None if everything is None else everything[queries][:, documents]
-        if everything is None:
-            seconds += (time.perf_counter() - start) * len(queries) * len(documents) / rows.numel()
-        else:
-            whole[system.name] = rank_documents(everything, DEPTH)
-    found = {"whole": summary(query_values(whole, split.relevant, size), seed), "sample": None}
-    judges = [system for system in systems if system.judge is not None]
-    if not judges:
-        return scores, found
-    found["sample"] = {"n": len(queries), "documents": len(documents), "minutes": max(seconds / 60, 1)}
-    if seconds <= SAMPLE_SECONDS:
-        asked, texts = [split.queries[row] for row in queries], [task.corpus[row] for row in documents]
-        sampled |= {system.name: reranker_system(system.model, texts).score(asked) for system in judges}
-        runs = {name: rank_documents(part, DEPTH) for name, part in sampled.items()}
-        relevant = among([split.relevant[row] for row in queries], documents)
-        found["sample"] = {"documents": len(documents), **summary(query_values(runs, relevant, len(documents)), seed)}
-    return scores, found
+def _timed(system: System, reached: SystemReport, split: Split, rows: Tensor | None) -> SystemReport:
+    milliseconds = system.milliseconds_per_query(split.queries, rows)
+    return replace(reached, milliseconds=milliseconds, vector_bytes=system.vector_bytes)
 
 
-def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
-    """BM25's first documents of each query, `(n, count)` corpus rows; equal scores in the order of the corpus."""
-    ranked = rank_documents(BM25(task.corpus)(split.queries), min(count, len(task.corpus)))
-    return torch.tensor(ranked)
+def _calibration(log_odds: Tensor, split: Split) -> dict[str, Any]:
+    groups = reliability(log_odds, split.relevant)
+    return {"ece": expected_calibration_error(groups), "groups": groups}
 
 
-def only(run: Run, pools: Run) -> Run:
-    """A ranking without what is not among each query's candidates."""
-    return [[row for row in ranked if row in pool] for ranked, pool in zip(run, map(set, pools), strict=True)]
-
-
-@torch.no_grad()
-def paired_states(
-    teacher: GenerativeRerankerModel,
-    student: RabtrieverModel,
-    queries: Sequence[str],
-    corpus: Sequence[str],
-    scores: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Predicted and true states of some pairs: for up to `STATE_QUERIES` queries the teacher's best and others.
-
-    Args:
-        teacher: the reranker.
-        student: distilled from it.
-        queries: the split's texts.
-        corpus: the documents' texts.
-        scores: `(n, m)`, the teacher's.
-
-    Returns:
-        `h_hat` and `h_{Q|D}`, each `(pairs, d)` fp32.
-    """
-    rng = random.Random(13)
-    rows = sorted(rng.sample(range(len(queries)), min(STATE_QUERIES, len(queries))))
-    drawn = [(row, document) for row in rows for document in rng.sample(range(len(corpus)), min(3, len(corpus)))]
-    pairs = sorted({*drawn, *((row, int(scores[row].argmax())) for row in rows)})
-    documents = sorted({document for _, document in pairs})
-    query_features = student.query_features([queries[row] for row in rows])  # a text stands in several pairs
-    document_features = student.document_features([corpus[document] for document in documents])
-    predicted, true = [], []
-    for start in range(0, len(pairs), 64):
-        block = pairs[start : start + 64]
-        texts = {"query": [queries[row] for row, _ in block], "document": [corpus[document] for _, document in block]}
-        inputs = teacher.processor(**texts).to(teacher.device)
-        true.append(teacher(**inputs).hidden_state.float().cpu())
-        output = student(
-            query_features=query_features[[rows.index(row) for row, _ in block]],
-            document_features=document_features[[documents.index(document) for _, document in block]],
-        )
-        predicted.append(output.hidden_state.cpu())
-    return torch.cat(predicted), torch.cat(true)
+def _faithfulness(student: Any, scores: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {"scores": score_faithfulness(scores[TEACHER], scores[STUDENT], student.config.embedding_dim)}

@@ -19,7 +19,7 @@ from ..machine import fastest_device
 from ..modeling_prefix_cache import DocumentPrefixes
 from ..tasks.beir import RetrievalTask
 from .baselines import BM25, LabelPrior, TfidfLogisticRegression
-from .report import STUDENT, TEACHER
+from .labels import STUDENT, TEACHER
 
 # Document tokens whose attention state is kept between calls.
 KEPT_TOKENS = 131_072
@@ -35,8 +35,8 @@ class System:
         name: as shown in tables.
         score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
         latency_queries: how many single queries its latency is measured on.
-        judge: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score the
-            corpus and take what is asked for.
+        score_pairs: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score
+            the corpus and keep the scores of these rows.
         vector_bytes: of the corpus' vectors, for systems that have them.
         model: what ranks, for systems that are models.
     """
@@ -44,7 +44,7 @@ class System:
     name: str
     score: Callable[[Sequence[str]], Tensor]
     latency_queries: int = 20
-    judge: Callable[[Sequence[str], Tensor], Tensor] | None = None
+    score_pairs: Callable[[Sequence[str], Tensor], Tensor] | None = None
     vector_bytes: int | None = None
     model: Any = None
 
@@ -59,17 +59,21 @@ class System:
         Returns:
             `(n, m)` fp32; and `(n, m)` with the rest of the corpus, of a system that scores it anyway.
         """
-        whole = None if self.judge is not None else self.score(queries)
-        judged = self.judge(queries, rows) if self.judge is not None else whole.gather(1, rows)
-        return torch.full((len(rows), corpus_size), -torch.inf).scatter(1, rows, judged.float()), whole
+        if self.score_pairs is not None:
+            whole, scores = None, self.score_pairs(queries, rows)
+        else:
+            whole = self.score(queries)
+            scores = whole.gather(1, rows)
+        unranked = torch.full((len(rows), corpus_size), -torch.inf)
+        return unranked.scatter(1, rows, scores.float()), whole
 
     def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
         """Median wall time of one query at a time, text in, scores out, of the corpus or of `rows` `(n, c)`."""
         times = []
         for place, query in enumerate(queries[: self.latency_queries + 1]):  # the first is a warm-up
             start = time.perf_counter()
-            if rows is not None and self.judge is not None:
-                self.judge([query], rows[place : place + 1])
+            if rows is not None and self.score_pairs is not None:
+                self.score_pairs([query], rows[place : place + 1])
             else:
                 self.score([query])
             times.append(1000 * (time.perf_counter() - start))
@@ -101,11 +105,11 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
     def score(queries: Sequence[str]) -> Tensor:
         return reranker.score(queries, documents()).cpu()
 
-    def judge(queries: Sequence[str], rows: Tensor) -> Tensor:
+    def score_pairs(queries: Sequence[str], rows: Tensor) -> Tensor:
         pairs = [(query, corpus[row]) for query, own in zip(queries, rows.tolist(), strict=True) for row in own]
         return reranker.predict(pairs).view(rows.shape).cpu()
 
-    return System(name, score, latency_queries=5, judge=judge, model=reranker)
+    return System(name, score, latency_queries=5, score_pairs=score_pairs, model=reranker)
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from ..cards.generate import write_cards
-from ..evaluation.report import NOTE, report_text
+from ..evaluation.labels import NOTE
 from ..evaluation.runs import read_run, run_names
 from ..evaluation.samples import fixed_sample
-from ..evaluation.splits import evaluate_split
+from ..evaluation.splits import rank_split
 from ..evaluation.systems import baselines, is_sentence_transformer, load_system, name_and_path, public_encoder
 from ..files import write_text
 from ..loading import DTYPES
@@ -61,9 +61,9 @@ class EvaluationArguments:
     candidates: int | None = field(
         default=None,
         metadata={
-            "help": "Let every system rank BM25's first so many documents alone, where the corpus is too large for a "
-            "reranker to judge it all; what BM25 misses counts as missed. Figures in the whole corpus stand "
-            "beside, the teacher's for a sample. Default: the whole corpus."
+            "help": "Let every system rank this many of BM25's first documents, if the corpus is too large for a "
+            "reranker; what BM25 misses counts as missed. The report adds figures in the whole corpus, for rerankers "
+            "on a sample of it. Default: rank the whole corpus."
         },
     )
     max_queries: int | None = field(
@@ -100,11 +100,11 @@ ARGUMENTS = (RunArguments, EvaluationArguments)
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder with the reports; of several processes the main one works."""
     run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
-    return on_main(lambda: evaluate(run, arguments))
+    return on_main(lambda: evaluate_and_report(run, arguments))
 
 
-def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
-    """The stage with these settings."""
+def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Path:
+    """The stage with these settings; returns the folder with the reports."""
     output = Path(arguments.output_dir)
     task = load_task(run.data, run.skip_bad)
     chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]
@@ -128,12 +128,12 @@ def evaluate(run: RunArguments, arguments: EvaluationArguments) -> Path:
         systems += [encoder] if encoder is not None else []
     systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
     stage.start()
-    reports = [
-        evaluate_split(task, split, systems, arguments.seed, stage.folder, given, arguments.candidates)
-        for split in chosen
-    ]
-    text = "\n\n".join(map(report_text, reports))
-    text = f"# Evaluation on {task.name}\n\n{text}\n\n{NOTE}\n"
+    parts = []
+    for split in chosen:
+        ranked = rank_split(task, split, systems, arguments.seed, given, arguments.candidates)
+        ranked.write(stage.folder)
+        parts.append(ranked.report.markdown())
+    text = "\n\n".join([f"# Evaluation on {task.name}", *parts, NOTE]) + "\n"
     write_text(stage.folder / "report.md", text)
     print(text)
     if arguments.model is None and not files:

@@ -23,9 +23,10 @@ import datasets
 from safetensors.torch import load_file
 from transformers.utils import logging
 
+from ..evaluation.labels import NOTE, STUDENT, TEACHER
 from ..evaluation.plots import student_against_teacher, training_curves
-from ..evaluation.report import NOTE, STUDENT, TEACHER, markdown_table, retention_line
-from ..evaluation.report_warnings import warnings
+from ..evaluation.report import Report
+from ..evaluation.report_text import retention_line
 from ..evaluation.samples import fixed_sample
 from ..files import write_json
 from ..tasks.beir import RetrievalTask, load_beir
@@ -96,7 +97,7 @@ def _plots(run: Path, task: RetrievalTask, count: int) -> None:
     training_curves(*logs, run / "training_curves.png")
     scores = load_file(run / "evaluation" / "test-scores.safetensors")
     relevant = fixed_sample(task.split("test"), count).relevant
-    student_against_teacher(scores["Rabtriever"], scores["teacher"], relevant, run / "student_against_teacher.png")
+    student_against_teacher(scores[STUDENT], scores[TEACHER], relevant, run / "student_against_teacher.png")
 
 
 def _peak_memory_gb() -> float:
@@ -115,9 +116,9 @@ def _show(run: Path, reports: dict[str, Any], answers: list[dict[str, Any]], sum
         for hit in answer["student"][:SHOWN]:
             print(f"  {hit['score']:8.2f}  {hit['document']:<36} {place[hit['row']]}")
     print("\n== results")
-    for report in reports.values():
-        said = [f"Warning. {warning}" for warning in warnings(report, TEACHER, STUDENT)]
-        print("\n\n".join(["", markdown_table(report, report["documents"]), *said, retention_line(report)]))
+    for report in map(Report.from_json, reports.values()):
+        cautions = [f"Warning. {warning}" for warning in report.warnings]
+        print("\n\n".join(["", report.table, *cautions, retention_line(report)]))
     print(f"\n{NOTE}\n\n{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB. Written to {run}:")
     for name in ("quickstart.json", "training_curves.png", "student_against_teacher.png", "student/model/README.md"):
         print(f"  {run / name}")

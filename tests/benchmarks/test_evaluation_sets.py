@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks import evaluation_sets, results
 from benchmarks.tasks import RECIPES
-from modeling_rabtriever.evaluation.report import STUDENT, TEACHER
+from modeling_rabtriever.evaluation.labels import STUDENT, TEACHER
 
 MODELS = {TEACHER, STUDENT, evaluation_sets.PAPER, evaluation_sets.BI_ENCODER}
 

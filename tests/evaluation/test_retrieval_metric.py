@@ -91,5 +91,6 @@ def test_paired_test() -> None:
     assert paired_test(first, first) == 1.0
     assert paired_test(first + 0.1, first) < 0.001
     assert paired_test(first, rng.permutation(first)) > 0.05
+    assert paired_test(np.ones(3), np.zeros(3)) == 2 / 8  # of the eight ways to flip three signs
     with pytest.raises(ValueError, match="the same queries"):
         paired_test(first, first[:5])

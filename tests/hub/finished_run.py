@@ -9,8 +9,8 @@ from transformers import AutoConfig, Qwen2Tokenizer
 
 from modeling_rabtriever import GenerativeRerankerConfig, GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.cards.generate import write_cards
+from modeling_rabtriever.evaluation.splits import rank_split
 from modeling_rabtriever.evaluation.systems import baselines, load_system
-from modeling_rabtriever.stages.evaluate import evaluate_split
 from modeling_rabtriever.tasks.beir import load_beir
 from tests.conftest import DOCUMENTS
 
@@ -79,6 +79,6 @@ def make_run(tokenizer: Qwen2Tokenizer, run: Path) -> Path:
     paths = (str(run / stage / "model") for stage in records)
     systems = [*baselines(task, "train"), *(load_system(path, task.corpus) for path in paths)]
     (run / "evaluation").mkdir()
-    evaluate_split(task, task.split("test"), systems, 0, run / "evaluation")
+    rank_split(task, task.split("test"), systems).write(run / "evaluation")
     write_cards(run)
     return run

@@ -8,7 +8,7 @@ import pytest
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.distillation import RabtrieverDistillationConfig, StudentArguments, distill
-from modeling_rabtriever.evaluation import evaluate
+from modeling_rabtriever.evaluation import Report, evaluate
 from modeling_rabtriever.reranking import (
     BackboneArguments,
     LoraArguments,
@@ -49,11 +49,11 @@ def test_a_task_becomes_teacher_student_and_report(
     student = distill(teacher, task, student_config, StudentArguments(embedding_dim=16))
     assert isinstance(student, RabtrieverModel)
     report = evaluate([teacher, student], task, max_queries=6)
-    assert report["n"] == 6 and {"random", "BM25", "teacher", "Rabtriever"} <= report["systems"].keys()
+    assert report.n == 6 and {"random", "BM25", "teacher", "Rabtriever"} <= report.systems.keys()
     student.save_pretrained(tmp_path / "saved")
     again = evaluate([f"mine={tmp_path / 'saved'}"], task, folder=tmp_path / "report", max_queries=6)
-    assert again["systems"]["mine"]["success@1"] == report["systems"]["Rabtriever"]["success@1"]
-    assert json.loads((tmp_path / "report" / "test.json").read_text())["systems"].keys() == again["systems"].keys()
+    assert again.systems["mine"].metrics["success@1"] == report.systems["Rabtriever"].metrics["success@1"]
+    assert Report.from_json(json.loads((tmp_path / "report" / "test.json").read_text())) == again
 
 
 def test_adapters_are_merged_and_an_interrupted_run_goes_on(

@@ -22,8 +22,8 @@ Raises:
 """
 
 
-class Retrieval(evaluate.Metric):
-    """Metrics over ranked runs, as trec_eval defines them."""
+class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
+    """Metrics over runs, as trec_eval defines them."""
 
     def _info(self) -> evaluate.MetricInfo:
         ids = datasets.Sequence(datasets.Value("string"))

@@ -1,0 +1,95 @@
+"""Systems on the same queries: from scores to a report with intervals and paired differences."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from .chance import random_metrics
+from .labels import COMPARED, RANDOM, STUDENT, TEACHER, TRIVIAL
+from .metrics import (
+    TABLE_METRICS,
+    Relevant,
+    Run,
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    query_metrics,
+    rank_documents,
+)
+from .report import Interval, Report, SystemReport
+
+DEPTH = 100  # documents of a ranking that are kept
+REPORTED = (*TABLE_METRICS, "ndcg@10", "recall@100", "map@100")
+Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
+
+
+def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int = 0) -> Report:
+    """Metrics of every system on the same queries, and of a random order.
+
+    Args:
+        scores: system name -> `(n, m)` scores of the whole corpus.
+        relevant: judgements of the `n` queries.
+        seed: of the bootstrap intervals.
+
+    Raises:
+        ValueError: scores are NaN, or fit neither the queries nor each other.
+    """
+    documents = next(iter(scores.values())).shape[1]
+    runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
+    return compare(query_values(runs, relevant, documents), documents, seed)
+
+
+def query_values(runs: Mapping[str, Run], relevant: Relevant, documents: int, candidates: Run | None = None) -> Values:
+    """Every metric of every system, query by query; first what a random order of the same documents would score.
+
+    Args:
+        runs: system -> per query the corpus rows it ranks, best first.
+        relevant: judgements.
+        documents: number of documents in the corpus.
+        candidates: per query the rows every system ranks; `None` means the corpus.
+    """
+    chance = {RANDOM: random_metrics(relevant, documents, REPORTED, candidates)}
+    return chance | {name: query_metrics(run, relevant, REPORTED) for name, run in runs.items()}
+
+
+def compare(values: Values, documents: int, seed: int = 0) -> Report:
+    """The report of query-level values; differences and ratios are resampled in pairs.
+
+    Args:
+        values: as `query_values` gives them.
+        documents: number of documents in the corpus.
+        seed: of the bootstrap intervals.
+    """
+    systems = {
+        name: SystemReport({metric: _interval(own, seed) for metric, own in metrics.items()})
+        for name, metrics in values.items()
+    }
+    report = Report(n=len(values[RANDOM][COMPARED[0]]), documents=documents, systems=systems)
+    if TEACHER not in values:
+        return report
+    teacher = values[TEACHER]
+    over = {name: _differences(teacher, values[name], seed) for name in TRIVIAL if name in values}
+    if STUDENT not in values:
+        return replace(report, teacher_over=over)
+    student = values[STUDENT]
+    # Where the teacher's interval reaches 0 the ratio has no upper bound.
+    sure = [metric for metric, own in systems[TEACHER].metrics.items() if own.low > 0]
+    return replace(
+        report,
+        teacher_over=over,
+        student_over_teacher=_differences(student, teacher, seed),
+        retention={metric: _ratio(student[metric], teacher[metric], seed) for metric in sure},
+    )
+
+
+def _interval(values: np.ndarray, seed: int) -> Interval:
+    return Interval(float(values.mean()), *bootstrap_interval(values, seed))
+
+
+def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
+    return {metric: _interval(first[metric] - second[metric], seed) for metric in COMPARED}
+
+
+def _ratio(student: np.ndarray, teacher: np.ndarray, seed: int) -> Interval:
+    return Interval(float(student.mean() / teacher.mean()), *bootstrap_ratio_interval(student, teacher, seed))
