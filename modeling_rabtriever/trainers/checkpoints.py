@@ -37,7 +37,7 @@ def configured_checkpoint(config: TrainingArguments) -> str | None:
     given: Any = config.resume_from_checkpoint
     if not given:
         return None
-    return checkpoint_to_resume(Path(config.output_dir), None if given is True else given)
+    return checkpoint_to_resume(Path(str(config.output_dir)), None if given is True else given)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -91,10 +91,11 @@ class SharedTrainer(Trainer):
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
+        accelerator_config: Any = args.accelerator_config  # the object that is made of the mapping or file given
         divided_otherwise = {
             "FSDP": self.is_fsdp_enabled,
             "DeepSpeed": self.is_deepspeed_enabled,
-            "dispatch_batches": args.accelerator_config.dispatch_batches,
+            "dispatch_batches": accelerator_config.dispatch_batches,
             "batch_rebalance": args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance",
         }
         if any(divided_otherwise.values()):
@@ -106,11 +107,11 @@ class SharedTrainer(Trainer):
         if args.world_size > 1:
             self.data_collator = PartCollator(self.data_collator, self.group_size, args.world_size, args.process_index)
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """As transformers', of whole batches: the collator divides them."""
         return _whole_batches(super().get_train_dataloader())
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         """As transformers', of whole batches: the collator divides them."""
         return _whole_batches(super().get_eval_dataloader(eval_dataset))
 
@@ -160,7 +161,7 @@ class SharedTrainer(Trainer):
         place = torch.full_like(rows, len(known)).scatter_reduce(0, first, torch.arange(len(known)), "amin")
         return every[place.to(every.device)], rows
 
-    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As transformers'; the loss of a batch, which every process knows whole, counts once."""
         if self.args.world_size > 1:
             self.gather_function = self._without_repetitions
@@ -173,7 +174,8 @@ class SharedTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As transformers', finished by checksums; only then older checkpoints make room."""
         args, limit = self.args, self.args.save_total_limit
-        folder = Path(args.output_dir) / f"checkpoint-{self.state.global_step}"
+        run = str(args.output_dir)
+        folder = Path(run) / f"checkpoint-{self.state.global_step}"
         args.save_total_limit = None
         with writing(folder):
             super()._save_checkpoint(model, trial)
@@ -182,7 +184,7 @@ class SharedTrainer(Trainer):
 
         def finish() -> None:
             finish_checkpoint(folder, args.world_size)
-            rotate_checkpoints(args.output_dir, limit, self.state.best_model_checkpoint, use_mtime=True)
+            rotate_checkpoints(run, limit, self.state.best_model_checkpoint, use_mtime=True)
 
         on_main(finish)
 
@@ -204,7 +206,7 @@ class _OfAllProcesses(torch.autograd.Function):
         return total[context.process], None, None
 
 
-def _whole_batches(loader: DataLoader) -> DataLoader:
+def _whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
     # As transformers does for samplers that know the processes themselves.
     if isinstance(loader.batch_sampler, BatchSamplerShard):
         loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
