@@ -128,7 +128,10 @@ def _says_yes(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["info", "rank", "encode", "ray"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("info", "rank", "ray")]
+
+
+@pytest.mark.parametrize("command", ["encode", *SLOW])
 @pytest.mark.parametrize("where", ["config", "tokenizer"])
 def test_the_command_line_never_asks_to_run_code(folder: Path, where: str, command: str) -> None:
     (folder / "evil.py").write_text(CODE)
