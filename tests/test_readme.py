@@ -76,6 +76,7 @@ def test_search_runs_as_printed(runs, capsys, monkeypatch):
     assert "{'room': 'kitchen'}" in lines[0]
 
 
+@pytest.mark.slow
 def test_exports_run_as_printed(runs, monkeypatch):
     before, after = README.read_text().split("## Other engines")
     section = after.split("\n## ")[0]
