@@ -1,25 +1,34 @@
 PYTHON ?= python3
+PIP ?= $(BIN)/python -m pip
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help install quickstart test versions wheel lint format smoke clean
+.PHONY: help install quickstart test test-slow coverage versions wheel lint format smoke clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
 
 install: $(INSTALLED) ## .venv with everything, in the tested versions
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable ".[dev]"
 	touch $@
 
 quickstart: install ## train, distil, save, reload and query on the embedded task (minutes, offline)
 	$(BIN)/python -m training.quickstart
 
-test: install ## all tests, on two cores (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: install ## the tests that are not slow, on two cores (minutes)
+	$(PYTEST) -m "not slow"
+
+test-slow: install ## the slow tests: killed and many processes, a browser, other engines, whole families
+	$(PYTEST) -m slow
+
+coverage: install ## both, and which lines of the package none of them reaches
+	$(PYTEST) --cov
 
 versions: install ## the Hub files under other releases of transformers (kept in .versions)
 	timeout 600 $(BIN)/python -m tests.versions

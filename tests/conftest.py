@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2, "tie_word_embeddings": False},
     "gpt_neox": {"tie_word_embeddings": False},
 }
+
+
+def rest_slow(values: Iterable[Any], fast: int = 1) -> list[Any]:
+    """Parameters of a test: the first ones as they are, the others for the slow tier."""
+    return [value if row < fast else pytest.param(value, marks=pytest.mark.slow) for row, value in enumerate(values)]
+
+
 DOCUMENTS = ["bring the sponge", "bring a lamp to the attic", "bring the very long wooden ladder", "call a doctor"]
 QUERIES = ["I spilled my drink", "it is dark up here", "I cannot reach the shelf"]
 

@@ -1,11 +1,13 @@
 """The installed library is whole: every room with its data in the wheel, each imported alone, the Hub files first."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 import modeling_rabtriever
 from modeling_rabtriever.cards.layout import CARDS
@@ -59,3 +61,11 @@ def test_every_public_name_of_a_room_is_there(room: str) -> None:
     assert all(getattr(module, name).__doc__ for name in module.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = module.nothing
+
+
+def test_changelog_and_citation_name_this_version() -> None:
+    changelog, citation = (ROOT / "CHANGELOG.md").read_text(), yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    version, date = re.findall(r"^## \[(\d[^]]*)\] - (\S+)$", changelog, re.MULTILINE)[0]
+    assert version == citation["version"] == modeling_rabtriever.__version__
+    assert date == str(citation["date-released"])
+    assert "## [Unreleased]\n" in changelog

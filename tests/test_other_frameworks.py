@@ -86,6 +86,7 @@ def run(script: str, fakes: Path, *arguments: str) -> str:
     return imported.read_text()
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_imports_them(student: RabtrieverModel, beir_folder: Path, fakes: Path, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path / "student")
     assert run(EVERYTHING, fakes, str(beir_folder)) == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverModel
+from tests.conftest import rest_slow
 
 # What the extras bring; a plain installation has torch, transformers, safetensors, huggingface-hub and what they need.
 EXTRAS = [
@@ -44,7 +45,7 @@ def _run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("command", [["--help"], ["encode", "--help"], ["--version"]])
+@pytest.mark.parametrize("command", rest_slow([["--help"], ["encode", "--help"], ["--version"]]))
 def test_help_needs_no_extra(folder: Path, command: list[str]) -> None:
     done = _run(folder, *command)
     assert done.returncode == 0 and done.stdout and not done.stderr
@@ -62,17 +63,17 @@ def test_models_need_no_extra(folder: Path) -> None:
     ("command", "extra"),
     [
         (["encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors"], "retrieval"),
-        (["index", "--vectors", "vectors", "--store", "store"], "retrieval"),
-        (["search", "--model", "student", "--store", "store", "--query", "a"], "retrieval"),
         (["export", "--model", "student", "--format", "sentence-transformers", "--output", "towers"], "export"),
         (["export", "--model", "student", "--format", "onnx", "--output", "graphs"], "onnx"),
         (["demo", "--model", "student", "--corpus", "corpus.jsonl"], "demo"),
         (["train", "--config", "household"], "train"),
-        (["distill", "--help"], "train"),
-        (["evaluate", "--model", "student", "--task", "."], "train"),
-        (["pipeline", "--config", "household"], "train"),
         (["card", "run"], "evaluation"),
-        (["release", "--model", "student", "--repo", "org/name"], "evaluation"),
+        pytest.param(["index", "--vectors", "vectors", "--store", "store"], "retrieval", marks=pytest.mark.slow),
+        pytest.param(["search", "--model", "a", "--store", "b", "--query", "c"], "retrieval", marks=pytest.mark.slow),
+        pytest.param(["distill", "--help"], "train", marks=pytest.mark.slow),
+        pytest.param(["evaluate", "--model", "student", "--task", "."], "train", marks=pytest.mark.slow),
+        pytest.param(["pipeline", "--config", "household"], "train", marks=pytest.mark.slow),
+        pytest.param(["release", "--model", "student", "--repo", "org/name"], "evaluation", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_extra_is_named(folder: Path, command: list[str], extra: str) -> None:

@@ -1,4 +1,4 @@
-"""What README.md tells a user to paste runs as printed."""
+"""What README.md tells a user to paste runs as printed; what it and CONTRIBUTING.md name is there."""
 
 import json
 import os
@@ -76,6 +76,7 @@ def test_search_runs_as_printed(runs, capsys, monkeypatch):
     assert "{'room': 'kitchen'}" in lines[0]
 
 
+@pytest.mark.slow
 def test_exports_run_as_printed(runs, monkeypatch):
     before, after = README.read_text().split("## Other engines")
     section = after.split("\n## ")[0]
@@ -108,10 +109,22 @@ def test_a_run_from_python_runs_as_printed(beir_folder, tmp_path):
     assert lines[-1] == "torch.Size([1, 32]) 24"
 
 
-def test_commands_and_links_exist():
-    text = README.read_text()
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_commands_and_links_exist(page):
+    text = (ROOT / page).read_text()
     makefile = (README.parent / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+    for target in re.findall(r"^make ([\w-]+)", text, re.MULTILINE):
         assert f"\n{target}:" in makefile
     for link in re.findall(r"\]\(([^)#]+)\)", text):
         assert link.startswith("https://") or (README.parent / link).exists(), link
+
+
+def test_the_map_for_contributors_names_what_is_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    names = re.findall(r"`([\w./-]+(?:\.py|\.yaml|\.md|/))`", text)
+    assert len(names) > 50
+    assert [
+        name for name in names if not any((root / name).exists() for root in (ROOT, ROOT / "modeling_rabtriever"))
+    ] == []
+    broken, place = re.search(r"sed -i 's/(.+?)/.+' (\S+)", text).groups()
+    assert broken in (ROOT / place).read_text()

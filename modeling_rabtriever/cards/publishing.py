@@ -7,16 +7,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # which it only imports
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from ..files import write_text
 from .licenses import fill_licenses
-from .release_checks import check_card, check_loading, expected, load_card, release_files
+from .release_checks import card_data, check_card, check_loading, expected, load_card, release_files
 
 TAG = re.compile(r"v\d+\.\d+(\.\d+)?")
 
@@ -91,11 +92,12 @@ def check_target(repo: str, tag: str | None, create_pr: bool) -> None:
 
 def name_card(card: ModelCard, repo: str) -> None:
     """Puts the repository's id where the card, title and examples, has the model's name."""
-    name = card.data.model_name
+    data = card_data(card)
+    name = data.model_name
     if not name:
         raise ValueError("the card has no model_name; accepted: a card that rabtriever card RUN wrote")
     card.text = re.sub(rf"(?<![\w/.-]){re.escape(name)}(?![\w/-])", repo, card.text)
-    card.data.model_name = repo
+    data.model_name = repo
 
 
 def push(
@@ -128,7 +130,7 @@ def push(
     api = api or HfApi()
     try:
         repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
-        head = api.repo_info(repo).sha
+        head = _head(api, repo)
         changed, gone = _differences(api, repo, head, folder, files)
         if tag is not None:
             _check_tag(api, repo, tag, None if changed or gone else head)
@@ -169,10 +171,14 @@ def _commit(
 def _open_pull_request(api: HfApi, repo: str, folder: Path, files: Sequence[str]) -> Release | None:
     found = api.get_repo_discussions(repo, discussion_type="pull_request", discussion_status="open")
     for request in found:
-        head = api.repo_info(repo, revision=request.git_reference).sha
+        head = _head(api, repo, request.git_reference)
         if _differences(api, repo, head, folder, files) == ([], []):
             return Release(repo, head, False, request.url)
     return None
+
+
+def _head(api: HfApi, repo: str, revision: str | None = None) -> str:
+    return cast("str", api.repo_info(repo, revision=revision).sha)  # only listings leave it out
 
 
 def _check_tag(api: HfApi, repo: str, tag: str, commit: str | None) -> None:

@@ -7,10 +7,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from ..loading import load_model
 from . import release_scores
@@ -84,6 +84,11 @@ def load_card(folder: Path) -> ModelCard:
     return ModelCard.load(folder / "README.md")
 
 
+def card_data(card: ModelCard) -> ModelCardData:
+    """A card's metadata, by the type it has in model cards."""
+    return cast("ModelCardData", card.data)
+
+
 def check_card(folder: Path) -> None:
     """Checks that the card is complete and says what the evaluation beside it says.
 
@@ -92,7 +97,7 @@ def check_card(folder: Path) -> None:
             is not the report's.
     """
     card = load_card(folder)
-    metadata = card.data.to_dict()
+    metadata, results = card.data.to_dict(), card_data(card).eval_results
     for what, key in KEYS.items():
         if not metadata.get(key):
             remedy = f", or base_model={FROM_SCRATCH} for weights trained from scratch" if what == "base_model" else ""
@@ -103,7 +108,7 @@ def check_card(folder: Path) -> None:
     if metadata["base_model_license"] != FROM_SCRATCH and not metadata.get("base_model"):
         raise ValueError("the card does not say the base_model; give it: rabtriever card RUN --base_model org/name")
     missing = [key for key in ("library_name", "pipeline_tag", "tags", "model-index") if not metadata.get(key)]
-    if missing or not card.data.eval_results:
+    if missing or not results:
         raise ValueError(
             f"the card's metadata lacks {', '.join(missing) or 'results'}; write it anew: rabtriever card RUN"
         )
@@ -114,7 +119,7 @@ def check_card(folder: Path) -> None:
         if not (folder / path).is_file():
             raise ValueError(f"the card shows {path}, which is not there; write it anew: rabtriever card")
     system = SYSTEMS[_model_type(folder)]
-    for result in card.data.eval_results:
+    for result in results:
         path = folder / EVALUATION / f"{result.dataset_split}.json"
         report = json.loads(path.read_text()) if path.is_file() else {"systems": {}}
         found = report["systems"].get(system, {}).get(result.metric_type, {}).get("mean")

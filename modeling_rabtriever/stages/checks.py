@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments, get_scheduler
-from transformers.integrations import get_reporting_integration_callbacks
+from transformers.integrations import get_reporting_integration_callbacks  # type: ignore[attr-defined]  # which it only imports
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .. import GenerativeRerankerConfig
@@ -140,7 +140,7 @@ def check_training(config: TrainingArguments, *metrics: str) -> None:
             f"warmup_steps is {config.warmup_steps}, max_steps {config.max_steps}, so learning_rate would not be "
             "reached; accepted: at most max_steps, or a share of it below 1"
         )
-    check_folder("output_dir", config.output_dir)
+    check_folder("output_dir", str(config.output_dir))
     resumed = config.resume_from_checkpoint
     if resumed is not None and not Path(resumed).is_dir():
         raise ValueError(
@@ -163,7 +163,8 @@ def _check_optimizer(config: TrainingArguments) -> None:
         optimizer = kind([weight], **{"lr": config.learning_rate, **settings})
     schedule = f"lr_scheduler_type {config.lr_scheduler_type}, lr_scheduler_kwargs {config.lr_scheduler_kwargs}"
     with refusing(f"{schedule} cannot be used", "a schedule of transformers and settings that fit it"):
-        get_scheduler(config.lr_scheduler_type, optimizer, 0, 1, config.lr_scheduler_kwargs)
+        schedule_kwargs: Any = config.lr_scheduler_kwargs  # a mapping by now, also where a text was given
+        get_scheduler(config.lr_scheduler_type, optimizer, 0, 1, schedule_kwargs)
 
 
 def check_positive(**values: int | None) -> None:

@@ -15,7 +15,7 @@ from functools import partial, wraps
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trl import TrlParser
+from trl import TrlParser  # type: ignore[attr-defined]  # which it only imports
 
 from ..trainers.processes import BAD_INPUT
 from . import program
@@ -41,7 +41,7 @@ class StageParser(TrlParser):
         argument_types: the stage's dataclasses.
     """
 
-    def __init__(self, stage: str, argument_types: tuple[type, ...]) -> None:
+    def __init__(self, stage: str, argument_types: tuple[Any, ...]) -> None:
         self.stage = stage
         self._hints = {name: hint for kind in argument_types for name, hint in get_type_hints(kind).items()}
         super().__init__(argument_types, prog=program(stage), allow_abbrev=False, add_help=False)
@@ -150,8 +150,8 @@ class StageParser(TrlParser):
     def _describe(self, group: Any, name: str) -> None:
         action = next(action for action in self._actions if action.dest == name)
         names = [option for option in action.option_strings if "-" not in option.removeprefix("--")]
-        few = action.choices is not None and len(action.choices) < FEW
-        shown = "{" + ",".join(map(str, action.choices)) + "}" if few else _metavar(self._hints[name])
+        choices = list(action.choices or ())
+        shown = "{" + ",".join(map(str, choices)) + "}" if 0 < len(choices) < FEW else _metavar(self._hints[name])
         words = " ".join((action.help or "").split()) + _default(action.default)
         group.add_argument(*names, metavar=shown, help=words.replace("%", "%%"))
 

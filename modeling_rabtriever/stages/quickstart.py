@@ -93,8 +93,8 @@ def _answers(run: Path, task: RetrievalTask, count: int) -> list[dict[str, Any]]
 
 
 def _plots(run: Path, task: RetrievalTask, count: int) -> None:
-    logs = [json.loads((run / stage / "log.json").read_text()) for stage in ("teacher", "student")]
-    training_curves(*logs, run / "training_curves.png")
+    teacher, student = (json.loads((run / stage / "log.json").read_text()) for stage in ("teacher", "student"))
+    training_curves(teacher, student, run / "training_curves.png")
     scores = load_file(run / "evaluation" / "test-scores.safetensors")
     relevant = fixed_sample(task.split("test"), count).relevant
     student_against_teacher(scores[STUDENT], scores[TEACHER], relevant, run / "student_against_teacher.png")

@@ -99,11 +99,11 @@ class SharedTrainer(Trainer):
         args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
-        settings: Any = args.accelerator_config
+        accelerator_config: Any = args.accelerator_config  # the object that is made of the mapping or file given
         divided_otherwise = [
             ("FSDP", self.is_fsdp_enabled),
             ("DeepSpeed", self.is_deepspeed_enabled),
-            ("dispatch_batches", settings.dispatch_batches),
+            ("dispatch_batches", accelerator_config.dispatch_batches),
             ("batch_rebalance", args.world_size > 1 and args.train_sampling_strategy == "batch_rebalance"),
         ]
         names = [name for name, on in divided_otherwise if on]

@@ -51,6 +51,7 @@ def without_times(report: Any) -> Any:
     return report
 
 
+@pytest.mark.slow
 def test_every_system_is_trained_once_and_a_rerun_finds_the_same(
     beir_folder: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

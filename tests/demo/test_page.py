@@ -18,6 +18,7 @@ from tests.demo.conftest import RunningPage
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
+pytestmark = pytest.mark.slow
 EVIL = "<img src=x onerror='window.ran=1'> sponge ${window.ran=2} {{ran}} <b>bold</b>"
 
 

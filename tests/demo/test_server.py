@@ -152,6 +152,7 @@ def test_a_signal_ends_the_page(process: tuple[str, Any, Path]) -> None:
     assert end(*process, signal.SIGTERM) == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_page(space: Path, tmp_path: Path) -> None:
     with page_process(["app.py"], space, tmp_path) as (url, process):
         assert end(url, process, tmp_path, signal.SIGINT) == 0

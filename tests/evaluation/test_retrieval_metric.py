@@ -80,7 +80,7 @@ def test_broken_runs_are_reported() -> None:
         query_metrics([["a"]], [{"a": 0}])
     with pytest.raises(ValueError, match="accepted: as many of each"):
         query_metrics([["a"]], [{"a": 1}, {"b": 1}])
-    for name in ("ndcg", "ndcg@0", "precision@5"):
+    for name in ("ndcg", "ndcg@0", "accuracy@5"):
         with pytest.raises(ValueError, match="accepted: recall@k"):
             query_metrics([["a"]], [{"a": 1}], [name])
 

@@ -15,7 +15,7 @@ from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.export import export_cross_encoder, pair_limits
-from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
+from tests.conftest import DOCUMENTS, FAMILIES, QUERIES, rest_slow
 
 from .conftest import FAMILIES as OTHER_FAMILIES
 from .conftest import KINDS
@@ -50,7 +50,7 @@ def scores_agree(folder: Path, reranker: GenerativeRerankerModel) -> None:
         torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", rest_slow(FAMILIES))
 def test_scores_are_ours_without_custom_code(
     make_reranker: Callable[..., GenerativeRerankerModel], family: str, tmp_path: Path
 ) -> None:

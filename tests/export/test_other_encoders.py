@@ -32,7 +32,9 @@ def test_towers(reranker: GenerativeRerankerModel, tmp_path: Path, family: str, 
         torch.testing.assert_close(vectors, expected(DOCUMENTS), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("family", "pooling"), [("bert", "mean"), ("mpnet", "cls")])  # the others are built alike
+@pytest.mark.parametrize(
+    ("family", "pooling"), [("bert", "mean"), pytest.param("mpnet", "cls", marks=pytest.mark.slow)]
+)  # the others are built alike
 def test_graphs(reranker: GenerativeRerankerModel, tmp_path: Path, family: str, pooling: str) -> None:
     student = make_student(reranker, tmp_path, family, pooling)
     graphs = export_onnx(student, tmp_path / "graphs")

@@ -16,6 +16,7 @@ from modeling_rabtriever.export import export_sentence_transformers, prompt_toke
 from modeling_rabtriever.export.prompt_tokenizer import padding_id, save_pair_tokenizer, save_tower_tokenizer
 from modeling_rabtriever.export.trials import trials_of
 from modeling_rabtriever.processing_rabtriever import BLANKS
+from tests.conftest import rest_slow
 
 from .conftest import KINDS
 
@@ -45,7 +46,7 @@ def raw(path: Path, inputs: list[Any]) -> list[list[int]]:
     return [[id_ for id_, real in zip(row.ids, row.attention_mask, strict=True) if real] for row in rows]
 
 
-@pytest.mark.parametrize("templates", TEMPLATES)
+@pytest.mark.parametrize("templates", rest_slow(TEMPLATES))
 @pytest.mark.parametrize("kind", KINDS)
 def test_towers_read_any_text_as_the_model_does(
     tokenizers: dict[str, Any], kind: str, templates: str, tmp_path: Path
@@ -61,7 +62,7 @@ def test_towers_read_any_text_as_the_model_does(
         assert AutoTokenizer.from_pretrained(folder)(texts, truncation=True)["input_ids"] == read(texts)
 
 
-@pytest.mark.parametrize("templates", TEMPLATES)
+@pytest.mark.parametrize("templates", rest_slow(TEMPLATES))
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_within_the_limits_are_read_as_by_the_model(
     tokenizers: dict[str, Any], kind: str, templates: str, tmp_path: Path

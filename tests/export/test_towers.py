@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.export import export_sentence_transformers, server_limits
+from tests.conftest import rest_slow
 
 from .conftest import FAMILIES, KINDS
 
@@ -58,7 +59,7 @@ def test_towers_score_as_the_student_does(
     assert not any(both.prompts.values()) and not any(towers[0].prompts.values())  # servers do not send them
 
 
-@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("side", rest_slow(["left", "right"]))
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_tokenizer(
     make_teacher: Callable[..., GenerativeRerankerModel], kind: str, side: str, tmp_path: Path
@@ -88,7 +89,9 @@ def test_a_qwen2_is_written_as_a_llama(make_teacher: Callable[..., GenerativeRer
     assert not (tmp_path / "windows").exists()
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "opt", "gpt_neox", "mistral", "gemma3_text", "qwen3"])
+@pytest.mark.parametrize(
+    "family", rest_slow(["gpt_neo", "gemma3_text", "gpt2", "opt", "gpt_neox", "mistral", "qwen3"], 2)
+)
 def test_any_family(make_teacher: Callable[..., GenerativeRerankerModel], family: str, tmp_path: Path) -> None:
     student = make_student(make_teacher("gpt2", family, **FAMILIES.get(family, {})), "hadamard")
     folder = export_sentence_transformers(student, tmp_path / "towers")
@@ -187,6 +190,7 @@ def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerMode
         server_limits(folder)
 
 
+@pytest.mark.slow
 def test_onnx(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

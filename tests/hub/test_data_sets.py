@@ -46,6 +46,7 @@ def data_set(hub: HubServer) -> Repository:
     return made
 
 
+@pytest.mark.slow
 def test_a_task_is_read_as_its_files_stand(hub: HubServer, data_set: Repository, tmp_path: Path) -> None:
     home = tmp_path / "home"
     online = run_python(hub, home, "-c", READ, PYTHONPATH=ROOT)

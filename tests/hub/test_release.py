@@ -60,6 +60,7 @@ def released(hub: HubServer, finished_run: Path, tmp_path_factory: pytest.TempPa
     return {stage: hub.repositories[f"org/{stage}"].branches["main"] for stage in STAGES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_everything_is_one_commit(stage: str, hub: HubServer, released: dict[str, str], finished_run: Path) -> None:
     repository, folder = hub.repositories[f"org/{stage}"], finished_run / stage / "model"
@@ -75,6 +76,7 @@ def test_everything_is_one_commit(stage: str, hub: HubServer, released: dict[str
     assert f"{stage}-chores" not in card.content and "| training data | cc-by-nc-4.0 |" in card.text
 
 
+@pytest.mark.slow
 def test_users_without_the_package_get_the_same_scores_or_a_clear_error(
     hub: HubServer, released: dict[str, str], finished_run: Path, tmp_path: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_users_without_the_package_get_the_same_scores_or_a_clear_error(
     assert found["org/nowhere"][0] == "OSError" and "is not a valid model identifier" in found["org/nowhere"][1]
 
 
+@pytest.mark.slow
 def test_the_command_again_changes_nothing(
     api: HfApi, hub: HubServer, released: dict[str, str], finished_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +123,7 @@ def test_the_command_again_changes_nothing(
     assert hub.repositories["org/teacher"].history == history and hub.count("POST", "/commit/") == sent
 
 
+@pytest.mark.slow
 def test_a_changed_folder_replaces_and_deletes(
     api: HfApi, hub: HubServer, released: dict[str, str], finished_run: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_unfinished_encodings_go_on(student: RabtrieverModel, tmp_path: Path, mo
     assert len(found) == len(whole)
 
 
+@pytest.mark.slow
 def test_killed_at_random_points_it_ends_as_if_it_had_not_been(student: RabtrieverModel, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path / "model")
     with (tmp_path / "c.jsonl").open("w") as file:

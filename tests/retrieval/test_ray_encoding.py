@@ -19,7 +19,7 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture
 def cluster() -> Iterator[None]:
     root = str(Path(__file__).parents[2])
     environment = {"env_vars": {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}}
@@ -52,6 +52,8 @@ def encoders() -> list[int]:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
 def test_a_killed_worker_loses_nothing(student: RabtrieverModel, corpus: Path, tmp_path: Path) -> None:
     killed: list[int] = []
     done = threading.Event()

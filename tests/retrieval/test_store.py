@@ -96,6 +96,7 @@ def _append(folder: str, rounds: int) -> None:
         writer.upsert(documents(5, 1000 + 5 * number), vectors(5, seed=number))
 
 
+@pytest.mark.slow
 def test_readers_are_not_disturbed_by_a_writer(store: VectorStore, tmp_path: Path) -> None:
     queries = vectors(2, seed=1)
     before, reader = ids(store.search(queries, 5)), VectorStore(tmp_path / "store")

@@ -86,6 +86,7 @@ def test_threads_write_one_row_per_id(folder: Path, share: bool) -> None:
     assert texts(folder) == sorted((f"d{row}", f"text {row}") for row in range(24))
 
 
+@pytest.mark.slow
 def test_processes_write_one_row_per_id(folder: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(2)

@@ -107,6 +107,7 @@ def test_threads_put_corpora_into_a_new_store(student: RabtrieverModel, tmp_path
     assert len(stores) == 4 and len(VectorStore(tmp_path / "s")) == 20
 
 
+@pytest.mark.slow
 def test_a_killed_command(student: RabtrieverModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     student.save_pretrained(tmp_path / "student")
     encode(student, tmp_path / "v", 200)

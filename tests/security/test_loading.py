@@ -15,6 +15,7 @@ from transformers import AutoModel
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import CorpusVectors
+from tests.conftest import rest_slow
 
 
 class Marker:
@@ -130,7 +131,7 @@ def _says_yes(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["info", "rank", "encode", "ray"])
+@pytest.mark.parametrize("command", rest_slow(["encode", "info", "rank", "ray"]))
 @pytest.mark.parametrize("where", ["config", "tokenizer"])
 def test_the_command_line_never_asks_to_run_code(folder: Path, where: str, command: str) -> None:
     (folder / "evil.py").write_text(CODE)

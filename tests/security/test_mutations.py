@@ -148,6 +148,7 @@ def _set(content: Any, path: list[int], value: Any) -> Any:
     return content
 
 
+@pytest.mark.slow
 @many
 @given(
     model=st.sampled_from(["student", "teacher", "old"]),
@@ -165,6 +166,7 @@ def test_any_settings_of_a_model(
     assert found is None or len(found) == 12
 
 
+@pytest.mark.slow
 @many
 @given(change=st.sampled_from(["cut", "drop", "add", "type", "flip", "empty"]), number=st.integers(0, 10**6))
 def test_any_weights_of_a_model(
@@ -218,6 +220,7 @@ def test_any_corpus(whole: Path, folder: Path, capsys: pytest.CaptureFixture[str
         )
 
 
+@pytest.mark.slow
 @many
 @given(number=st.integers(0, 10**7), how=st.sampled_from(["flip", "cut", "insert", "lose"]))
 def test_any_vectors(whole: Path, folder: Path, capsys: pytest.CaptureFixture[str], number: int, how: str) -> None:
@@ -237,6 +240,7 @@ def test_any_vectors(whole: Path, folder: Path, capsys: pytest.CaptureFixture[st
     assert _answer(capsys, _search(place)) in (expected, None)
 
 
+@pytest.mark.slow
 @many
 @given(number=st.integers(0, 10**7), how=st.sampled_from(["cut", "lose", "insert"]))
 def test_any_store(whole: Path, folder: Path, capsys: pytest.CaptureFixture[str], number: int, how: str) -> None:

@@ -138,10 +138,15 @@ def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFi
     ("command", "message"),
     [
         (["training.pipeline", "--config", "nowhere.yaml"], "--config nowhere.yaml is no file and no recipe; accepted"),
-        (["training.train_reranker", "--max_steps", "x"], "--max_steps/--max-steps: invalid int value: 'x'"),
-        (["training.evaluate", "--data", "nowhere"], "nowhere is no task; accepted"),
-        (["training.distill"], "the following arguments are required: --data/--task"),
-        (["model_cards.generate", "nowhere"], "nowhere/evaluation holds no report; accepted"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (["training.train_reranker", "--max_steps", "x"], "--max_steps/--max-steps: invalid int value: 'x'"),
+                (["training.evaluate", "--data", "nowhere"], "nowhere is no task; accepted"),
+                (["training.distill"], "the following arguments are required: --data/--task"),
+                (["model_cards.generate", "nowhere"], "nowhere/evaluation holds no report; accepted"),
+            )
+        ),
     ],
 )
 def test_bad_input_ends_in_one_line_and_status_2(tmp_path: Path, command: list[str], message: str) -> None:

@@ -58,6 +58,7 @@ def test_new_queries_in_the_manner_of_the_training_queries(
     assert other.read_text() != path.read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_writes_the_same(
     beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     assert AutoModel.from_pretrained(run / "student" / "model").config.embedding_dim == 8
 
 
+@pytest.mark.slow
 def test_same_seed_same_models_and_numbers(recipe: Path, tmp_path: Path) -> None:
     weights, reports = [], []
     for name in ("a", "b"):
@@ -80,6 +81,7 @@ def test_same_seed_same_models_and_numbers(recipe: Path, tmp_path: Path) -> None
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_ends_as_if_it_had_not_been(recipe: Path, tmp_path: Path) -> None:
     flags = ["--config", str(recipe), "--max_steps", "80"]  # long enough to be killed in
     train_reranker.main([*flags, "--output_dir", str(tmp_path / "whole")])

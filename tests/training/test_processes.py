@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_rabtriever.stages import train_reranker
-from modeling_rabtriever.trainers import processes
 from tests.conftest import write_animals
 from tests.training import launched
 
+pytestmark = pytest.mark.slow  # launches; test_shared_trainer holds the parts by themselves
 ROOT = Path(__file__).parents[2]
 STAGES = {
     "pretrain": "backbone",
@@ -177,16 +177,6 @@ def test_a_refusal_ends_all_processes_alike(two: Run) -> None:
     main, other = (outcomes["failing"] for outcomes in two.outcomes)
     assert main["error"] == "process 1: this process cannot go on"
     assert (main["status"], other["status"], other["error"]) == (2, 2, "")
-
-
-def test_a_process_that_is_gone_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: Any, **__: Any) -> None:
-        raise RuntimeError("Connection closed by peer")
-
-    monkeypatch.setattr(processes, "_group", object)
-    monkeypatch.setattr(processes.dist, "all_gather_object", closed)
-    with pytest.raises(ConnectionError, match="another process of this run has ended"):
-        processes.gather(1)
 
 
 def test_overwriting_is_decided_once(two: Run) -> None:

@@ -56,6 +56,7 @@ def test_a_task_becomes_teacher_student_and_report(
     assert Report.from_json(json.loads((tmp_path / "report" / "test.json").read_text())) == again
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_and_an_interrupted_run_goes_on(
     task: RetrievalTask, backbone: BackboneArguments, tmp_path: Path
 ) -> None:

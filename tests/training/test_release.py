@@ -232,6 +232,7 @@ def test_incomplete_cards_are_refused(change: Callable[[Path], None], message: s
         check_card(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_whose_code_is_not_the_packages_is_refused(run: Path) -> None:
     folder = run / "student" / "model"
     path = folder / "modeling_rabtriever.py"

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
+from modeling_rabtriever.trainers import processes
 from modeling_rabtriever.trainers.shared_trainer import PartCollator, check_division
 
 
@@ -68,3 +71,34 @@ def test_private_names_of_transformers_are_there_and_have_no_public_twin(tmp_pat
 def test_the_model_itself_is_not_divided(teacher_trainer: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="^dispatch_batches is on; accepted: processes that each hold the whole model"):
         teacher_trainer(accelerator_config={"dispatch_batches": True})
+
+
+def test_means_are_those_of_the_whole_batch(
+    teacher_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes with one and three rows: value and gradient are those of the mean of four."""
+    rows = torch.tensor([1.0, 2.0, 3.0, 6.0], requires_grad=True)
+    parts = (rows[:1].mean(), rows[1:].mean())
+    trainer = teacher_trainer()
+    monkeypatch.setattr(type(trainer.args), "world_size", property(lambda _: 2))
+    sums = sum(torch.stack([torch.tensor([n]), n * part.detach()[None]]) for n, part in zip((1, 3), parts, strict=True))
+
+    def reduce(own: Tensor, how: str) -> Tensor:
+        assert how == "sum" and own.shape == sums.shape
+        return sums
+
+    monkeypatch.setattr(trainer.accelerator, "reduce", reduce)
+    found = [trainer.batch_means({"loss": part}, {"loss": n})["loss"] for n, part in zip((1, 3), parts, strict=True)]
+    assert [value.item() for value in found] == pytest.approx([3.0, 3.0])
+    (gradient,) = torch.autograd.grad(sum(found) / 2, rows)
+    assert gradient.tolist() == pytest.approx([0.25] * 4)
+
+
+def test_a_process_that_is_gone_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(processes, "_group", object)
+    monkeypatch.setattr(processes.dist, "all_gather_object", closed)
+    with pytest.raises(ConnectionError, match="another process of this run has ended"):
+        processes.gather(1)

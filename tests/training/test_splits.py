@@ -145,6 +145,7 @@ def test_an_evaluation_that_cannot_be_is_refused_before_models_are_read(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_reads_its_data_again_as_it_did(
     recipe: Path, beir_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
