@@ -170,10 +170,11 @@ class TrainingStudent(RabtrieverModel):
 
     def served(self) -> RabtrieverModel:
         """The student as it is saved and served; it takes over this one's encoder and processor."""
+        config: Any = self.config
         with torch.device("meta"):
-            student = RabtrieverModel(self.config)
+            student = RabtrieverModel(config)
         student.backbone = self.backbone.requires_grad_(False)
-        student.predictor = self.predictor.folded(self.config).requires_grad_(False)
+        student.predictor = self.predictor.folded(config).requires_grad_(False)
         student.processor = self.processor
         return student.eval()
 

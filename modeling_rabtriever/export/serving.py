@@ -32,8 +32,8 @@ def server_limits(tower: str | Path) -> dict[str, list[str]]:
     both, vllm, tei = [], [], []
     if len(modes) > 1:
         both.append(
-            f"pools {len(modes)} ways and joins them, servers pool one way; distil with train_encoder full or lora, "
-            "whose students pool one way"
+            f"pools {len(modes)} ways and joins them, servers pool one way; a student on another "
+            "encoder than its teacher's backbone pools one way"
         )
     unknown = sorted({module["type"] for module in modules} - _VLLM_MODULES)
     if unknown:

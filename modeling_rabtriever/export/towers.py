@@ -114,13 +114,15 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
 def dense_layers(student: RabtrieverModel, side: str) -> list[DenseLayer]:
     """The predictor's side as plain layers over pooled states in the order of sentence-transformers; fp32, on the CPU.
 
-    A document tower without a document map has none: its vector is the features themselves.
+    A document tower without a document map has none, since its vector is the features themselves; or one that puts
+    them into the student's order.
     """
     config: Any = student.config
     predictor: Any = copy.deepcopy(student.predictor).cpu()
     if side == "document":
         if not config.document_map:
-            return []
+            order = _reordered(torch.eye(config.feature_size), config)
+            return [] if order.equal(torch.eye(len(order))) else [DenseLayer(order, torch.zeros(len(order)))]
         return [DenseLayer(_reordered(predictor.document_map.weight, config), predictor.document_map.bias)]
     hidden, output = predictor.query_hidden, predictor.query_output
     return [

@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if asked.cross_encoder is None:
         teacher: TeacherScores = reranker_scores(reranker, task, train, config, folder)
     else:
-        texts = train.queries, task.corpus
-        scorer = cross_encoder(asked.cross_encoder, *texts, str(config.device), asked.trust_remote_code)
+        device, trusted = str(config.device), asked.trust_remote_code
+        scorer = cross_encoder(asked.cross_encoder, train.queries, task.corpus, device, trusted)
         teacher = scorer_scores(scorer, task, train, folder)
     trainer = make_trainer(student, teacher, task, train, dev, config)
     stage.start()

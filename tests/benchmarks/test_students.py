@@ -143,7 +143,7 @@ def test_a_budget_is_met_on_policy_and_uniformly(recipe: dict[str, Any], teacher
     ]  # fmt: skip
     assert bench.distil("on-policy-k-6").config.embedding_dim == 6
     (bar,) = student_budget.bars_of(rows)
-    ahead = rows[1]["test"]["Rabtriever"]["mean"] - rows[2]["test"]["Rabtriever"]["mean"]
+    ahead = rows[1]["test"]["system"]["mean"] - rows[2]["test"]["system"]["mean"]
     assert bar["value"] == pytest.approx(ahead)
 
 
@@ -152,22 +152,17 @@ def test_teachers_are_compared_by_what_their_students_keep(recipe: dict[str, Any
     rows = document_states.measure(run, ["ordinary", "summary token"], runs)
     assert [row["row"] for row in rows] == ["ordinary", "summary token"]
     for row in rows:
-        assert row["test"].keys() >= {"n", "teacher", "Rabtriever"} and row["dev"]["n"] == 12
+        assert row["test"].keys() >= {"n", "teacher", "system"} and row["dev"]["n"] == 12
     processors = [runs / f"animals-{name}-seed0" / "teacher" / "model" for name in ("ordinary", "summary-token")]
     said = ["<|endoftext|>" in json.loads((path / "processor_config.json").read_text())["document_template"]
             for path in processors]  # fmt: skip
     assert said == [False, True]
 
 
-def test_objectives_are_three_teachers(
-    recipe: dict[str, Any], beir_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_objectives_are_two_teachers(recipe: dict[str, Any], beir_folder: Path) -> None:
     run = run_of(recipe, beir_folder)
-    dpo = {"max_steps": 2, "negatives_per_positive": 3, "use_cpu": True, "report_to": "none", "disable_tqdm": True}
-    monkeypatch.setitem(teacher_objectives.DPO, "animals", {**dpo, "per_device_train_batch_size": 8})
-    monkeypatch.setitem(teacher_objectives.RECIPES, "animals", str(run.config))
     rows = teacher_objectives.measure(run, beir_folder.parent / "objectives", load_beir(beir_folder))
-    assert [row["objective"] for row in rows] == ["sft", "listwise", "sft, then DPO"]
+    assert [row["objective"] for row in rows] == ["sft", "listwise"]
     for row in rows:
         assert row["test"].keys() == {"n", "success@1", "mrr@10", "ece"} and row["test"]["n"] == 24
         assert 0 <= row["dev"]["ece"] <= 1

@@ -24,7 +24,7 @@ from modeling_rabtriever import (
     RabtrieverProcessor,
     cli,
 )
-from tests.conftest import DOCUMENTS, FAMILIES, QUERIES
+from tests.conftest import DOCUMENTS, FAMILIES, QUERIES, fresh_student
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -67,7 +67,7 @@ def models(tokenizer: Qwen2Tokenizer) -> tuple[RabtrieverModel, GenerativeRerank
     )
     teacher = GenerativeRerankerModel(config).eval()
     teacher.processor = processor
-    return RabtrieverModel.from_teacher(teacher, embedding_dim=24, num_heads=3), teacher
+    return fresh_student(teacher, embedding_dim=24).served(), teacher
 
 
 @pytest.fixture(scope="session")

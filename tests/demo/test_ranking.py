@@ -14,6 +14,7 @@ from modeling_rabtriever.demo.ranking import explain
 from modeling_rabtriever.demo.rendering import results, sample
 from modeling_rabtriever.evaluation.baselines import BM25
 from tests.conftest import DOCUMENTS, QUERIES
+from tests.modeling.students import student_with
 
 
 def test_lists_are_those_of_the_library(student: RabtrieverModel, reranker: GenerativeRerankerModel) -> None:
@@ -46,8 +47,7 @@ def test_bm25_lists_what_shares_a_word(student: RabtrieverModel) -> None:
 
 
 def test_an_explanation_adds_up_to_the_score(reranker: GenerativeRerankerModel) -> None:
-    torch.manual_seed(2)
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=25, num_heads=3, document_prior=True)
+    student = student_with(reranker, embedding_dim=25)
     ranker = Ranker(student)
     query, vectors = student.encode_query([QUERIES[0]])[0], student.encode_document(DOCUMENTS)
     assert vectors.shape[1] == 25
@@ -59,8 +59,8 @@ def test_an_explanation_adds_up_to_the_score(reranker: GenerativeRerankerModel) 
         largest = sorted(range(25), key=lambda dimension: -abs(products[dimension]))[: len(made_of.terms)]
         assert [term.dimension for term in made_of.terms] == largest
         assert len(made_of.terms) + made_of.others == 25
-    everything = explain(query, vectors[0], has_prior=True, terms=25)
-    assert [term.dimension for term in everything.terms if term.is_prior] == [24]
+    everything = explain(query, vectors[0], terms=25)
+    assert sorted(term.dimension for term in everything.terms) == list(range(25))
     assert everything.others == 0 and everything.rest == 0
     with pytest.raises(ValueError, match=r"query_embeds \(25,\) and document_embeds \(4, 25\) do not fit; accepted"):
         explain(query, vectors)

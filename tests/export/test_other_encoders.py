@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.distillation.encoders import other_encoder, student_of
+from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.export import export_sentence_transformers
 from modeling_rabtriever.export.onnx_towers import export_onnx
 from tests.conftest import DOCUMENTS
@@ -18,7 +19,8 @@ from tests.training.tiny_encoders import write_sentence_transformer
 
 def make_student(reranker: GenerativeRerankerModel, folder: Path, family: str, pooling: str) -> RabtrieverModel:
     source = write_sentence_transformer(folder / "st", family, pooling, "bring ")
-    return student_of(other_encoder(str(source), reranker.processor), reranker, embedding_dim=16)
+    encoder = other_encoder(str(source), reranker.processor)
+    return student_of(encoder, reranker.answer_direction, StudentArguments()).served()
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto import tokenization_auto
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.export import export_sentence_transformers, prompt_tokenizer
 from modeling_rabtriever.export.prompt_tokenizer import padding_id, save_pair_tokenizer, save_tower_tokenizer
 from modeling_rabtriever.export.trials import trials_of
 from modeling_rabtriever.processing_rabtriever import BLANKS
 from tests.conftest import rest_slow
+from tests.modeling.students import student_with
 
 from .conftest import KINDS
 
@@ -113,7 +114,7 @@ def test_a_prompt_that_merges_with_words_is_refused(
     make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path
 ) -> None:
     teacher = make_teacher(prompt={"query_template": "Q: {query}e sponge: {instruction}"})  # "th" and "e" are "the"
-    student = RabtrieverModel.from_teacher(teacher, embedding_dim=8)
+    student = student_with(teacher, embedding_dim=8)
     with pytest.raises(
         ValueError, match="query_template: every stock tokenizer would read '.*' as .* accepted: a template"
     ):
@@ -127,7 +128,7 @@ def test_a_family_that_insists_on_its_own_tokenizer_is_refused(
     insisting = tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS
     monkeypatch.setitem(tokenization_auto.TOKENIZER_MAPPING_NAMES, "mistral", "Qwen2Tokenizer")
     monkeypatch.setattr(tokenization_auto, "MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS", {*insisting, "mistral"})
-    student = RabtrieverModel.from_teacher(make_teacher(family="mistral", num_key_value_heads=2), embedding_dim=8)
+    student = student_with(make_teacher(family="mistral", num_key_value_heads=2), embedding_dim=8)
     with pytest.raises(ValueError, match=r"AutoTokenizer \(Qwen2Tokenizer\) would read .* accepted"):
         export_sentence_transformers(student, tmp_path / "towers")
     assert not list(tmp_path.iterdir())

@@ -15,23 +15,23 @@ from tokenizers import Tokenizer
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
 from modeling_rabtriever.export import export_sentence_transformers, server_limits
 from tests.conftest import rest_slow
+from tests.modeling.students import student_with
 
 from .conftest import FAMILIES, KINDS
 
 QUERIES = ["I spilled my drink.", "  it is dark\t", "a <T> and a <|endoftext|> in a text", "drink " * 60, "\r\na}"]
 DOCUMENTS = ["bring the sponge", "  call a doctor\n\n", "ünïcode 🙂 text!\u3000", "sponge " * 60, "two\nlines}", "}"]
 SHAPES: dict[str, dict[str, Any]] = {
-    "hadamard": {"embedding_dim": 24, "num_heads": 3},
-    "prior": {"embedding_dim": 25, "num_heads": 3, "document_prior": True},
+    "two poolings": {"embedding_dim": 24},
     "mean first": {"embedding_dim": 8, "feature_poolings": ["mean", "last"]},
     "last token": {"embedding_dim": 8, "feature_poolings": ["last"]},
-    "paper": {"predictor_type": "paper", "feature_poolings": ["last"]},
+    "all poolings": {"embedding_dim": 8, "query_hidden_size": 7, "feature_poolings": ["last", "mean", "first"]},
+    "paper": {"document_map": False, "query_hidden_size": 32, "feature_poolings": ["last"]},
 }
 
 
 def make_student(reranker: GenerativeRerankerModel, shape: str) -> RabtrieverModel:
-    torch.manual_seed(1)
-    return RabtrieverModel.from_teacher(reranker, **SHAPES[shape])
+    return student_with(reranker, **SHAPES[shape])
 
 
 def scores_agree(found: torch.Tensor, student: RabtrieverModel) -> None:
@@ -65,7 +65,7 @@ def test_any_tokenizer(
     make_teacher: Callable[..., GenerativeRerankerModel], kind: str, side: str, tmp_path: Path
 ) -> None:
     teacher = make_teacher(kind, "llama", {"query_truncation_side": side})
-    student = make_student(teacher, "hadamard")
+    student = make_student(teacher, "two poolings")
     folder = export_sentence_transformers(student, tmp_path / "towers")
     both = SentenceTransformer(str(folder / "combined"), device="cpu")
     scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
@@ -93,25 +93,24 @@ def test_a_qwen2_is_written_as_a_llama(make_teacher: Callable[..., GenerativeRer
     "family", rest_slow(["gpt_neo", "gemma3_text", "gpt2", "opt", "gpt_neox", "mistral", "qwen3"], 2)
 )
 def test_any_family(make_teacher: Callable[..., GenerativeRerankerModel], family: str, tmp_path: Path) -> None:
-    student = make_student(make_teacher("gpt2", family, **FAMILIES.get(family, {})), "hadamard")
+    student = make_student(make_teacher("gpt2", family, **FAMILIES.get(family, {})), "two poolings")
     folder = export_sentence_transformers(student, tmp_path / "towers")
     both = SentenceTransformer(str(folder / "combined"), device="cpu")
     scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
 
 
-def test_a_model_that_is_still_whitened(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    student = make_student(reranker, "hadamard")
-    with torch.no_grad():
-        features = student.query_features(QUERIES), student.document_features(DOCUMENTS)
-    student.predictor.fit_whitening(*features, damping=0.1)
-    folder = export_sentence_transformers(student, tmp_path / "towers")
-    assert student.config.feature_whitening
-    both = SentenceTransformer(str(folder / "combined"), device="cpu")
+def test_a_student_without_a_map_and_of_two_poolings(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    """Its document's vector is the features themselves, so their order is that of sentence-transformers."""
+    student = student_with(reranker, document_map=False, feature_poolings=["mean", "last"])
+    both = SentenceTransformer(str(export_sentence_transformers(student, tmp_path / "towers") / "combined"))
     scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
+    turned = student_with(reranker, document_map=False, feature_poolings=["last", "mean"])
+    both = SentenceTransformer(str(export_sentence_transformers(turned, tmp_path / "turned") / "combined"))
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), turned)
 
 
 def test_a_student_in_half_precision_exports_in_full(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    student, half = make_student(reranker, "prior"), make_student(reranker, "prior")
+    student, half = make_student(reranker, "two poolings"), make_student(reranker, "two poolings")
     half.backbone.to(torch.bfloat16)
     student.backbone.load_state_dict(half.backbone.state_dict())
     both = SentenceTransformer(str(export_sentence_transformers(half, tmp_path / "towers") / "combined"), device="cpu")
@@ -127,7 +126,7 @@ def test_queries_cut_at_their_beginning(reranker: GenerativeRerankerModel, tmp_p
         query_truncation_side="left",
     )
     reranker.processor = processor
-    student = make_student(reranker, "hadamard")
+    student = make_student(reranker, "two poolings")
     folder = export_sentence_transformers(student, tmp_path / "towers")
     query = "I spilled my drink and it is dark in here"
     found = SentenceTransformer(str(folder / "query"), device="cpu").encode([query])
@@ -136,19 +135,7 @@ def test_queries_cut_at_their_beginning(reranker: GenerativeRerankerModel, tmp_p
     np.testing.assert_allclose(found, shorter, atol=1e-4)  # its beginning is not read
 
 
-def test_models_that_stock_modules_cannot_be(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, feature_layers=[-1, 1])
-    with pytest.raises(
-        ValueError, match=r"feature_layers is \[-1, 1\]; accepted for this export: the last layer alone"
-    ):
-        export_sentence_transformers(student, tmp_path / "towers")
-    student = RabtrieverModel.from_teacher(reranker, embedding_dim=8, shared_dim=4)
-    with pytest.raises(ValueError, match=r"shared_dim is 4; accepted for this export: 0"):
-        export_sentence_transformers(student, tmp_path / "towers")
-    for name in ("query_anchors", "document_anchors"):
-        student = RabtrieverModel.from_teacher(reranker, **{name: [[5, 6]]})
-        with pytest.raises(ValueError, match=f"{name} holds 1 texts; accepted for this export: none"):
-            export_sentence_transformers(student, tmp_path / "towers")
+def test_a_folder_that_holds_something_stays_as_it_is(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     with pytest.raises(ValueError, match=r"full is there already; accepted: a new folder, or an empty one"):
@@ -183,7 +170,7 @@ def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerMode
     types = {module["type"] for module in json.loads((folder / "query" / "modules.json").read_text())}
     assert types == {f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Dense")}
 
-    folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "hadamard"), tmp_path / "b")
+    folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "two poolings"), tmp_path / "b")
     assert "pools 2 ways" in server_limits(folder / "document")["vllm"][0]
     assert any("projections have biases" in reason for reason in server_limits(folder / "document")["tei"])
     with pytest.raises(ValueError, match="is no tower"):
@@ -196,7 +183,7 @@ def test_onnx(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Pa
     pytest.importorskip("onnxscript")
     from modeling_rabtriever.export.onnx_towers import export_onnx
 
-    student = make_student(make_teacher("added words", num_key_value_heads=2), "prior")
+    student = make_student(make_teacher("added words", num_key_value_heads=2), "two poolings")
     folder = export_onnx(student, tmp_path / "onnx")
     vectors = []
     for side, texts in (("query", QUERIES), ("document", DOCUMENTS)):

@@ -12,7 +12,7 @@ from modeling_rabtriever.cards.generate import write_cards
 from modeling_rabtriever.evaluation.splits import rank_split
 from modeling_rabtriever.evaluation.systems import baselines, load_system
 from modeling_rabtriever.tasks.beir import load_beir
-from tests.conftest import DOCUMENTS
+from tests.conftest import DOCUMENTS, fresh_student
 
 WORDS = {"train": "please", "dev": "maybe", "test": "now"}
 
@@ -35,7 +35,7 @@ def tiny_models(tokenizer: Qwen2Tokenizer) -> tuple[GenerativeRerankerModel, Rab
     answers = {"true_token_id": processor.true_token_id, "false_token_id": processor.false_token_id}
     teacher = GenerativeRerankerModel(GenerativeRerankerConfig(text_config=backbone, **answers)).eval()
     teacher.processor = processor
-    return teacher, RabtrieverModel.from_teacher(teacher, embedding_dim=24, num_heads=3)
+    return teacher, fresh_student(teacher, embedding_dim=24).served()
 
 
 def write_task(folder: Path) -> None:
@@ -57,7 +57,7 @@ def make_run(tokenizer: Qwen2Tokenizer, run: Path) -> Path:
     task = load_beir(run / "data" / "chores")
     shared = {"data": str(run / "data" / "chores"), "train_split": "train", "seed": 0}
     losses = {"listwise_weight": 1.0, "mse_weight": 0.1, "kl_weight": 0.1}
-    features = {"predictor_type": "hadamard", "feature_poolings": ["last", "mean"], "feature_layers": [-1]}
+    features = {"predictor_type": "hadamard", "train_encoder": "full"}
     records: dict[str, dict[str, Any]] = {
         "teacher": {
             "settings": {**shared, "model_name_or_path": "tiny.json", "objective": "sft"},

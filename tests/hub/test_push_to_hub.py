@@ -15,7 +15,8 @@ model = AutoModel.from_pretrained(sys.argv[1])
 model.push_to_hub("org/pushed", tags=["mine"])
 model.push_to_hub("org/pushed", revision="next")
 AutoModel.from_pretrained("org/pushed").push_to_hub("org/again")
-fresh = modeling_rabtriever.RabtrieverModel.from_teacher(model, embedding_dim=8)
+text_config = model.config.text_config.to_dict()
+fresh = modeling_rabtriever.RabtrieverModel(modeling_rabtriever.RabtrieverConfig(text_config=text_config))
 fresh.processor = model.processor
 fresh.push_to_hub("org/fresh")
 """

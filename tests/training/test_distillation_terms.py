@@ -139,19 +139,24 @@ def test_labels_share_the_target_with_the_teacher(
 def test_documents_of_other_queries_count_beside_labels_unless_they_are_known(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, share: float
 ) -> None:
-    """The loss of a batch, against a naive sum over lists of the query's own and the other queries' documents."""
-    trainer = make_trainer(reranker, task, tmp_path, label_share=share, **ALONE)
-    trainer.refresh(0)
+    """The loss of a batch, against a naive sum over lists of the query's own and the other queries' documents.
+
+    Of each query's two relevant documents, one is a candidate of the next query instead of its own.
+    """
     rows = torch.arange(5)
-    lists = trainer.candidates[rows].tolist()
+    relevant = [[row, row + 1] for row in range(5)]
+    labels = Dataset.from_dict({"query": task.split("train").queries[:5], "relevant": relevant})
+    given = rows[:, None] + torch.tensor([0, 3, 5])
+    trainer = make_trainer(reranker, task, tmp_path, train_dataset=labels, given=given, label_share=share, **ALONE)
+    trainer.refresh(0)
+    lists = given.tolist()
     every = trainer.model.similarity(trainer._query_vectors(trainer._queries), trainer._document_vectors())
     total = 0.0
     for row, own in enumerate(lists):
-        relevant = [*task.split("train").relevant[row]]
-        others = {document for line in lists for document in line} - {*own} - {*relevant} if share else set()
+        others = {document for line in lists for document in line} - {*own} - {*relevant[row]} if share else set()
         log_p = (every[row, [*own, *sorted(others)]] / 2).log_softmax(0)[: len(own)]
         teacher = (trainer.teacher.logits(torch.full((len(own),), row), torch.tensor(own)) / 2).softmax(0)
-        labelled = torch.tensor([float(document in relevant) for document in own])
+        labelled = torch.tensor([float(document in relevant[row]) for document in own])
         q = (1 - share) * teacher + share * labelled / labelled.sum()
         total += float(sum(p * (p.log() - own_log) for p, own_log in zip(q, log_p, strict=True) if p > 0)) / len(rows)
     loss = trainer.compute_loss(trainer.model, {"rows": rows})
