@@ -49,7 +49,7 @@ def converted(
                 f"{accepted[name][0]}. Distil it again, or load it in a process without this package through its own "
                 "code (trust_remote_code=True)"
             )
-    weights = load_state_dict(cached_file(path, "model.safetensors", **hub))
+    weights = load_state_dict(str(cached_file(path, "model.safetensors", **hub)))
     if weights.keys() != stored.keys():
         raise ValueError(f"{path} is a student of a version before 0.1 in several files; accepted: one file")
     mapped = old["predictor_type"] == "hadamard"

@@ -123,17 +123,17 @@ class PromptedPreTrainedModel(PreTrainedModel):
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
 
-    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]  # transformers wraps it
         """As transformers'; the card of the folder or repository this model came from follows as a commit of its own.
 
         A pull request (`create_pr`) brings no card.
         """
-        pushed = super().push_to_hub(repo_id, **kwargs)
+        pushed: str = super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
         if self._source is not None and not kwargs.get("create_pr"):
             with suppress(OSError):  # no card, the folder is gone, or the source cannot be reached
                 commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
                 token = kwargs.get("token")
-                card = ModelCard.load(cached_file(self._source, "README.md", revision=commit, token=token))
+                card = ModelCard.load(str(cached_file(self._source, "README.md", revision=commit, token=token)))
                 card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(kwargs.get("tags") or [])])) or None
                 card.push_to_hub(repo_id, token=token, revision=kwargs.get("revision"), commit_message="Model card")
         return pushed

@@ -15,7 +15,7 @@ from functools import partial, wraps
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trl import TrlParser  # type: ignore[attr-defined]  # which it only imports
+from trl import TrlParser
 
 from ..trainers.processes import BAD_INPUT
 from . import program
