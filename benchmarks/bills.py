@@ -138,7 +138,7 @@ def student_scores(student: RabtrieverModel, queries: Sequence[str], corpus: Seq
 def _timed(scores: TeacherStates) -> list[float]:
     """The seconds that the teacher will take, filled while it is asked."""
     spent: list[float] = []
-    judge = scores.judge
+    judge = scores.score_pairs
 
     def timed(queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         started = time.monotonic()
@@ -146,5 +146,5 @@ def _timed(scores: TeacherStates) -> list[float]:
         spent.append(time.monotonic() - started)
         return found
 
-    scores.judge = timed  # type: ignore[method-assign]
+    scores.score_pairs = timed  # type: ignore[method-assign]
     return spent

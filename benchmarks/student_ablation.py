@@ -25,7 +25,7 @@ UNIFORM = "rabtriever-uniform"  # differs only in which candidates are drawn
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
     """One row: R@1 and MRR@10 of teacher and student on all splits."""
     row: dict[str, Any] = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
-    if "unjudged_queries" in bench.run.recipe("distill"):
+    if "unlabelled_queries" in bench.run.recipe("distill"):
         row["unjudged"] = bench.unjudged
     if name in BASELINES:
         system = next(system for system in baselines(bench.task, "train") if system.name == name)

@@ -55,7 +55,7 @@ class TeacherBench:
         self.task = load_beir(run.data)
         self.reranker = load_model(teacher, run.recipe("evaluate").get("dtype", "auto"))
         self.train = self.task.split("train")
-        if "unjudged_queries" in run.recipe("distill"):
+        if "unlabelled_queries" in run.recipe("distill"):
             written = teacher.parents[1] / "queries" / "queries.jsonl"
             every, judged = with_unjudged(self.train, written), len(self.train)
             if unjudged is not None and not 0 < unjudged <= len(every) - judged:

@@ -70,7 +70,7 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         default=False,
         metadata={"help": "Whether a training encoder keeps fewer activations and computes them again."},
     )
-    remove_unused_columns: bool | None = field(
+    remove_unused_columns: bool = field(
         default=False, metadata={"help": "Stays false: batches hold row numbers, which the model never sees."}
     )
 

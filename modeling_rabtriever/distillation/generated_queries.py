@@ -79,7 +79,7 @@ def written(
 
     def write() -> list[str]:
         tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             stage.model,
             dtype=torch.bfloat16 if config.bf16 else torch.float32,
             trust_remote_code=config.trust_remote_code,
@@ -104,7 +104,7 @@ def fit(
     Raises:
         ValueError: the tokenizer has no end-of-text token, so that no query would ever end.
     """
-    path = backbone.model_name_or_path
+    path = str(backbone.model_name_or_path)  # the stage has checked that there is one
     hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     if tokenizer.eos_token is None:
@@ -187,7 +187,7 @@ def written_batches(
 
 @torch.no_grad()
 def write_batch(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     queries: Sequence[str],
     settings: GenerationArguments,

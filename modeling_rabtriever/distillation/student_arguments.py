@@ -18,7 +18,7 @@ class TeacherSourceArguments:
     cross_encoder: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a sentence-transformers CrossEncoder to distil instead."}
     )
-    unjudged_queries: str | None = field(
+    unlabelled_queries: str | None = field(
         default=None,
         metadata={
             "help": 'File of queries without labels to distil beside the training split, lines {"_id": ..., "text": '

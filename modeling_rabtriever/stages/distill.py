@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     output = Path(config.output_dir)
     task = load_task(run.data, run.skip_bad)
     _, dev = run.splits(task)
-    train, inputs = training_queries(task, run.train_split, asked.unjudged_queries, config.output_dir, run.skip_bad)
+    train, inputs = training_queries(task, run.train_split, asked.unlabelled_queries, config.output_dir, run.skip_bad)
     reranker_path = None
     if source.model_name_or_path is None:
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
@@ -124,7 +124,7 @@ def training_queries(
         path = unjudged.replace("{output_dir}", output_dir)
         train = with_unjudged(train, path, skip_bad)
         check_leakage(replace(task, splits={**task.splits, split: train}))
-        inputs["unjudged_queries"] = file_digest(path)
+        inputs["unlabelled_queries"] = file_digest(path)
     return train, inputs
 
 

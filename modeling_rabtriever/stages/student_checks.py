@@ -31,10 +31,10 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     if asked.states is not None:
         check_folder("states", asked.states)
     config.check_candidates(len(task.corpus))
-    if asked.unjudged_queries is not None:
-        path = asked.unjudged_queries.replace("{output_dir}", config.output_dir)
+    if asked.unlabelled_queries is not None:
+        path = asked.unlabelled_queries.replace("{output_dir}", config.output_dir)
         if not ("generate_queries" in earlier and Path(path) == Path(config.output_dir) / "queries" / "queries.jsonl"):
-            check_file("unjudged_queries", path)
+            check_file("unlabelled_queries", path)
     if asked.cross_encoder is not None:
         check_model("cross_encoder", asked.cross_encoder, trust_remote_code=asked.trust_remote_code)
     if source.model_name_or_path is not None:

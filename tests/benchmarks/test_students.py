@@ -62,7 +62,7 @@ def test_students_get_the_first_of_the_generated_queries(
     recipe: dict[str, Any], teacher: Path, beir_folder: Path
 ) -> None:
     assert len(bench_of(recipe, beir_folder, teacher).train) == 36  # a recipe without generated queries
-    recipe["distill"]["unjudged_queries"] = "{output_dir}/queries/queries.jsonl"
+    recipe["distill"]["unlabelled_queries"] = "{output_dir}/queries/queries.jsonl"
     few = bench_of(recipe, beir_folder, teacher, unjudged=2).train
     assert few.queries[36:] == ["1st animal", "2nd animal"] and few.relevant[36:] == [{}, {}]
     assert len(bench_of(recipe, beir_folder, teacher).train) == 39

@@ -84,7 +84,7 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
             ["--evaluate.splits", "test", "exam"],
             "^evaluate: splits is 'exam', which animals lacks; accepted: dev, test",
         ),
-        (["--distill.unjudged_queries", "log.jsonl"], "^distill: unjudged_queries log.jsonl is no file; accepted"),
+        (["--distill.unlabelled_queries", "log.jsonl"], "^distill: unlabelled_queries log.jsonl is no file; accepted"),
         (["--distill.cross_encoder", "a/b"], "^distill: cross_encoder a/b cannot be read .*; accepted"),
         (["--distill.teacher", "a/b"], "^distill: teacher a/b cannot be read .*; accepted"),
         (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the documents there are"),

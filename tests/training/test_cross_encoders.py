@@ -50,7 +50,9 @@ def test_scores_are_the_models_raw_logits(
     scorer = cross_encoder(str(exported), queries, task.corpus, "cpu")
     rows, documents = torch.tensor([0, 7, 30]), torch.tensor([3, 3, 11])
     pairs = [(queries[q], task.corpus[d]) for q, d in zip(rows.tolist(), documents.tolist(), strict=True)]
-    torch.testing.assert_close(scorer.judge(rows, documents)["logits"], reranker.predict(pairs), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        scorer.score_pairs(rows, documents)["logits"], reranker.predict(pairs), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_cross_encoder_teaches_what_its_reranker_does(

@@ -50,7 +50,7 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     teacher |= {"save_steps": 2, "learning_rate": 0.1}
     student = {**shared, "embedding_dim": 16, "candidates": 8, "rounds": 2}
     student |= {"train_encoder": "none", "mse_weight": 0.1, "kl_weight": 0.1, "learning_rate": 0.05}
-    student |= {"unjudged_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
+    student |= {"unlabelled_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
     student |= {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 3}
     encoder = {**student, "output_dir": output / "encoder", "teacher": output / "teacher" / "model"}
     encoder |= {"train_encoder": "full", "encoder_learning_rate": 0.01, "mse_weight": 0, "kl_weight": 0}

@@ -87,9 +87,9 @@ def test_new_texts_of_the_seed_that_are_not_known() -> None:
     [
         (
             ROBOT,
-            "9 queries with exchanged names wanted; accepted: at most 2 or so, as 1 of 2 queries hold one of the 5 n",
+            "swapped is 9; accepted: at most about 2, because 1 of 2 queries contain one of the 5 n",
         ),
-        (["sponge", "done"], "accepted: at most 0 or so, as 0 of 2 queries hold one of the 0 names"),
+        (["sponge", "done"], "accepted: at most about 0, because 0 of 2 queries contain one of the 0 names"),
     ],
 )
 def test_too_few_names(documents: list[str], message: str) -> None:
