@@ -28,7 +28,7 @@ from ..distillation.training import finished, fresh_student, make_trainer, reran
 from ..files import write_json, writing
 from ..loading import load_model
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
-from ..tasks.beir import RetrievalTask, Split, with_unjudged
+from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
 from ..trainers.processes import on_main, say
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
@@ -116,13 +116,13 @@ def training_queries(
         skip_bad: whether bad lines of the file are left out.
 
     Raises:
-        ValueError: the task has no such split, the file is malformed (`with_unjudged`), or it holds queries of another
-            split (`check_leakage`).
+        ValueError: the task has no such split, the file is malformed (`with_unlabelled`), or it holds queries of
+            another split (`check_leakage`).
     """
     train, inputs = task.split(split), {"task": task.fingerprint()}
     if unjudged is not None:
         path = unjudged.replace("{output_dir}", output_dir)
-        train = with_unjudged(train, path, skip_bad)
+        train = with_unlabelled(train, path, skip_bad)
         check_leakage(replace(task, splits={**task.splits, split: train}))
         inputs["unlabelled_queries"] = file_digest(path)
     return train, inputs

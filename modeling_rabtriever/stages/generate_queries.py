@@ -9,8 +9,8 @@ then goes on from the first words of one of them (--count; it should know the la
 scratch); and training queries with names exchanged, where documents show which names (--swapped, see
 `distillation.swaps`).
 
-Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for the stage distill --unlabelled_queries. A
-text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
+Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for the stage distill --unlabelled_queries.
+A text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
 """
 
 import json

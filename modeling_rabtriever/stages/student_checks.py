@@ -1,9 +1,9 @@
-"""What is checked of a student before the first step, also before its teacher is trained."""
+"""Checks of a student's settings before the first step, and in a pipeline before its teacher is trained."""
 
 from pathlib import Path
 from typing import Any
 
-from ..distillation.encoder_folders import check_text_encoder, retriever
+from ..distillation.encoder_folders import check_text_encoder, read_settings
 from ..distillation.encoders import first_layers, student_config
 from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
@@ -23,7 +23,7 @@ from .checks import (
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
-    """As `stages.train_reranker.check`."""
+    """Checks the settings, as `stages.train_reranker.check` does."""
     run, asked, shape, source, prompt, config = arguments
     check_sources(asked, source, prompt)
     run.splits(task)
@@ -47,12 +47,12 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
         text_config = check_teacher(path, asked.trust_remote_code)
     if shape.other_encoder is None:
-        student_config(first_layers(text_config, shape.layers), ["last", "mean"], False, shape)
+        student_config(first_layers(text_config, shape.layers), ["last", "mean"], is_retriever=False, shape=shape)
     else:
         found = check_model("encoder", shape.other_encoder, trust_remote_code=asked.trust_remote_code)
         check_text_encoder(shape.other_encoder, found)
-        about = retriever(shape.other_encoder, {})
-        student_config(found, [about.pooling], about.alike, shape)
+        settings = read_settings(shape.other_encoder, {})
+        student_config(found, [settings.pooling], settings.is_retriever, shape)
 
 
 def check_sources(asked: Any, source: SourceArguments, prompt: PromptArguments) -> None:

@@ -87,8 +87,8 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
         (["--distill.unlabelled_queries", "log.jsonl"], "^distill: unlabelled_queries log.jsonl is no file; accepted"),
         (["--distill.cross_encoder", "a/b"], "^distill: cross_encoder a/b cannot be read .*; accepted"),
         (["--distill.teacher", "a/b"], "^distill: teacher a/b cannot be read .*; accepted"),
-        (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the documents there are"),
-        (["--distill.candidates", "1"], "^distill: candidates is 1 with 1 rounds; accepted: one at the start"),
+        (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the number of documents"),
+        (["--distill.candidates", "1"], "^distill: candidates is 1 with 1 rounds; accepted: at least 1 at the start"),
         (["--distill.embedding_dim", "0"], "^distill: embedding_dim is 0; accepted: a whole number of at least 1"),
         (
             ["--distill.encoder", "3"],

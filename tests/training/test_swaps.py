@@ -104,7 +104,7 @@ def test_letters_whose_lower_case_is_another() -> None:
 
 def test_punctuation_and_case() -> None:
     documents = ["Fetch me the coke.", "fetch me the (milk)", "word " * 40 + "coke", "word " * 40 + "tea"]
-    assert partners(documents) == {"coke": ["milk"], "milk": ["coke"]}  # long documents are passed over
+    assert partners(documents) == {"coke": ["milk"], "milk": ["coke"]}  # long documents are skipped
     assert swapped(["A Milk, please."], documents, 1, ["a milk, please."], seed=0) == ["A coke, please."]
-    with pytest.raises(ValueError, match="accepted: at most 0 or so"):
+    with pytest.raises(ValueError, match="accepted: at most about 0"):
         swapped(["A Milk, please."], documents, 1, ["a COKE, please."], seed=0)
