@@ -61,9 +61,8 @@ def test_states_are_needed_for_the_mse_alone(tmp_path: Path) -> None:
             "label_share is 0.5 with listwise_weight 0; accepted: a weight above 0",
         ),
         ({"rounds": -1}, "rounds is -1; accepted: 0 or more"),
-        ({"candidates": 0, "rounds": 0}, "candidates is 0 with 0 rounds; accepted: at least 1 at the start and 1 per
-        round"), ({"candidates": 2, "rounds": 2}, "candidates is 2 with 2 rounds; accepted: at least 1 at the start and
-        1 per round"),
+        ({"candidates": 0, "rounds": 0}, "candidates is 0 with 0 rounds; accepted: at least 1 at the start and 1 per "),
+        ({"candidates": 2, "rounds": 2}, "candidates is 2 with 2 rounds; accepted: at least 1 at the start and 1 per "),
     ],
 )
 def test_unusable_settings_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
