@@ -96,7 +96,7 @@ def test_several_numbers_per_pair_are_no_score(task: RetrievalTask, exported: Pa
             {"model_name_or_path": "plain", "cross_encoder": "x", "teacher": "y"},
             "model_name_or_path is 'plain'; accepted: only with cross_encoder, and without teacher",
         ),
-        ({"instruction": "Why?"}, "instruction given, but the student reads its teacher's prompt"),
+        ({"instruction": "Why?"}, "instruction given, but the student uses the teacher's prompt"),
     ],
 )
 def test_sources_that_exclude_each_other_are_refused(

@@ -51,7 +51,7 @@ def test_new_queries_in_the_manner_of_the_training_queries(
     assert joined.queries == [*train.queries, *texts] and joined.relevant[len(train) :] == [{}] * 4
     assert {file.name for file in path.parent.iterdir()} == {"queries.jsonl", "stage.json"}
     generate_queries.main(flags(beir_folder, model_folder, tmp_path / "a"))
-    assert "queries: done before" in capsys.readouterr().out
+    assert "queries: already done" in capsys.readouterr().out
     again = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "b"))
     assert again.read_text() == path.read_text()
     other = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "c", "--seed", "4"))

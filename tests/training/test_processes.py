@@ -155,7 +155,7 @@ def test_one_process_writes_and_prints(one: Run, two: Run) -> None:
         assert records[0] == records[1]
     main, other = two.outcomes
     assert [outcome["printed"] for outcome in other.values()] == [""] * len(other)
-    assert "teacher: done before" in main["again"]["printed"] and main["again"]["passes"] == 0
+    assert "teacher: already done" in main["again"]["printed"] and main["again"]["passes"] == 0
     assert not list(two.folder.rglob("*.tmp"))
 
 
@@ -189,7 +189,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(two: Run) -> None:
     for outcomes in two.outcomes:
         found = outcomes["undivided"]
         assert found["status"] == launched.BAD_INPUT
-        assert "12, and 2 processes divide it in groups of 4 rows; accepted: a multiple of 8" in found["error"]
+        assert "12, with 2 processes and groups of 4 rows; accepted: a multiple of 8" in found["error"]
 
 
 def test_one_process_evaluates(two: Run) -> None:

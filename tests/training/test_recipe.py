@@ -104,7 +104,7 @@ def test_unknown_flags_are_refused() -> None:
     [
         ("- a\n- b\n", "is not a mapping"),
         ("distill: 3\n", "distill is 3; accepted: a mapping"),
-        ("data: " + "[" * 20_000, "is no YAML .*; accepted: a mapping"),
+        ("data: " + "[" * 20_000, "is not YAML .*; accepted: a mapping"),
     ],
 )
 def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
