@@ -1,4 +1,4 @@
-"""Tables of what search was measured at; `tables` puts them into the pages."""
+"""Tables of search measurements; `tables` writes them into the pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
