@@ -97,20 +97,21 @@ def measure(features: tuple[Tensor, Tensor], relevant: Tensor, width: int, seed:
     queries, documents = features
     (n, m), f = relevant.shape, queries.shape[1]
     seen = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) < 0.8 * n
+
+    def make(form: str) -> Any:
+        if form == "free vectors":
+            return FreeVectors(n, m, width)
+        return Linear(f, width) if form == "linear" else QueryMLP(f, width)
+
     rows = []
     for form in ("free vectors", "linear", "query-side MLP"):
         torch.manual_seed(seed)
         given = torch.arange(n) if form == "free vectors" else queries
-        make = {
-            "free vectors": lambda: FreeVectors(n, m, width),
-            "linear": lambda: Linear(f, width),
-            "query-side MLP": lambda: QueryMLP(f, width),
-        }[form]
-        model = make()
+        model = make(form)
         fit(model, given, documents, relevant)
         row = {"form": form, "k": width, "seed": seed, "fitted": both_found(model, given, documents, relevant)}
         if form != "free vectors":
-            model = make()
+            model = make(form)
             fit(model, given[seen], documents, relevant[seen])
             row["unseen"] = both_found(model, given[~seen], documents, relevant[~seen])
         rows.append(row)

@@ -9,6 +9,7 @@
 """
 
 import copy
+import math
 import random
 import tempfile
 import time
@@ -113,7 +114,10 @@ class Opponent:
         rng, bill = random.Random(self.seed), self.bill
         labels = method.startswith("InfoNCE")
         chosen = bill.labelled if labels else list(range(len(bill.queries)))
-        rows = [row for _ in range(-(-count // len(chosen))) for row in rng.sample(chosen, len(chosen))][:count]
+        rows: list[int] = []
+        for _ in range(math.ceil(count / len(chosen))):
+            rows += rng.sample(chosen, len(chosen))
+        rows = rows[:count]
         columns: dict[str, list[Any]] = {"query": [self._query.format(bill.queries[row]) for row in rows]}
         if labels:
             columns["document_0"] = [self._corpus[rng.choice(bill.relevant[row])] for row in rows]

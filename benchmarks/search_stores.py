@@ -86,7 +86,8 @@ def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         chosen: dict[str, tuple[Search, int, float]] = {}
         for name, (at, _, _) in built.items():
             checked = queries[: RECALL_QUERIES if name in APPROXIMATE else CHECKED]
-            for effort in EFFORTS if name in APPROXIMATE else (0,):
+            efforts = EFFORTS if name in APPROXIMATE else (0,)
+            for effort in efforts:
                 chosen[name] = (at(effort), effort, recall(at(effort)(checked), truth[: len(checked)]))
                 if chosen[name][2] >= RECALL:
                     break

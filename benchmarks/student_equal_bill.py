@@ -69,7 +69,7 @@ class Ranker:
 
     def __init__(self, bench: TeacherBench, folder: Path) -> None:
         self.bench, self.folder = bench, folder
-        self.dev, self.test = (bench.task.split(name) for name in ("dev", "test"))
+        self.dev, self.test = bench.task.split("dev"), bench.task.split("test")
 
     def best(self, method: str, train: Callable[[float], tuple[Callable[[list[str]], Tensor], dict[str, Any]]],
              rates: tuple[float, ...]) -> dict[str, Any]:  # fmt: skip
@@ -120,11 +120,12 @@ class Ranker:
             ranking = []
             if every:
                 ranking = rank_documents(reranker.score(self.test.queries), DEPTH)
-            for row in () if every else rows:
-                union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
-                assert reranker.score_pairs is not None
-                scores = reranker.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
-                ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
+            else:
+                for row in rows:
+                    union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
+                    assert reranker.score_pairs is not None
+                    scores = reranker.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
+                    ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
             write_json(path, {"ranking": ranking})
         return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))
 
@@ -248,12 +249,14 @@ def ahead_bar(rows: list[dict[str, Any]], method: str, name: str) -> dict[str, A
 def kept_bar(rows: list[dict[str, Any]], metric: str, limit: float) -> dict[str, Any]:
     """The share of the teacher's metric that ours keeps, mean over seeds; `rows` are of one task and start."""
     kept = [row[metric]["kept"] for row in rows if row["method"] == OURS]
-    mean, low, high = (float(np.mean([one[key] for one in kept])) for key in ("mean", "low", "high"))
+    mean = float(np.mean([one["mean"] for one in kept]))
+    low = float(np.mean([one["low"] for one in kept]))
+    high = float(np.mean([one["high"] for one in kept]))
     return bar(f"{_label(rows)}: {metric} / the teacher's", mean, ">=", limit, rows[0]["teacher_n"], [low, high])
 
 
 def _label(rows: list[dict[str, Any]]) -> str:
-    seeds = sum(row["method"] == OURS for row in rows)
+    seeds = len([row for row in rows if row["method"] == OURS])
     return f"{rows[0]['task']}, {rows[0]['start']}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 

@@ -135,7 +135,7 @@ def student_cost(result: Row) -> str:
     """What is kept of the teacher against the cost of a query, and against the teacher's bill."""
     parts = []
     for (task, kind), rows in grouped(result["rows"], "task", "kind"):
-        last = {"query cost": "ms per query", "bill": "teacher pairs"}[kind]
+        last = "ms per query" if kind == "query cost" else "teacher pairs"
         head = f"{TITLES[task]} (n = {rows[0]['n']})"
         lines = [f"| {head} | kept of R@1 | kept of nDCG@10 | {last} | seconds |", "|---|---:|---:|---:|---:|"]
         for row in rows:
