@@ -95,7 +95,7 @@ def test_json_has_the_keys_that_cards_and_older_runs_have() -> None:
         candidates=3,
         whole=Report(n=2, documents=5, systems={}),
     )
-    with pytest.raises(ValueError, match=r"the report lacks documents, systems; accepted: an object as Report"):
+    with pytest.raises(ValueError, match=r"the report lacks documents, systems; accepted: the output of Report"):
         Report.from_json({"n": 2})
 
 
@@ -173,7 +173,7 @@ def test_what_candidates_hide_is_a_warning() -> None:
     assert f"**Warning.** The R@1 of teacher among 10 documents of BM25, 75.0, {cut}" in text
     assert "**Warning.** The R@1 of Rabtriever among 10 documents of BM25, 75.0, is 15.0 among all 4,000 docum" in text
     assert "Only the first 10 documents of BM25 were ranked. Among all 4,000 documents: Rabtriever R@1 15.0 [" in text
-    assert "With 40 queries and 500 of the 4,000 documents, the relevant ones among them: teacher R@1 15.0 [" in text
+    assert "With 40 queries and 500 of the 4,000 documents, including the relevant ones: teacher R@1 15.0 [" in text
     text = replace(found, sample=Report(n=40, documents=500, systems={}, minutes=7.2)).markdown()
     assert "The teacher was not evaluated on the corpus: 40 queries and 500 of the 4,000 documents would" in text
     assert "about 7 minutes here." in text and "R@1 of teacher among 10" not in text
