@@ -48,6 +48,7 @@ class Setting:
     rates: tuple[float, ...]
     candidates: int
     rounds: int = 0
+    queries: int | None = None
     swapped: int = 0
     labels: float = 0.0
     predictor_rate: float = 1e-3
