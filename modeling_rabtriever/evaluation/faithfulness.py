@@ -1,4 +1,4 @@
-"""How faithful the student is to its teacher: in order, distribution and states, and what its form allows at best."""
+"""How faithful the student is to its teacher: in order and distribution, and what its form allows at best."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -70,41 +70,15 @@ def best_rank(matrix: Tensor, rank: int) -> Tensor:
     return (left[:, :rank] * values[:rank]) @ right[:rank]
 
 
-def state_faithfulness(predicted: Tensor, teacher: Tensor) -> dict[str, Any]:
-    """Agreement of the predicted states `h_hat` with the teacher's `h_{Q|D}` over pairs.
-
-    Args:
-        predicted: `(p, d)`.
-        teacher: `(p, d)`, `p` at least 2.
-
-    Returns:
-        `mse`, and `r2_per_dimension`: for each of the `d` numbers the share of its variance over pairs that the
-        prediction explains (below 0: worse than their mean); `None` where the teacher's number never changes.
-
-    Raises:
-        ValueError: the two differ in shape, or there are fewer than two pairs.
-    """
-    if predicted.shape != teacher.shape or predicted.dim() != 2 or len(predicted) < 2:
-        raise ValueError(f"{tuple(predicted.shape)} and {tuple(teacher.shape)}; accepted: two (p, d), p at least 2")
-    predicted, teacher = predicted.double(), teacher.double()
-    errors = (predicted - teacher).square().sum(0)
-    variation = (teacher - teacher.mean(0)).square().sum(0)
-    r2 = [1 - float(e / v) if v > 0 else None for e, v in zip(errors, variation, strict=True)]
-    return {"pairs": len(predicted), "mse": float(errors.mean() / len(predicted)), "r2_per_dimension": r2}
-
-
 def faithfulness_line(found: Mapping[str, Any]) -> str:
-    """A report's two sentences on how the student follows its teacher."""
-    scores, states = found["scores"], found["states"]
+    """A report's sentence on how the student follows its teacher."""
+    scores = found["scores"]
     overlap = ", ".join(f"{k}: {value:.2f}" for k, value in scores["top_overlap"].items())
-    known = [value for value in states["r2_per_dimension"] if value is not None]
     return (
         f"Faithful to the teacher: Kendall's tau {scores['kendall_tau']:.2f}, overlap of the first {overlap}, "
         f"KL {scores['kl']:.2f} nats per query, R² of scores {scores['r2']:.2f}, where an inner product in "
         f"{scores['best_rank_k']['k']} numbers could reach {scores['best_rank_k']['r2']:.2f}: what is missing is "
-        f"{scores['gap_from_form']:.2f} form and {scores['gap_from_training']:.2f} training. "
-        f"States of {states['pairs']} pairs: MSE {states['mse']:.3g}, R² per dimension {np.mean(known):.2f} in the "
-        f"mean, {np.min(known):.2f} to {np.max(known):.2f}."
+        f"{scores['gap_from_form']:.2f} form and {scores['gap_from_training']:.2f} training."
     )
 
 

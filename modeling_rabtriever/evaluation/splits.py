@@ -1,6 +1,5 @@
 """One split: every system ranks, and what is known of it is measured and written."""
 
-import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import GenerativeRerankerModel, RabtrieverModel
 from ..bm25 import BM25
 from ..files import write_json, write_tensors
 from ..tasks.beir import RetrievalTask, Split
 from ..tasks.named import check_leakage
 from .calibration import expected_calibration_error, reliability
-from .faithfulness import score_faithfulness, state_faithfulness
+from .faithfulness import score_faithfulness
 from .metrics import Run, rank_documents
 from .plots import recall_curves, reliability_diagram, score_histograms
 from .report import DEPTH, STUDENT, TEACHER, query_values, summary
@@ -24,7 +22,6 @@ from .runs import write_query_values, write_run
 from .samples import among, corpus_sample, fixed_sample
 from .systems import System, baselines, load_system, model_system, reranker_system
 
-STATE_QUERIES = 100  # of a split, whose predicted states are held against the teacher's
 # Of a split and its corpus, on which a reranker is asked about every pair where candidates are ranked.
 SAMPLE_QUERIES, SAMPLE_DOCUMENTS = 100, 500
 SAMPLE_SECONDS = 120  # and for how long
@@ -141,12 +138,8 @@ def evaluate_split(
         report["calibration"] = {"ece": expected_calibration_error(groups), "groups": groups}
         reliability_diagram(groups, report["calibration"]["ece"], folder / f"{split.name}-reliability.png")
     if {TEACHER, STUDENT} <= models.keys():
-        teacher, student = models[TEACHER], models[STUDENT]
-        states = paired_states(teacher, student, split.queries, task.corpus, scores[TEACHER])
-        report["faithfulness"] = {
-            "scores": score_faithfulness(scores[TEACHER], scores[STUDENT], student.config.embedding_dim),
-            "states": state_faithfulness(*states),
-        }
+        width = models[STUDENT].config.embedding_dim
+        report["faithfulness"] = {"scores": score_faithfulness(scores[TEACHER], scores[STUDENT], width)}
         pair = {name: scores[name] for name in (TEACHER, STUDENT)}
         write_tensors(folder / f"{split.name}-scores.safetensors", pair)
     write_json(folder / f"{split.name}.json", report)
@@ -207,44 +200,3 @@ def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
 def only(run: Run, pools: Run) -> Run:
     """A ranking without what is not among each query's candidates."""
     return [[row for row in ranked if row in pool] for ranked, pool in zip(run, map(set, pools), strict=True)]
-
-
-@torch.no_grad()
-def paired_states(
-    teacher: GenerativeRerankerModel,
-    student: RabtrieverModel,
-    queries: Sequence[str],
-    corpus: Sequence[str],
-    scores: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Predicted and true states of some pairs: for up to `STATE_QUERIES` queries the teacher's best and others.
-
-    Args:
-        teacher: the reranker.
-        student: distilled from it.
-        queries: the split's texts.
-        corpus: the documents' texts.
-        scores: `(n, m)`, the teacher's.
-
-    Returns:
-        `h_hat` and `h_{Q|D}`, each `(pairs, d)` fp32.
-    """
-    rng = random.Random(13)
-    rows = sorted(rng.sample(range(len(queries)), min(STATE_QUERIES, len(queries))))
-    drawn = [(row, document) for row in rows for document in rng.sample(range(len(corpus)), min(3, len(corpus)))]
-    pairs = sorted({*drawn, *((row, int(scores[row].argmax())) for row in rows)})
-    documents = sorted({document for _, document in pairs})
-    query_features = student.query_features([queries[row] for row in rows])  # a text stands in several pairs
-    document_features = student.document_features([corpus[document] for document in documents])
-    predicted, true = [], []
-    for start in range(0, len(pairs), 64):
-        block = pairs[start : start + 64]
-        texts = {"query": [queries[row] for row, _ in block], "document": [corpus[document] for _, document in block]}
-        inputs = teacher.processor(**texts).to(teacher.device)
-        true.append(teacher(**inputs).hidden_state.float().cpu())
-        output = student(
-            query_features=query_features[[rows.index(row) for row, _ in block]],
-            document_features=document_features[[documents.index(document) for _, document in block]],
-        )
-        predicted.append(output.hidden_state.cpu())
-    return torch.cat(predicted), torch.cat(true)

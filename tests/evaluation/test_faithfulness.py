@@ -9,7 +9,6 @@ from modeling_rabtriever.evaluation.faithfulness import (
     best_rank,
     faithfulness_line,
     score_faithfulness,
-    state_faithfulness,
     top_overlap,
 )
 
@@ -65,14 +64,9 @@ def test_the_gap_is_split_into_form_and_training() -> None:
         assert (trial - teacher).square().sum() > (best - teacher).square().sum()
 
 
-def test_states() -> None:
-    teacher = torch.tensor([[1.0, 5, 2], [3, 5, 4], [5, 5, 9]])
-    predicted = torch.tensor([[1.0, 5, 5], [3, 5, 5], [5, 5, 5]])
-    found = state_faithfulness(predicted, teacher)
-    assert found["r2_per_dimension"] == [1.0, None, pytest.approx(0)]
-    assert found["mse"] == pytest.approx((9 + 1 + 16) / 9)
-    line = faithfulness_line({"scores": score_faithfulness(_scores(0), _scores(1), 3), "states": found})
-    assert "States of 3 pairs" in line and "0.00 to 1.00" in line
+def test_the_line_of_a_report_names_every_measure() -> None:
+    line = faithfulness_line({"scores": score_faithfulness(_scores(0), _scores(0), 3)})
+    assert "Kendall's tau 1.00" in line and "KL 0.00 nats" in line and "R² of scores 1.00" in line
 
 
 def test_unusable_input_is_refused() -> None:
@@ -80,5 +74,3 @@ def test_unusable_input_is_refused() -> None:
         score_faithfulness(torch.zeros(2, 3), torch.zeros(2, 4), 2)
     with pytest.raises(ValueError, match="NaN or infinity"):
         score_faithfulness(torch.full((2, 3), torch.nan), torch.zeros(2, 3), 2)
-    with pytest.raises(ValueError, match=r"accepted: two \(p, d\), p at least 2"):
-        state_faithfulness(torch.zeros(1, 3), torch.zeros(1, 3))

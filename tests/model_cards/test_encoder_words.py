@@ -14,7 +14,7 @@ from modeling_rabtriever.cards.generate import _encoder
         ({}, "the teacher's backbone (frozen)"),
         ({"train_encoder": "full", "encoder": None}, "the teacher's backbone (trained with it)"),
         (
-            {"train_encoder": "lora", "encoder_layers": 8},
+            {"train_encoder": "lora", "encoder": "8"},
             "the first 8 layers of the teacher's backbone (trained with it by adapters, now merged)",
         ),
         ({"train_encoder": "full", "encoder": "org/small"}, "the encoder `org/small` (trained with it)"),
