@@ -2,7 +2,6 @@
 
 import copy
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +69,9 @@ def retriever(source: str, hub: dict[str, Any]) -> Retriever:
     """
 
     def found(name: str) -> Any:
-        with suppress(OSError):  # transformers says itself what cannot be reached, when it reads the weights
-            return cached_file(source, name, **hub)
-        return None
+        # Private flags: without them a file that is not there and a download that was cut are the same OSError.
+        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        return cached_file(source, name, **hub, **missing)
 
     listed = found("modules.json")
     if listed is None:
