@@ -138,15 +138,15 @@ def student_scores(student: RabtrieverModel, queries: Sequence[str], corpus: Seq
 
 
 def _timed(scores: TeacherStates) -> list[float]:
-    """The seconds that the teacher will take, filled while it is asked."""
+    """Seconds the teacher takes for each call of `score_pairs`; the list fills as it scores."""
     spent: list[float] = []
-    judge = scores.judge
+    score_pairs = scores.score_pairs
 
     def timed(queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         started = time.monotonic()
-        found = judge(queries, documents)
+        found = score_pairs(queries, documents)
         spent.append(time.monotonic() - started)
         return found
 
-    scores.judge = timed  # type: ignore[method-assign]
+    scores.score_pairs = timed  # type: ignore[method-assign]
     return spent
