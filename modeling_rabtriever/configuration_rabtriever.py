@@ -62,6 +62,7 @@ class RabtrieverConfig(PromptedConfig):
             (last token), `"mean"` (mean over the text's tokens), joined in this order.
         document_map: whether a document's vector is a linear map of its features. If not, it is the features
             themselves, as in arXiv 2604.23336, Eq. 12, and `embedding_dim` is their number.
+        unit_vectors: whether both vectors have length 1, so that the score is their cosine.
 
     Raises:
         ValueError: a value is out of range; the message names it and says what is accepted.
@@ -73,6 +74,7 @@ class RabtrieverConfig(PromptedConfig):
     query_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
     document_map: bool = True
+    unit_vectors: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "predictor_type" in kwargs:
@@ -89,8 +91,9 @@ class RabtrieverConfig(PromptedConfig):
                 raise ValueError(f"feature_poolings holds {pooling!r}; accepted: {', '.join(POOLINGS)}")
         if not self.feature_poolings or len(set(self.feature_poolings)) != len(self.feature_poolings):
             raise ValueError(f"feature_poolings is {self.feature_poolings}; accepted: one or more, each once")
-        if not isinstance(self.document_map, bool):
-            raise ValueError(f"document_map is {self.document_map!r}; accepted: true or false")
+        for name in ("document_map", "unit_vectors"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: true or false")
         if self.embedding_dim is None:
             self.embedding_dim = self.hidden_size if self.document_map else self.feature_size
         if self.query_hidden_size is None:

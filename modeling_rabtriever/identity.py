@@ -49,7 +49,7 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.predictor.state_dict().items()):
         digest.update(name.encode() + _bytes(tensor.float()))
-    digest.update(json.dumps(model.config.feature_poolings).encode())
+    digest.update(json.dumps([model.config.feature_poolings, model.config.unit_vectors]).encode())
     digest.update(backbone_settings(model.config.text_config).encode())
     digest.update(reading_fingerprint(model.processor).encode())
     return f"{digest.hexdigest()[:16]}-{_sketch(model.backbone)}"

@@ -26,6 +26,7 @@ class EncoderSettings(NamedTuple):
         document_prompt: text before every document.
         lowercase: whether texts are lower-cased before the tokenizer reads them.
         is_retriever: whether the model already ranks documents for a query, before any training here.
+        unit_vectors: whether its vectors have length 1.
     """
 
     pooling: str = "mean"
@@ -33,6 +34,7 @@ class EncoderSettings(NamedTuple):
     document_prompt: str = ""
     lowercase: bool = False
     is_retriever: bool = False
+    unit_vectors: bool = False
 
 
 def check_text_encoder(source: str, config: PreTrainedConfig) -> None:
@@ -102,7 +104,8 @@ def read_settings(source: str, hub: dict[str, Any]) -> EncoderSettings:
             "(include_prompt: true), or one without prompts"
         )
     lowercase = bool(read(found("sentence_bert_config.json")).get("do_lower_case"))
-    return EncoderSettings(_pooling(source, pooling), query, document, lowercase, is_retriever=True)
+    unit = "Normalize" in kinds
+    return EncoderSettings(_pooling(source, pooling), query, document, lowercase, is_retriever=True, unit_vectors=unit)
 
 
 def lowercasing(tokenizer: Any) -> Any:

@@ -87,6 +87,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
     layers = dense_layers(student, side)
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     kinds += [(f"{number}_Dense", "Dense") for number in range(2, 2 + len(layers))]
+    kinds += [(f"{2 + len(layers)}_Normalize", "Normalize")] if student.config.unit_vectors else []
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}.{kind}"}
         for number, (path, kind) in enumerate(kinds)
