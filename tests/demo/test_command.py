@@ -45,7 +45,7 @@ def test_models_of_the_hub_are_named(student: RabtrieverModel, tmp_path: Path) -
     assert yaml.safe_load(metadata)["models"] == ["org/student"]
     assert not (tmp_path / "app/student").exists()
     compile(app, "app.py", "exec")
-    with pytest.raises(ValueError, match="is there already; accepted: a new folder"):
+    with pytest.raises(ValueError, match="already exists; accepted: a new folder"):
         write_space(tmp_path / "app", student, CORPUS)
 
 
@@ -75,8 +75,8 @@ def test_the_page_is_served_to_this_machine_alone(
         (["--space", "app", "--example", " "], "the query is blank"),
         (["--space", "app", "--example", "x" * 2001], "the query has 2,001 characters; accepted: at most 2,000"),
         (["--space", "app", "--example", "my \udcff"], r"the query holds half a character ('\udcff', character 4)"),
-        (["--space", "full"], "full is there already; accepted: a new folder"),
-        (["--space", "corpus.jsonl"], "corpus.jsonl is there already; accepted: a new folder"),
+        (["--space", "full"], "full already exists; accepted: a new folder"),
+        (["--space", "corpus.jsonl"], "corpus.jsonl already exists; accepted: a new folder"),
         (["--space", "corpus.jsonl/app"], "corpus.jsonl/app cannot be written (Not a directory); accepted: a new"),
         (["--model", "teacher"], "is a teacher; accepted: a student"),
         (["--corpus", "many.jsonl"], "many.jsonl holds more than 5,000 documents; accepted by the page"),

@@ -159,7 +159,7 @@ def test_a_folder_that_holds_something_is_refused_before_anything_is_computed(
         raise AssertionError("it was read")
 
     monkeypatch.setattr("modeling_rabtriever.export.cross_encoder.stock_backbone", never)
-    with pytest.raises(ValueError, match="is there already; accepted: a new folder, or an empty one"):
+    with pytest.raises(ValueError, match="already exists; accepted: a new folder, or an empty one"):
         export_cross_encoder(reranker, tmp_path)
     with pytest.raises(
         ValueError, match="this teacher cannot be exported .*; accepted: a teacher .*, and a folder to write"

@@ -138,7 +138,7 @@ def test_queries_cut_at_their_beginning(reranker: GenerativeRerankerModel, tmp_p
 def test_a_folder_that_holds_something_stays_as_it_is(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(ValueError, match=r"full is there already; accepted: a new folder, or an empty one"):
+    with pytest.raises(ValueError, match=r"full already exists; accepted: a new folder, or an empty one"):
         export_sentence_transformers(make_student(reranker, "paper"), tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
