@@ -186,7 +186,7 @@ def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in (folder / "towers").iterdir()} == {"query", "document", "combined"}
     to_encoder = ("export", "--model", "teacher", "--format", "cross-encoder", "--output", str(folder / "encoder"))
     assert run(folder, *to_encoder) == 0 and (folder / "encoder" / "tokenizer.json").is_file()
-    assert "queries of up to 16 are scored as by the teacher. A tokenizer has one limit" in capsys.readouterr().err
+    assert "queries of up to 16 get the teacher's scores. A tokenizer has one limit" in capsys.readouterr().err
     assert run(folder, *to_encoder) == 2
     assert "encoder already exists; accepted: a new folder, or an empty one" in capsys.readouterr().err
     assert run(folder, "export", "--model", "teacher", "--format", "onnx", "--output", str(folder / "graphs")) == 2

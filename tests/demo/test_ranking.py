@@ -137,7 +137,7 @@ def test_uploads_that_are_refused(tmp_path: Path, name: str, content: bytes, mes
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="499 documents are there and 2 would be added; accepted: 500 in all"):
+    with pytest.raises(ValueError, match="there are 499 documents and 2 new ones; accepted: at most 500 in total"):
         joined([str(row) for row in range(499)], ["a", "b", "3"])
     with pytest.raises(ValueError, match="the pasted text has 262,146 bytes"):
         pasted_texts("é\n" * 87_382)

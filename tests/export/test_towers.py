@@ -173,7 +173,7 @@ def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerMode
     folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "two poolings"), tmp_path / "b")
     assert "pools 2 ways" in server_limits(folder / "document")["vllm"][0]
     assert any("projections have biases" in reason for reason in server_limits(folder / "document")["tei"])
-    with pytest.raises(ValueError, match="is no tower"):
+    with pytest.raises(ValueError, match="is not a tower"):
         server_limits(folder)
 
 
