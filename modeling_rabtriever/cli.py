@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in STAGES:
-        stage = STAGES[given[0]]
-        return _status(given[0], lambda: _stage_main(stage.module)(given[1:]), lambda _: stage.extra)
+        name, *options = given
+        stage = STAGES[name]
+        return _status(name, lambda: _stage_main(stage.module)(options), lambda _: stage.extra)
     arguments = parser({command.__name__: command for command in COMMANDS}, STAGES).parse_args(given)
     if arguments.quiet:
         logging.disable_progress_bar()

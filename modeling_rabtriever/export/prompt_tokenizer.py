@@ -177,11 +177,13 @@ def _save(
         }
         write_json(folder / "tokenizer_config.json", settings)
         loaded: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        readers = {
-            "tokenizers": _raw(Tokenizer.from_file(str(folder / "tokenizer.json"))),
-            f"AutoTokenizer ({type(loaded).__name__})": lambda inputs: loaded(inputs, truncation=True)["input_ids"],
-        }
-        for reader, read in readers.items():
+
+        def read_loaded(inputs: list[Any]) -> list[TokenIds]:
+            ids: list[TokenIds] = loaded(inputs, truncation=True)["input_ids"]
+            return ids
+
+        written = _raw(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        for reader, read in (("tokenizers", written), (f"AutoTokenizer ({type(loaded).__name__})", read_loaded)):
             misread = _misread(wanted, read)
             if misread is not None:
                 _refuse(refusal, reader, wanted, misread)
