@@ -35,6 +35,7 @@ class Setting:
         rates: learning rates of the encoder, of which each method takes its best on dev.
         candidates: documents of a query that the teacher is asked about.
         rounds: how often our student draws some of them.
+        queries: labelled queries that all methods hear of, drawn with a fixed seed; `None` means all.
         swapped: queries that exchanged names make of the labelled ones, for the teacher to judge.
         labels: share of the labels in what our listwise KL aims at; other queries' documents are irrelevant then.
         predictor_rate: learning rate of our predictor.
@@ -48,6 +49,7 @@ class Setting:
     rates: tuple[float, ...]
     candidates: int
     rounds: int = 0
+    queries: int | None = None
     swapped: int = 0
     labels: float = 0.0
     predictor_rate: float = 1e-3
@@ -136,15 +138,15 @@ def student_scores(student: RabtrieverModel, queries: Sequence[str], corpus: Seq
 
 
 def _timed(scores: TeacherStates) -> list[float]:
-    """The seconds that the teacher will take, filled while it is asked."""
+    """Seconds the teacher takes for each call of `score_pairs`; the list fills as it scores."""
     spent: list[float] = []
-    judge = scores.judge
+    score_pairs = scores.score_pairs
 
     def timed(queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         started = time.monotonic()
-        found = judge(queries, documents)
+        found = score_pairs(queries, documents)
         spent.append(time.monotonic() - started)
         return found
 
-    scores.judge = timed  # type: ignore[method-assign]
+    scores.score_pairs = timed  # type: ignore[method-assign]
     return spent

@@ -25,8 +25,8 @@ UNIFORM = "rabtriever-uniform"  # differs only in which candidates are drawn
 def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
     """One row: R@1 and MRR@10 of teacher and student on all splits."""
     row: dict[str, Any] = {"task": bench.run.task, "seed": bench.run.seed, "student": name}
-    if "unjudged_queries" in bench.run.recipe("distill"):
-        row["unjudged"] = bench.unjudged
+    if "unlabelled_queries" in bench.run.recipe("distill"):
+        row["unlabelled"] = bench.unlabelled
     if name in BASELINES:
         system = next(system for system in baselines(bench.task, "train") if system.name == name)
         return row | bench.compare(lambda split: system.score(split.queries))
@@ -52,7 +52,8 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What our student keeps of its teacher, per task, as a mean over seeds."""
     bars = []
     for (task, name), seeds in grouped(rows, "task", "student"):
-        if name == "rabtriever" and task in RETENTION and not seeds[0].get("unjudged"):  # fewer queries: not the recipe
+        fewer_queries = seeds[0].get("unlabelled")  # than the recipe has
+        if name == "rabtriever" and task in RETENTION and not fewer_queries:
             label = f"student R@1 / teacher R@1, {task} test, mean of {len(seeds)} seeds"
             bars.append(bar(label, mean_kept(seeds), ">=", RETENTION[task], seeds[0]["test"]["n"]))
     return bars

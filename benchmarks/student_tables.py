@@ -45,7 +45,7 @@ def _columns(rows: Sequence[Row]) -> list[tuple[str, str, str, int]]:
 
 
 def _title(task: str, row: Row) -> str:
-    generated = row.get("unjudged")
+    generated = row.get("unlabelled")
     return f"{TITLES[task]}, {generated:,} generated queries" if generated else TITLES[task]
 
 

@@ -68,7 +68,7 @@ def step(trainer: RabtrieverDistillationTrainer, rows: torch.Tensor, inside: boo
         pairs = sorted((document, int(row)) for row in rows for document in trainer.candidates[row].tolist())
         documents, queries = torch.tensor(pairs).T
         with torch.no_grad():
-            trainer.teacher.judge(queries, documents)
+            trainer.teacher.score_pairs(queries, documents)
     trainer.compute_loss(trainer.model, {"rows": rows}).backward()
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()

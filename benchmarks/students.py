@@ -19,7 +19,7 @@ from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import reranker_system
 from modeling_rabtriever.files import write_folder, write_tensors
 from modeling_rabtriever.loading import load_model
-from modeling_rabtriever.tasks.beir import Split, load_beir, with_unjudged
+from modeling_rabtriever.tasks.beir import Split, load_beir, with_unlabelled
 from modeling_rabtriever.trainers.stage_folder import model_digest
 
 EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
@@ -36,7 +36,7 @@ class TeacherBench:
         runs: where students, answers and scores go.
         splits: those to evaluate; the ones the task lacks are left out.
         queries: how many of each split are evaluated, drawn with a fixed seed; `None` means all.
-        unjudged: how many of the queries written beside the teacher students are given; `None` means all.
+        unlabelled: how many of the queries written beside the teacher students are given; `None` means all.
 
     Raises:
         ValueError: fewer queries were written than are asked for.
@@ -49,18 +49,20 @@ class TeacherBench:
         runs: Path,
         splits: Sequence[str] = EVALUATED,
         queries: int | None = None,
-        unjudged: int | None = None,
+        unlabelled: int | None = None,
     ) -> None:
-        self.run, self.runs, self.unjudged = run, runs, unjudged
+        self.run, self.runs, self.unlabelled = run, runs, unlabelled
         self.task = load_beir(run.data)
         self.reranker = load_model(teacher, run.recipe("evaluate").get("dtype", "auto"))
         self.train = self.task.split("train")
-        if "unjudged_queries" in run.recipe("distill"):
+        if "unlabelled_queries" in run.recipe("distill"):
             written = teacher.parents[1] / "queries" / "queries.jsonl"
-            every, judged = with_unjudged(self.train, written), len(self.train)
-            if unjudged is not None and not 0 < unjudged <= len(every) - judged:
-                raise ValueError(f"unjudged is {unjudged}; accepted: 1 to {len(every) - judged}, what {written} holds")
-            self.train = every.take(range(len(every) if unjudged is None else judged + unjudged))
+            every, labelled = with_unlabelled(self.train, written), len(self.train)
+            if unlabelled is not None and not 0 < unlabelled <= len(every) - labelled:
+                raise ValueError(
+                    f"unlabelled is {unlabelled}; accepted: 1 to {len(every) - labelled}, the queries in {written}"
+                )
+            self.train = every.take(range(len(every) if unlabelled is None else labelled + unlabelled))
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
         named = [self.task.split(name) for name in splits if name in self.task.splits]
         self.splits = [fixed_sample(split, queries) for split in named]
@@ -120,7 +122,7 @@ def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVA
     parser = task_parser(description, runs)
     parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these, where a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")
-    parser.add_argument("--unjudged", type=int, help="this many of the generated queries, where a recipe has them")
+    parser.add_argument("--unlabelled", type=int, help="this many of the generated queries, where a recipe has them")
     parser.add_argument(
         "--teacher", nargs="+", default=[], help="name=folder of trained teachers, with {seed}; others are trained here"
     )
@@ -135,4 +137,4 @@ def benches(arguments: argparse.Namespace) -> Iterator[TeacherBench]:
             teacher = Path(folders[run.task].replace("{seed}", str(run.seed)))
         else:
             teacher = trained_teacher(run, load_beir(run.data), arguments.runs / f"{run.task}-seed{run.seed}")
-        yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries, arguments.unjudged)
+        yield TeacherBench(run, teacher, arguments.runs, arguments.splits, arguments.queries, arguments.unlabelled)

@@ -30,6 +30,11 @@ class PromptedConfig(PreTrainedConfig):
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, dict | PreTrainedConfig | None):
+            raise ValueError(f"text_config is {self.text_config!r}; accepted: the configuration of a text model")
+        super().__post_init__(**kwargs)
+
     @property
     def hidden_size(self) -> int:
         """Width `d` of the text model's hidden state."""

@@ -18,8 +18,7 @@ from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, T
 # be filled (measured in benchmarks/LOG.md).
 TOKEN_BUDGETS = {"cpu": 2048}
 OTHER_TOKEN_BUDGET = 16_384
-# Text-level calls with at least this many texts show a progress bar.
-PROGRESS_FROM = 2048
+PROGRESS_FROM = 2048  # texts of a call that shows a progress bar
 
 _PLACES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")  # of files on the Hub
 
@@ -124,19 +123,21 @@ class PromptedPreTrainedModel(PreTrainedModel):
             self._processor.save_pretrained(save_directory)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]  # transformers wraps it
-        """As transformers'; the card of the folder or repository this model came from follows as a commit of its own.
-
-        A pull request (`create_pr`) brings no card.
-        """
+        """As transformers'; the card of this model's source follows as a second commit (none with `create_pr`)."""
         pushed: str = super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
-        if self._source is not None and not kwargs.get("create_pr"):
-            with suppress(OSError):  # no card, the folder is gone, or the source cannot be reached
-                commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
-                token = kwargs.get("token")
-                card = ModelCard.load(str(cached_file(self._source, "README.md", revision=commit, token=token)))
-                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(kwargs.get("tags") or [])])) or None
-                card.push_to_hub(repo_id, token=token, revision=kwargs.get("revision"), commit_message="Model card")
+        token, revision = kwargs.get("token"), kwargs.get("revision")
+        card = None if self._source is None or kwargs.get("create_pr") else self._card(token)
+        if card is not None:
+            known = [] if revision else ModelCard.load(repo_id, token=token).data.tags or []  # as transformers wrote it
+            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *known, *(kwargs.get("tags") or [])])) or None
+            card.push_to_hub(repo_id, token=token, revision=revision, commit_message="Model card")
         return pushed
+
+    def _card(self, token: Any) -> ModelCard | None:
+        commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
+        with suppress(OSError):  # there is no card, the folder is gone, or the source cannot be reached
+            return ModelCard.load(str(cached_file(self._source, "README.md", revision=commit, token=token)))
+        return None
 
     def rank(
         self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int | None = None

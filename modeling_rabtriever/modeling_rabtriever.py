@@ -73,8 +73,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
     """
 
     config_class = RabtrieverConfig
-    # Half-precision projections tie the best candidates; the backbone may still run in bf16. transformers reads lists:
-    # the strict one when it loads, the other one when it quantises.
+    # Half-precision projections tie the best candidates. transformers reads one list to load, the other to quantise.
     _keep_in_fp32_modules_strict = ["predictor"]  # noqa: RUF012
     _keep_in_fp32_modules = _keep_in_fp32_modules_strict
 

@@ -1,4 +1,4 @@
-"""The student: `distill()`, its trainer and losses, candidates, encoders, the cache of what the teacher says.
+"""The student: `distill()`, its trainer and losses, candidates, encoders, the cache of teacher scores.
 
 Of the extra "train". A name is imported when it is first used.
 """

@@ -1,12 +1,13 @@
-"""Which documents a query is trained on: its positives, uniform ones, and the student's own.
+"""The documents a query is trained on: relevant ones, uniformly drawn ones, and ones the student finds.
 
-A ranker's policy is the distribution it puts over documents, `pi(D|Q) = softmax_D(score)`. On-policy
-candidates are drawn from the student's own `pi` over its best documents: the teacher scores what the student finds.
+A ranker's policy is its distribution over documents, `pi(D|Q) = softmax_D(score)`. On-policy candidates are drawn from
+the student's own `pi` over its best documents: the teacher scores what the student finds.
 
 Bias: the listwise loss takes its softmax over the candidates instead of the corpus. Candidates are drawn without
 replacement and not re-weighted by how likely they were to be drawn, so the loss over them is a biased estimate of the
-loss over the corpus: mass the student puts on documents outside the list is not seen. The bias falls as lists grow, and
-on-policy drawing puts the mass that matters into the list. It vanishes when the list is the corpus.
+loss over the corpus: it ignores the probability that the student gives to documents outside the list. The bias shrinks
+as lists grow, on-policy drawing puts the documents with most probability into the list, and there is no bias if the
+list is the corpus.
 """
 
 import random
@@ -18,21 +19,21 @@ from torch import Tensor
 
 from ..files import read_tensors, write_tensors
 
-DRAWN_FROM = 1000  # documents per query that on-policy candidates are drawn from: the student's best
-DOCUMENT_BLOCK = 65_536  # scored at once while they are looked for
+DRAWN_FROM = 1000  # on-policy candidates are drawn from this many best documents of a query
+DOCUMENT_BLOCK = 65_536  # documents scored at once during that search
 
 
 def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, count: int, seed: int | str) -> Tensor:
-    """First candidates of each query: its positives (half the list at most) and uniform documents, all distinct.
+    """The first candidates of each query: relevant documents (at most half the list) and uniform ones, all distinct.
 
     Args:
-        relevant: per query the relevant corpus rows; none for a query without labels.
+        relevant: for each query, the relevant corpus rows; none for a query without labels.
         corpus_size: number of documents `m`.
         count: candidates per query.
         seed: of the draw.
 
     Returns:
-        `(n, count)` int64 corpus rows; positives first.
+        `(n, count)` int64 corpus rows; relevant ones first.
 
     Raises:
         ValueError: the corpus is smaller than the list.
@@ -43,20 +44,20 @@ def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, c
     lists = []
     for positives in map(list, relevant):
         kept = rng.sample(positives, min(len(positives), max(1, count // 2)))
-        # A draw of count documents outruns the positives among them by at least count - len(kept) others ...
+        # `count` distinct documents hold at least `count - len(kept)` that are not in `kept`.
         others = [row for row in rng.sample(range(corpus_size), count) if row not in kept]
         lists.append((kept + others)[:count])
     return torch.tensor(lists)
 
 
 def best_documents(queries: Tensor, documents: Tensor, scored: Tensor) -> tuple[Tensor, Tensor]:
-    """The student's best `DRAWN_FROM` documents for each query, of those its teacher has not scored.
+    """The student's best `DRAWN_FROM` documents for each query, without those the teacher has already scored.
 
-    Exact, block by block: no table of queries and the whole corpus is ever held.
+    The search is exact. It goes block by block and never holds scores of the whole corpus.
 
     Args:
-        queries: `(n, k)`, their vectors.
-        documents: `(m, k)`, the corpus's.
+        queries: `(n, k)`, vectors of the queries.
+        documents: `(m, k)`, vectors of the corpus.
         scored: `(n, c)` int64, corpus rows the teacher has scored.
 
     Returns:
@@ -78,14 +79,14 @@ def best_documents(queries: Tensor, documents: Tensor, scored: Tensor) -> tuple[
 def draw_on_policy(scores: Tensor, rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """New candidates, drawn from the student's distribution over its best documents.
 
-    Drawing without replacement from a softmax is taking the largest of its Gumbel-perturbed logits. Beyond the best
-    `DRAWN_FROM` documents the distribution is cut; in smaller corpora it is the student's own.
+    The largest Gumbel-perturbed logits are a draw from the softmax without replacement. The distribution is truncated
+    to the best `DRAWN_FROM` documents; in a smaller corpus it is the student's own distribution.
 
     Args:
-        scores: `(n, N)`, as from `best_documents`.
-        rows: `(n, N)` int64, the corpus rows these scores belong to.
+        scores: `(n, N)`, from `best_documents`.
+        rows: `(n, N)` int64, the corpus rows of these scores.
         count: new candidates per query.
-        generator: seeded source of the draw.
+        generator: random generator of the draw.
 
     Returns:
         `(n, count)` int64 corpus rows, distinct.
@@ -101,7 +102,7 @@ def draw_on_policy(scores: Tensor, rows: Tensor, count: int, generator: torch.Ge
 
 
 def keep_round(folder: Path, round_: int, documents: Tensor) -> None:
-    """Keeps the candidates of a round, `(n, c)` corpus rows, for a run that is interrupted later."""
+    """Saves the candidates of a round, `(n, c)` corpus rows, in case the run is interrupted later."""
     write_tensors(_path(folder, round_), {"documents": documents})
 
 
@@ -109,7 +110,7 @@ def kept_rounds(folder: Path, rounds: int) -> Tensor:
     """The candidates of the first `rounds` rounds of an interrupted run, `(n, c)` corpus rows.
 
     Raises:
-        ValueError: a file of them is missing or is not as it was written.
+        ValueError: a file of candidates is missing or is not as it was written.
     """
     return torch.cat([_kept(folder, round_) for round_ in range(rounds)], dim=1)
 
@@ -121,9 +122,8 @@ def _kept(folder: Path, round_: int) -> Tensor:
     except (ValueError, KeyError) as error:
         fault = str(error).partition("; accepted")[0]
         raise ValueError(
-            f"candidates of round {round_}, without which the run would end elsewhere: {fault}; accepted: the file as "
-            f"it was written. Delete all checkpoints in {folder} that come after the start of that round to draw them "
-            "again"
+            f"candidates of round {round_}, which the run needs to resume: {fault}; accepted: the file as it was "
+            f"written. To draw them again, delete all checkpoints in {folder} from after the start of that round"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Teachers that only score pairs: a cross-encoder of sentence-transformers.
 
-They have no hidden states to distil, so the listwise term stands alone.
+They have no hidden states to distil, so the listwise loss is the only one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,27 +18,27 @@ class PairScorer:
 
     Args:
         score: rows of queries and of documents, `(p,)` int64 each -> `(p,)` scores; higher means more relevant.
-        identity: a digest of what the scores come from.
+        identity: a fingerprint of the scorer.
     """
 
     score: Callable[[Tensor, Tensor], Tensor]
     identity: str
 
-    def judge(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
-        """What `TeacherScores` stores of these pairs."""
+    def score_pairs(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
+        """The scores of these pairs as `TeacherScores` stores them."""
         return {"logits": self.score(queries, documents).float().cpu()}
 
 
 def cross_encoder(
     name_or_path: str, queries: Sequence[str], documents: Sequence[str], device: str, trust_remote_code: bool = False
 ) -> PairScorer:
-    """Any model `sentence_transformers.CrossEncoder` loads that gives one number per pair; its raw logits.
+    """A scorer by the raw logits of a `sentence_transformers.CrossEncoder` that gives one number per pair.
 
     Args:
         name_or_path: Hub id or folder.
         queries: texts of the query rows.
         documents: texts of the corpus rows.
-        device: where it runs.
+        device: that it runs on.
         trust_remote_code: whether code from the model's repository may run.
 
     Raises:
@@ -46,8 +46,8 @@ def cross_encoder(
     """
     from sentence_transformers import CrossEncoder  # of the extra "export"
 
-    weights = {"use_safetensors": True}  # no pickle
-    model = CrossEncoder(name_or_path, device=device, trust_remote_code=trust_remote_code, model_kwargs=weights)
+    no_pickle = {"use_safetensors": True}
+    model = CrossEncoder(name_or_path, device=device, trust_remote_code=trust_remote_code, model_kwargs=no_pickle)
     if model.num_labels != 1:
         raise ValueError(
             f"{name_or_path} gives {model.num_labels} numbers per pair; accepted: a cross-encoder with one"

@@ -19,41 +19,41 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
     train_encoder: str = field(
         default="full",
         metadata={
-            "help": "How the encoder trains: with all weights ('full'), by adapters of rank 32 that are merged at the "
-            "end ('lora'), or not at all ('none', the paper's way, and a minute's work on a CPU).",
+            "help": "How the encoder trains: all weights ('full'), adapters of rank 32 that are merged at the end "
+            "('lora'), or not at all ('none', as in the paper; takes a minute on a CPU).",
             "choices": ENCODERS,
         },
     )
     encoder_learning_rate: float = field(
-        default=3e-5, metadata={"help": "Learning rate of a training encoder; learning_rate is the predictor's."}
+        default=3e-5, metadata={"help": "Learning rate of the encoder; learning_rate applies to the predictor."}
     )
     candidates: int = field(
         default=16,
         metadata={
-            "help": "Documents per query that the teacher scores: relevant ones and uniform ones at the start, the "
-            "others drawn in rounds."
+            "help": "Documents per query that the teacher scores: relevant and uniform ones at the start, the others "
+            "drawn in rounds."
         },
     )
     rounds: int = field(
         default=2,
         metadata={
-            "help": "How often, at equal distances, candidates are drawn from the student's own distribution; 0 has "
+            "help": "How often, at equal distances, candidates are drawn from the student's own distribution; 0 draws "
             "all of them at the start. Worth 4.5 points of R@1 on household at the same number of candidates."
         },
     )
     listwise_weight: float = field(
         default=1.0,
         metadata={
-            "help": "Weight of the KL between the distributions that teacher and student put over a query's "
-            "candidates. Worth 3 points of R@1 on household."
+            "help": "Weight of the KL between the teacher's and the student's distribution over a query's candidates. "
+            "Worth 3 points of R@1 on household."
         },
     )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of these two distributions."})
     label_share: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the relevance labels in what the student aims at, for queries that have labels; the rest "
-            "is the teacher's. Above 0, other queries' candidates count as irrelevant ones."
+            "help": "Share of the relevance labels in the student's target, for queries that have labels; the rest "
+            "comes from the teacher. Above 0, the candidates of other queries count as irrelevant."
         },
     )
     mse_weight: float = field(
@@ -68,20 +68,20 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
     )
     activation_checkpointing: bool | None = field(
         default=False,
-        metadata={"help": "Whether a training encoder keeps fewer activations and computes them again."},
+        metadata={"help": "Save memory: a training encoder keeps fewer activations and recomputes them."},
     )
-    remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Stays false: batches hold row numbers, which the model never sees."}
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay false: batches hold row numbers, which the model does not read."}
     )
 
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16 and self.train_encoder == "none":
-            self.bf16 = False  # predictor and losses are fp32; there is nothing large to save on
+            self.bf16 = False  # predictor and losses are fp32 anyway
         fit_to_machine(self)
         super().__post_init__()
         weights = {name: value for name, value in vars(self).items() if name in WEIGHTS}
         if not all(0 <= weight < math.inf for weight in weights.values()) or not any(weights.values()):
-            raise ValueError(f"{weights}; accepted: none below 0 or infinite and at least one above")
+            raise ValueError(f"{weights}; accepted: finite weights of 0 or more, at least one above 0")
         for name in ("temperature", "encoder_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
@@ -90,7 +90,7 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns is true; accepted: false")
         if self.activation_checkpointing and self.train_encoder == "none":
-            raise ValueError("activation_checkpointing is true; accepted: false for an encoder that does not train")
+            raise ValueError("activation_checkpointing is true; accepted: false if train_encoder is none")
         if not 0 <= self.label_share <= 1:
             raise ValueError(f"label_share is {self.label_share}; accepted: 0 to 1")
         if self.label_share and not self.listwise_weight:
@@ -99,11 +99,12 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
             raise ValueError(f"rounds is {self.rounds}; accepted: 0 or more")
         if self.candidates <= self.rounds:
             raise ValueError(
-                f"candidates is {self.candidates} with {self.rounds} rounds; accepted: one at the start and one a round"
+                f"candidates is {self.candidates} with {self.rounds} rounds; accepted: at least 1 at the start and 1 "
+                "per round"
             )
 
     def drawn(self, round_: int) -> int:
-        """Candidates per query that round `round_` adds; round 0 is the start, which has twice a round's part."""
+        """Candidates per query that round `round_` adds; round 0, the start, adds twice as many as a later round."""
         first = max(1, 2 * self.candidates // (self.rounds + 2))
         if round_ == 0:
             return first if self.rounds else self.candidates
@@ -111,11 +112,11 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         return left * round_ // self.rounds - left * (round_ - 1) // self.rounds
 
     def check_candidates(self, available: int) -> None:
-        """Raises a ValueError if a run needs more candidates of a query than there are documents."""
+        """Raises a ValueError if a query needs more candidates than the corpus has documents."""
         if self.candidates > available:
-            raise ValueError(f"candidates is {self.candidates}; accepted: at most {available}, the documents there are")
+            raise ValueError(f"candidates is {self.candidates}; accepted: at most {available}, the number of documents")
 
     @property
     def needs_states(self) -> bool:
-        """Whether a term reads the teacher's states; log-odds are enough for the others."""
+        """Whether a loss term reads the teacher's hidden states; the others need only log-odds."""
         return self.mse_weight > 0

@@ -1,6 +1,5 @@
-"""Training of the student: predictor and encoder are fitted to the teacher, on candidates the student picks itself."""
+"""Training of the student: predictor and encoder are fitted to the teacher, partly on candidates the student finds."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +27,36 @@ from .sides import FrozenSide, MovingSide
 from .student import StudentOutput, TrainingStudent
 from .teacher_states import TeacherScores, TeacherStates
 
-# Scores held at once while sampling: 64 million fp32 numbers are 256 MB.
-SAMPLING_SCORES = 64_000_000
-# Texts of a side whose features a training encoder's whitening is fitted to.
-FITTED_TEXTS = 8192
+SAMPLING_SCORES = 64_000_000  # held in memory at once while drawing candidates: 256 MB in fp32
+FITTED_TEXTS = 8192  # queries, and documents, to whose features the whitening of a training encoder is fitted
 
 
 class RabtrieverDistillationTrainer(SharedTrainer):
-    """Fits a student to the teacher's rankings, and to its states if a weight says so.
+    """Fits a student to the teacher's rankings and, if a weight is set, to its hidden states.
 
-    A training row is a query. Its candidates start as positives and uniform documents; at `rounds` points of the run
-    new ones are drawn from the student's own distribution over the corpus, and the teacher scores them.
+    A training row is a query. Its first candidates are relevant and uniformly drawn documents. In each of `rounds`
+    rounds, new candidates are drawn from the student's own distribution over the corpus, and the teacher scores them.
 
     Args:
         model: the student.
-        teacher: the cache of what the teacher says about pairs of training queries and documents, by their rows.
-            `TeacherStates` of the reranker the student was made from, or `TeacherScores` of any other scorer, which
-            leaves the listwise term.
+        teacher: the cache of the teacher's scores of training queries and documents, by their rows: `TeacherStates` of
+            the reranker the student was made from, or `TeacherScores` of any other scorer, which allows the listwise
+            loss only.
         documents: the corpus.
         train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query without labels).
-        eval_dataset: the same columns; ranked over the whole corpus at every evaluation. `None` allows none.
+        eval_dataset: the same columns; every evaluation ranks the whole corpus for these queries. `None` allows no
+            evaluations.
         args: the settings.
-        candidates: `(n, c)` corpus rows, the candidates of each training query, in place of those of the settings;
-            no more are drawn.
+        candidates: `(n, c)` corpus rows, fixed candidates of each training query; the trainer then draws none itself.
         kwargs: those of `transformers.Trainer`.
 
     Raises:
-        ValueError: no candidates are left to draw, a loss needs states and the teacher has none, or a loss is not
-            finite.
+        ValueError: no candidates are left to draw, a loss needs states that the teacher does not have, or a loss is
+            not finite.
     """
+
+    args: RabtrieverDistillationConfig
+    model: TrainingStudent
 
     def __init__(
         self,
@@ -71,25 +71,24 @@ class RabtrieverDistillationTrainer(SharedTrainer):
     ) -> None:
         if candidates is None:
             args.check_candidates(len(documents))
-        stateless = not isinstance(teacher, TeacherStates) or not teacher.states
-        if (args.needs_states and stateless) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
+        self._states = teacher if isinstance(teacher, TeacherStates) and teacher.states else None
+        if (args.needs_states and self._states is None) or (args.kl_weight and not isinstance(teacher, TeacherStates)):
             raise ValueError(
-                f"mse_weight is {args.mse_weight}, kl_weight {args.kl_weight}, but this teacher gives scores without "
-                "states; accepted: 0 for both, with listwise_weight above 0"
+                f"mse_weight is {args.mse_weight} and kl_weight is {args.kl_weight}, but this teacher gives scores "
+                "without states; accepted: 0 for both, with listwise_weight above 0"
             )
         queries = list(train_dataset["query"])
         self.teacher, self._given = teacher, candidates
-        self.rounds = args.rounds if candidates is None else 0  # of drawing, after the start
+        self.rounds = args.rounds if candidates is None else 0  # in which candidates are drawn, after the start
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
-        places: dict[str, int] = {}  # the first document of each text
-        self._texts = torch.tensor([places.setdefault(text, row) for row, text in enumerate(documents)])
+        first_rows: dict[str, int] = {}  # text -> the first document that has it
+        self._texts = torch.tensor([first_rows.setdefault(text, row) for row, text in enumerate(documents)])
         self._moving = args.train_encoder != "none"
         if model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
-            model.predictor.shift.requires_grad_(False)  # it moves all documents of a query alike
+            model.predictor.shift.requires_grad_(False)  # it adds the same number to all scores of a query
         self._queries, self._documents = self._side(model, "query", queries), self._side(model, "document", documents)
         if model.whitens:
-            fitted = self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS)
-            model.predictor.fit_whitening(*fitted)
+            model.predictor.fit_whitening(self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS))
         if eval_dataset is not None:
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
             self._eval_queries = self._side(model, "query", list(eval_dataset["query"]))
@@ -106,7 +105,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         self.add_callback(RefreshCallback(self))
 
     def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
-        """As transformers', with a learning rate of its own for the encoder."""
+        """As in transformers, with a separate learning rate for the encoder."""
         if self.optimizer is None and self._moving:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = self.get_decay_parameter_names(self.model)
@@ -120,7 +119,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         """The weighted sum of the terms in `terms`, on the current candidates of a batch of queries."""
         rows = inputs["rows"].cpu()
         documents = self.candidates[rows]
-        # Each document is read once, however many queries of the batch it is a candidate of.
+        # A document is read once, even if it is a candidate of several queries in the batch.
         distinct, places = documents.unique(return_inverse=True)
         with self.accelerator.autocast():
             query, document = self._queries.features(rows), self._documents.features(distinct)
@@ -137,21 +136,22 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         """Every loss term whose weight is not 0, unweighted.
 
         Args:
-            output: the student's, for `(n, c)` pairs.
-            rows: `(n,)` training queries.
-            documents: `(n, c)` their candidates, a positive first.
-            distinct: `(m,)` the documents of the batch, each once.
+            output: of the student, for `(n, c)` pairs.
+            rows: `(n,)`, the training queries.
+            documents: `(n, c)`, their candidates, a relevant one first.
+            distinct: `(m,)`, the documents of the batch, each once.
         """
         queries, device = rows.unsqueeze(1).expand_as(documents), output.logits.device
         teacher = self.teacher.logits(queries, documents).to(device)
-        terms: dict[str, Callable[[], Tensor]] = {
-            "listwise": lambda: self._listwise(output, teacher, rows, documents, distinct),
-            "mse": lambda: hidden_state_mse(
-                output.hidden_state, self.teacher.hidden_states(queries, documents).to(device)
-            ),
-            "kl": lambda: answer_reverse_kl(output.logits, teacher),
-        }
-        return {name: term() for name, term in terms.items() if getattr(self.args, f"{name}_weight")}
+        terms = {}
+        if self.args.listwise_weight:
+            terms["listwise"] = self._listwise(output, teacher, rows, documents, distinct)
+        if self.args.mse_weight and self._states is not None:
+            states = self._states.hidden_states(queries, documents).to(device)
+            terms["mse"] = hidden_state_mse(output.hidden_state, states)
+        if self.args.kl_weight:
+            terms["kl"] = answer_reverse_kl(output.logits, teacher)
+        return terms
 
     def _listwise(
         self, output: StudentOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
@@ -165,7 +165,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         return listwise_kl(output.scores, teacher, self.args.temperature, others, labels)
 
     def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
-        """`(n, m)`: which documents of the batch say the same as a query's own candidates, or as relevant ones."""
+        """`(n, m)` bool: documents of the batch with the text of a candidate or a relevant document of the query."""
         batch = self._texts[batch]
         known = (self._texts[documents].unsqueeze(2) == batch).any(1)
         for place, row in enumerate(rows.tolist()):
@@ -173,7 +173,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         return known
 
     def _labels(self, rows: Tensor, documents: Tensor, device: torch.device) -> Tensor:
-        """`(n, c)`: what the labels of a query give to its relevant candidates, alike."""
+        """`(n, c)`: the labels' part of the target distribution, shared equally by a query's relevant candidates."""
         relevant = torch.stack(
             [
                 torch.isin(own, torch.tensor(self._relevant[row], dtype=own.dtype))
@@ -183,7 +183,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         return self.args.label_share * relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the mean of each loss term since the last log, and the teacher's bill so far."""
+        """Adds the mean of each loss term since the last log, and the number of pairs the teacher has scored."""
         if "loss" in logs:
             logs.update({name: sum(values) / len(values) for name, values in self._terms.items()})
             logs["teacher_pairs"] = self.teacher_pairs
@@ -200,13 +200,13 @@ class RabtrieverDistillationTrainer(SharedTrainer):
 
     @property
     def teacher_pairs(self) -> int:
-        """The teacher's bill: pairs this run asked for, also those the cache knew from other runs."""
+        """Pairs of this run that the teacher has scored, including pairs that were already in the cache."""
         return self.candidates.numel()
 
     def refresh(self, round_: int) -> None:
-        """Adds the candidates of a round: round 0 is positives and uniform ones, later rounds ask the student.
+        """Adds the candidates of a round: relevant and uniform documents in round 0, the student's own in later rounds.
 
-        The main process draws. The draw is kept beside the checkpoints, so that a resumed run trains on the same
+        The main process draws them, and saves them beside the checkpoints, so that a resumed run trains on the same
         candidates.
         """
         if self._given is not None:
@@ -216,17 +216,17 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             new = positives_and_uniform(self._relevant, len(self._documents), count, seed)
         else:
             new = self._draw(round_)
-        self.teacher.ask(torch.arange(len(new)).repeat_interleave(new.shape[1]), new.flatten())
+        self.teacher.score(torch.arange(len(new)).repeat_interleave(new.shape[1]), new.flatten())
         self.candidates = torch.cat([self.candidates, new], dim=1)
-        on_main(lambda: keep_round(Path(self.args.output_dir), round_, new))
+        on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, new))
 
     def restore(self, rounds: int) -> None:
         """Reads the candidates of the first `rounds` rounds of an interrupted run.
 
         Raises:
-            ValueError: a file of them is missing or is not as it was written.
+            ValueError: a file of candidates is missing or is not as it was written.
         """
-        self.candidates = on_main(lambda: kept_rounds(Path(self.args.output_dir), rounds))
+        self.candidates = on_main(lambda: kept_rounds(Path(str(self.args.output_dir)), rounds))
 
     def _ranked(self) -> dict[str, float]:
         documents = self._document_vectors()
@@ -237,14 +237,16 @@ class RabtrieverDistillationTrainer(SharedTrainer):
 
     @torch.no_grad()
     def _draw(self, round_: int) -> Tensor:
-        vectors = self._query_vectors(self._queries), self._document_vectors()
+        query_vectors, document_vectors = self._query_vectors(self._queries), self._document_vectors()
         size = max(1, SAMPLING_SCORES // min(len(self._documents), DOCUMENT_BLOCK))
         blocks = torch.arange(len(self._queries)).split(size)
-        generator, count = torch.Generator().manual_seed(self.args.seed * 1009 + round_), self.args.drawn(round_)
+        generator = torch.Generator().manual_seed(self.args.seed * 1009 + round_)
+        count = self.args.drawn(round_)
 
         def drawn(rows: Tensor) -> Tensor:
-            queries = vectors[0][rows.to(vectors[0].device)]
-            return draw_on_policy(*best_documents(queries, vectors[1], self.candidates[rows]), count, generator)
+            queries = query_vectors[rows.to(query_vectors.device)]
+            scores, found = best_documents(queries, document_vectors, self.candidates[rows])
+            return draw_on_policy(scores, found, count, generator)
 
         return on_main(lambda: torch.cat([drawn(rows) for rows in blocks]))
 

@@ -12,31 +12,31 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig
 from .. import GenerativeRerankerModel, RabtrieverConfig, RabtrieverProcessor
 from ..errors import refusing
 from ..modeling_checks import check_loaded, check_source
-from .encoder_folders import check_text_encoder, in_small_letters, retriever, special_tokens
+from .encoder_folders import check_text_encoder, lowercasing, read_settings, special_tokens
 from .features import read_features
 from .student import TrainingStudent
 from .student_arguments import StudentArguments
 
 LORA_RANK = 32
-_TRIALS = ("a", "Which one of them, and why? " * 8)  # read alone and in one batch
+_TRIALS = ("a", "Which one of them, and why? " * 8)  # read separately and in one batch
 
 
 class Encoder(NamedTuple):
-    """A text model with all that decides what it makes of a text.
+    """A text model with everything that determines its vector of a text.
 
     Args:
         config: of the model.
-        weights: its state dict, without a language-model head.
+        weights: state dict, without a language-model head.
         processor: how it reads queries and documents.
         poolings: how its states become one vector.
-        alike: whether its vectors of a query and of a relevant document are alike before any training.
+        is_retriever: whether it already ranks documents for a query, before any training here.
     """
 
     config: PreTrainedConfig
     weights: dict[str, torch.Tensor]
     processor: RabtrieverProcessor
     poolings: list[str]
-    alike: bool
+    is_retriever: bool
 
 
 def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None) -> Encoder:
@@ -48,11 +48,11 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
     config = first_layers(teacher.config.text_config, layers)
     weights = teacher.backbone.base_model.state_dict()
     if layers is not None:
-        accepted = "none, as layers of this family cannot be left out"
+        accepted = "null, because this model family cannot be built with fewer layers"
         with refusing(f"encoder is {layers} layers", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
-    return Encoder(config, weights, teacher.processor, ["last", "mean"], alike=False)
+    return Encoder(config, weights, teacher.processor, ["last", "mean"], is_retriever=False)
 
 
 def first_layers(text_config: Any, layers: int | None) -> Any:
@@ -77,19 +77,19 @@ def other_encoder(
 ) -> Encoder:
     """An encoder of the Hub or from a folder, with its own tokenizer, prompts and pooling.
 
-    A sentence-transformers folder says how it pools and what it puts before a query; of any other model the mean over
-    the tokens is taken. Its layers behind the pooling but for a normalisation are refused: the predictor takes their
-    place.
+    A sentence-transformers folder brings its pooling and its prompts; any other model is pooled by the mean over its
+    tokens. A normalisation after the pooling is ignored; other layers after it are refused, because the predictor takes
+    their place.
 
     Args:
         source: Hub id or folder.
-        lengths: the teacher's prompt, whose limits in tokens are taken as far as the encoder's window allows.
+        lengths: the teacher's processor; its limits in tokens apply as far as the encoder's window allows.
         revision: branch, tag or commit of a Hub model.
         trust_remote_code: whether code from the repository may run.
 
     Raises:
-        ValueError: the model cannot be loaded or lacks weights, is no text model a student can stand on, pools in a
-            way that is not supported, or reads texts in a way that no prompt can.
+        ValueError: the model cannot be loaded, lacks weights or cannot be a student's encoder, its pooling is not
+            supported, or its tokenizer reads texts in a way that a prompt cannot reproduce.
     """
     files = {} if revision is None else {"revision": revision}
     hub: dict[str, Any] = {**files, "trust_remote_code": trust_remote_code}
@@ -98,91 +98,94 @@ def other_encoder(
         stored = check_source(source, files)
         config = AutoConfig.from_pretrained(source, **hub)
         check_text_encoder(source, config)
-        about = retriever(source, files)
+        settings = read_settings(source, files)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-        told = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # by check_loaded
-        loaded: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **told, **hub)
+        report = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded raises the errors
+        loaded: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **report, **hub)
     model, info = loaded
     unread = [name for name in info["missing_keys"] if not name.startswith("pooler.")]
     check_loaded(f"encoder {source}", model, {**info, "missing_keys": unread}, stored, complete=False)
     weights = {name: value for name, value in model.state_dict().items() if not name.startswith("pooler.")}
-    if about.lowercase:
-        tokenizer = in_small_letters(tokenizer)
-    before, behind = special_tokens(tokenizer)
-    known = tokenizer.bos_token if tokenizer.bos_token and before.startswith(tokenizer.bos_token) else ""
-    document = before.removeprefix(known) + about.document_prompt + "{document}" + behind  # it adds the first itself
+    if settings.lowercase:
+        tokenizer = lowercasing(tokenizer)
+    before, after = special_tokens(tokenizer)
+    # The processor itself starts every document with the BOS token.
+    before_document = before.removeprefix(tokenizer.bos_token) if tokenizer.bos_token else before
     processor = RabtrieverProcessor(
         tokenizer,
         true_answer=None,
         false_answer=None,
-        document_template=document,
-        query_template=before + about.query_prompt + "{query}" + behind,
+        document_template=before_document + settings.document_prompt + "{document}" + after,
+        query_template=before + settings.query_prompt + "{query}" + after,
         max_document_length=lengths.max_document_length,
         max_query_length=lengths.max_query_length,
         query_truncation_side=lengths.query_truncation_side,
     )
     window = RabtrieverConfig(text_config=config).window
     if window is not None:
-        frames = processor.max_prefix_length - lengths.max_document_length
-        asked = processor.max_suffix_length - lengths.max_query_length
-        if window <= max(frames, asked):
+        document_prompt = processor.max_prefix_length - lengths.max_document_length  # in tokens
+        query_prompt = processor.max_suffix_length - lengths.max_query_length
+        longest = max(document_prompt, query_prompt)
+        if window <= longest:
             raise ValueError(
-                f"encoder {source} has a window of {window} tokens; accepted: more than the {max(frames, asked)} that "
-                "its own prompt takes"
+                f"encoder {source} has a window of {window} tokens; accepted: more than the {longest} that its own "
+                "prompt takes"
             )
         processor = processor.replace(
-            max_document_length=min(lengths.max_document_length, window - frames),
-            max_query_length=min(lengths.max_query_length, window - asked),
+            max_document_length=min(lengths.max_document_length, window - document_prompt),
+            max_query_length=min(lengths.max_query_length, window - query_prompt),
         )
-    for prompt, read in ((about.query_prompt, processor.query_ids), (about.document_prompt, processor.document_ids)):
-        if read("a") != [tokenizer(f"{prompt}a")["input_ids"]]:
-            raise ValueError(
-                f"encoder {source}: its tokenizer puts {before!r} and {behind!r} around a text, which cannot be "
-                "written as a prompt; accepted: a tokenizer whose special tokens are known to it as such"
-            )
+    query_read = processor.query_ids("a") == [tokenizer(f"{settings.query_prompt}a")["input_ids"]]
+    document_read = processor.document_ids("a") == [tokenizer(f"{settings.document_prompt}a")["input_ids"]]
+    if not (query_read and document_read):
+        raise ValueError(
+            f"encoder {source}: its tokenizer puts {before!r} and {after!r} around a text, which cannot be written as "
+            "a prompt; accepted: a tokenizer that lists these as special tokens"
+        )
     known_ids = tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False).values()
     highest = max(*known_ids, *processor.query_ids("a")[0], tokenizer.pad_token_id or 0)
     if highest >= config.vocab_size:
         raise ValueError(
-            f"encoder {source}: its tokenizer has the id {highest}; accepted: ids below the {config.vocab_size} rows "
-            "of its embeddings"
+            f"encoder {source}: its tokenizer has the id {highest}; accepted: ids below {config.vocab_size}, the "
+            "number of its embeddings"
         )
-    return Encoder(config, weights, processor, [about.pooling], about.alike)
+    return Encoder(config, weights, processor, [settings.pooling], settings.is_retriever)
 
 
 def student_of(encoder: Encoder, direction: torch.Tensor, shape: StudentArguments) -> TrainingStudent:
     """A student with a fresh predictor on an encoder of its own.
 
     Args:
-        encoder: what it starts from; its weights are copied. One that is a retriever starts with its own ranking.
+        encoder: what the student starts from; its weights are copied. If it is a retriever, the student starts with
+            the encoder's own ranking.
         direction: `(d,)`, the difference of the teacher's answer rows.
-        shape: form and width of its predictor.
+        shape: form and width of the predictor.
 
     Raises:
-        ValueError: a setting is out of range, or the encoder cannot be read with it, or reads a text otherwise among
-            longer ones.
+        ValueError: a setting is out of range, or the encoder cannot run with it, or its features of a text change when
+            the batch has longer texts.
     """
-    config = student_config(encoder.config, encoder.poolings, encoder.alike, shape)
+    config = student_config(encoder.config, encoder.poolings, encoder.is_retriever, shape)
     student = TrainingStudent(config, direction)
     dtype = next(weight.dtype for weight in encoder.weights.values() if weight.is_floating_point())
     student.backbone.to(dtype).load_state_dict(encoder.weights)
     student.processor = encoder.processor
     student.eval()
     _check_reading(student)
-    if encoder.alike:
-        _start_alike(student)
+    if encoder.is_retriever:
+        _start_as_retriever(student)
     return student
 
 
 def student_config(
-    text_config: PreTrainedConfig, poolings: list[str], alike: bool, shape: StudentArguments
+    text_config: PreTrainedConfig, poolings: list[str], is_retriever: bool, shape: StudentArguments
 ) -> RabtrieverConfig:
     """The configuration of a student on an encoder.
 
     Args:
         text_config: the encoder's.
         poolings: how its states become one vector.
-        alike: whether it is a retriever, with whose own ranking the student starts.
+        is_retriever: whether the student starts with the encoder's own ranking.
         shape: form and width of the predictor.
 
     Raises:
@@ -190,22 +193,22 @@ def student_config(
     """
     size: int = text_config.hidden_size
     settings = shape.shape(size, poolings)
-    if alike:
+    if is_retriever:
         if shape.predictor_type != "hadamard" or shape.embedding_dim not in (None, size):
             raise ValueError(
-                f"predictor_type is {shape.predictor_type!r}, embedding_dim {shape.embedding_dim}; accepted for a "
-                f"start from a retriever: hadamard and {size}"
+                f"predictor_type is {shape.predictor_type!r}, embedding_dim is {shape.embedding_dim}; accepted with an "
+                f"encoder that is a retriever: hadamard and {size}"
             )
         settings |= {"embedding_dim": size, "query_hidden_size": 2 * size}
     return RabtrieverConfig(text_config=text_config.to_dict(), **settings)
 
 
 @torch.no_grad()
-def _start_alike(student: TrainingStudent) -> None:
-    """Sets the predictor so that a student ranks, before it is trained, as the inner product of its features does.
+def _start_as_retriever(student: TrainingStudent) -> None:
+    """Sets the predictor so that the untrained student ranks by the inner product of its features.
 
-    The MLP has a positive and a negative unit for every feature; each of the predicted state's `k` parts moves the
-    log-odds alike. Noise of a tenth lets them part.
+    The MLP has a positive and a negative unit for every feature. Each of the `k` parts of the predicted state has the
+    same effect on the log-odds; noise of a tenth lets them diverge in training.
     """
     student.whitens = False
     predictor: Any = student.predictor
@@ -218,12 +221,12 @@ def _start_alike(student: TrainingStudent) -> None:
 
 
 def train_encoder(student: TrainingStudent, how: str) -> None:
-    """Lets the encoder train: `"full"`, `"lora"` with adapters of `LORA_RANK` in all linear layers, or `"none"`.
+    """Prepares the encoder for training: `"full"`, `"lora"` (rank `LORA_RANK`, all linear layers), or `"none"`.
 
-    Weights that train are fp32, whatever the teacher's are: half precision rounds small steps away.
+    Trained weights are always fp32, because half precision rounds small steps away.
 
     Raises:
-        ValueError: the encoder has no layers that adapters fit.
+        ValueError: adapters fit none of the encoder's layers.
     """
     if how == "none":
         return
@@ -240,13 +243,13 @@ def train_encoder(student: TrainingStudent, how: str) -> None:
 def parameter_groups(
     student: torch.nn.Module, decayed: Iterable[str], weight_decay: float, encoder_rate: float
 ) -> list[dict[str, Any]]:
-    """What an optimizer trains of a student: encoder and predictor apart, and of each what decays and what does not.
+    """Parameter groups for an optimizer: encoder and predictor, each with and without weight decay.
 
     Args:
-        student: whose weights with a gradient are meant.
-        decayed: names of weights that decay.
-        weight_decay: theirs.
-        encoder_rate: the encoder's learning rate; the predictor's is the optimizer's own.
+        student: its weights that require a gradient are grouped.
+        decayed: names of weights with weight decay.
+        weight_decay: for these weights.
+        encoder_rate: the encoder's learning rate; the predictor has the optimizer's own.
     """
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     names = {*decayed}
@@ -261,7 +264,7 @@ def parameter_groups(
 
 @torch.no_grad()
 def finish_encoder(student: TrainingStudent, how: str) -> None:
-    """The end of `train_encoder`: adapters become part of the weights, and all is frozen again."""
+    """Undoes `train_encoder`: merges adapters into the weights and freezes the encoder again."""
     if how == "lora":
         for name, layer in list(student.backbone.named_modules()):
             if isinstance(layer, BaseTunerLayer):
@@ -273,16 +276,17 @@ def finish_encoder(student: TrainingStudent, how: str) -> None:
 
 @torch.no_grad()
 def _check_reading(student: TrainingStudent) -> None:
-    """Raises a ValueError if texts cannot be read, or are read otherwise beside a longer one."""
+    """Raises a ValueError if the encoder cannot run, or if longer texts in a batch change its features of a text."""
     kind = student.config.text_config.model_type
-    with refusing(f"encoder {kind} cannot be read with these settings", "another text model, or other features of it"):
+    with refusing(f"encoder {kind} cannot run with these settings", "another text model or other poolings"):
         for side in ("query", "document"):
             together = read_features(student, side, _TRIALS)
             alone = torch.cat([read_features(student, side, [text]) for text in _TRIALS])
             spread = 1e-3 if student.backbone.dtype == torch.float32 else 0.1
             allowed = spread * max(float(alone.abs().max()), 1.0)
-            if not (furthest := float((together - alone).abs().max())) <= allowed:
+            difference = float((together - alone).abs().max())
+            if not difference <= allowed:  # also refuses NaN
                 raise ValueError(
-                    f"encoder {kind} reads a text otherwise beside a longer one, by {furthest:.3g}; accepted: text "
-                    f"models whose padding is masked, with finite weights (at most {allowed:.1g})"
+                    f"encoder {kind}: features of a text change by {difference:.3g} when the batch has a longer text; "
+                    f"accepted: at most {allowed:.1g}, from text models that mask padding and have finite weights"
                 )

@@ -1,5 +1,6 @@
-"""What a student's predictor reads of the texts of one side, and its cache for an encoder that does not train."""
+"""Features of queries or documents, the predictor's input, and their cache for an encoder that does not train."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from .. import RabtrieverModel, RabtrieverProcessor
 from ..files import read_tensors, write_tensors
 from ..processing_rabtriever import TokenIds
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
-from .teacher_states import fingerprint
+from .teacher_states import fingerprints
 
 
 def side_ids(processor: RabtrieverProcessor, side: str, texts: Sequence[str]) -> list[TokenIds]:
@@ -25,19 +26,18 @@ def read_features(student: RabtrieverModel, side: str, texts: Sequence[str], pro
 
 
 def cached_features(folder: Path, student: RabtrieverModel, side: str, texts: Sequence[str]) -> Tensor:
-    """The same, read from `folder` or computed once: `(len(texts), feature_size)` fp32, on the CPU.
+    """The features of `read_features`, from `folder` or computed once: `(len(texts), feature_size)` fp32, on the CPU.
 
     Args:
-        folder: the cache; a file there belongs to one backbone, prompt, pooling and list of texts.
-        student: whose features.
+        folder: of the cache; a file in it belongs to one backbone, prompt, pooling and list of texts.
+        student: whose encoder computes the features.
         side: `"query"` or `"document"`.
         texts: of that side.
 
     Raises:
-        ValueError: the file there is not as it was written.
+        ValueError: the file is not as it was written.
     """
-    identity = fingerprint(student, texts, [side, json.dumps(student.config.feature_poolings)])
-    path = folder / f"features-{side}-{identity}.safetensors"
+    path = on_main(lambda: folder / f"features-{side}-{_digest(student, texts)}.safetensors")
     if not on_main(path.exists):
         own = own_part(texts)
         parts = gather(on_each(lambda: read_features(student, side, own, is_main()).cpu() if len(own) else None))
@@ -46,8 +46,13 @@ def cached_features(folder: Path, student: RabtrieverModel, side: str, texts: Se
     return on_each(lambda: _kept(path, len(texts)))
 
 
+def _digest(student: RabtrieverModel, texts: Sequence[str]) -> str:
+    identity = [fingerprints(student, texts), student.config.feature_poolings]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
 def _kept(path: Path, count: int) -> Tensor:
     features = read_tensors(path)[0].get("features")
     if features is None or len(features) != count:
-        raise ValueError(f"{path} holds no features of {count} texts; delete it to have it made again")
+        raise ValueError(f"{path} does not hold the features of {count} texts; delete it to compute them again")
     return features

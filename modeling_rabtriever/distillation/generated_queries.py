@@ -1,4 +1,4 @@
-"""Queries without labels, in the training queries' manner, by a language model that is fitted to them."""
+"""Queries without labels, written by a language model that is fine-tuned on the training queries."""
 
 import json
 import math
@@ -21,12 +21,12 @@ from ..reranking.reranker_trainer import LanguageModelTrainingConfig
 from ..trainers.processes import on_main
 from ..trainers.stage_folder import StageFolder
 
-BARREN_BATCHES = 20  # in a row, until the model is given up
+BARREN_BATCHES = 20  # batches in a row without a new query, after which generation fails
 
 
 @dataclass
 class GenerationArguments:
-    """What is written, and how; the fit has the settings of a trainer."""
+    """How queries are generated; the fine-tuning has the settings of a trainer."""
 
     count: int = field(
         default=1000,
@@ -38,14 +38,15 @@ class GenerationArguments:
     swapped: int = field(
         default=0,
         metadata={
-            "help": "Queries to make of training queries by exchanging names that stand in the same place of documents "
-            "(`swaps`), which takes no model; 0 for none. 2,400 were worth 6 points of the student's R@1 on SayCan."
+            "help": "Queries to make from training queries by exchanging names that documents use in the same place "
+            "(`swaps`), which needs no model; 0 for none. 2,400 were worth 6 points of the student's R@1 on SayCan."
         },
     )
     temperature: float = field(
-        default=1.3, metadata={"help": "Temperature of the sampling; a fitted model repeats training queries at 1."}
+        default=1.3,
+        metadata={"help": "Temperature of the sampling; at 1, a fine-tuned model repeats training queries."},
     )
-    top_k: int = field(default=50, metadata={"help": "Tokens are drawn from this many likeliest ones."})
+    top_k: int = field(default=50, metadata={"help": "Each token is drawn from this many most likely ones."})
     max_new_tokens: int = field(default=128, metadata={"help": "Queries that take more tokens are dropped."})
     batch_size: int = field(default=64, metadata={"help": "Queries written at once."})
 
@@ -67,9 +68,9 @@ def written(
     known: set[str],
     stage: StageFolder,
 ) -> list[str]:
-    """`settings.count` queries of a language model fitted to `queries`, none known; goes on after the last batch.
+    """`settings.count` queries, none of them known, by a language model fine-tuned on `queries`.
 
-    All processes share the fit; the main one writes.
+    All processes share the fine-tuning; the main one generates. An interrupted run resumes after the last batch.
 
     Raises:
         ValueError: as `fit` and `collect`.
@@ -79,7 +80,7 @@ def written(
 
     def write() -> list[str]:
         tokenizer = AutoTokenizer.from_pretrained(stage.model, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             stage.model,
             dtype=torch.bfloat16 if config.bf16 else torch.float32,
             trust_remote_code=config.trust_remote_code,
@@ -92,19 +93,19 @@ def written(
 
 
 def batches_file(stage: StageFolder) -> Path:
-    """Where the batches written so far are kept, until the stage is done."""
+    """The file of the batches generated so far; the stage deletes it at its end."""
     return stage.folder / "batches.jsonl"
 
 
 def fit(
     backbone: BackboneArguments, config: LanguageModelTrainingConfig, queries: Sequence[str], stage: StageFolder
 ) -> None:
-    """Language modelling on the queries, each a text of its own; the fitted model goes into `stage.model`.
+    """Language modelling on the queries, each a separate text; saves the model to `stage.model`.
 
     Raises:
-        ValueError: the tokenizer has no end-of-text token, so that no query would ever end.
+        ValueError: the tokenizer has no end-of-text token, so no query would ever end.
     """
-    path = backbone.model_name_or_path
+    path = str(backbone.model_name_or_path)  # the stage has checked that there is one
     hub: dict[str, Any] = {"revision": backbone.model_revision, "trust_remote_code": config.trust_remote_code}
     tokenizer = AutoTokenizer.from_pretrained(path, **hub)
     if tokenizer.eos_token is None:
@@ -140,7 +141,7 @@ def collect(batches: Iterator[list[str]], known: set[str], count: int) -> list[s
     """The first `count` texts that are neither known nor repeated.
 
     Raises:
-        ValueError: many batches in a row bring nothing new.
+        ValueError: `BARREN_BATCHES` batches in a row bring nothing new.
     """
     texts: dict[str, None] = {}
     barren = 0
@@ -168,13 +169,13 @@ def written_batches(
     path: Path,
     seed: int,
 ) -> Iterator[list[str]]:
-    """Batches of texts without end: first those an interrupted run left in `path`, then new ones, appended to it.
+    """An endless stream of batches: first those that an interrupted run left in `path`, then new ones, appended to it.
 
-    A batch depends on the seed and its number alone, so that a resumed run writes what an undisturbed one would.
+    A batch depends only on the seed and its number, so a resumed run writes the same queries as an uninterrupted one.
     """
-    with refusing(f"{path} is broken", "the file as it was written; delete it to have all queries written again"):
+    with refusing(f"{path} is broken", "the file as it was written; delete it to generate all queries again"):
         kept = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
-    write_text(path, "".join(f"{json.dumps(batch)}\n" for batch in kept))  # without a line that was cut off
+    write_text(path, "".join(f"{json.dumps(batch)}\n" for batch in kept))  # drops a line that was cut off
     yield from kept
     number = len(kept)
     while True:
@@ -187,16 +188,16 @@ def written_batches(
 
 @torch.no_grad()
 def write_batch(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     queries: Sequence[str],
     settings: GenerationArguments,
     seed: str,
 ) -> list[str]:
-    """One batch of texts; those that did not come to an end are left out.
+    """One batch of texts, without those that have no end-of-text token.
 
     Raises:
-        ValueError: the first words of a query and max_new_tokens take more than the model's context.
+        ValueError: the first words of a query and max_new_tokens exceed the model's context.
     """
     rng = random.Random(seed)
     openings = [opening(rng.choice(queries), rng) for _ in range(settings.batch_size)]
@@ -204,7 +205,7 @@ def write_batch(
     length, room = inputs["input_ids"].shape[1], model.config.max_position_embeddings
     if length + settings.max_new_tokens > room:
         raise ValueError(
-            f"max_new_tokens is {settings.max_new_tokens}, after first words of {length} tokens; accepted: at most "
+            f"max_new_tokens is {settings.max_new_tokens}, after {length} tokens of first words; accepted: at most "
             f"{room} together, the model's context"
         )
     torch.manual_seed(rng.getrandbits(32))
@@ -219,7 +220,8 @@ def write_batch(
     )
     written = output[:, length:]
     ended = written.eq(tokenizer.eos_token_id).any(dim=1).tolist()
-    texts = tokenizer.batch_decode(output, skip_special_tokens=True)  # whole: blanks at a seam are lost in the parts
+    # Prompt and continuation are decoded together, because decoding them separately loses spaces between them.
+    texts = tokenizer.batch_decode(output, skip_special_tokens=True)
     return [
         text.strip()
         for words, text, end in zip(openings, texts, ended, strict=True)
@@ -228,7 +230,7 @@ def write_batch(
 
 
 def opening(query: str, rng: random.Random) -> str:
-    """The first words of a query (characters in scripts without blanks): one or more, about a third at most."""
-    blank = " " if " " in query.strip() or query.isascii() else ""
-    parts = query.split(" ") if blank else list(query)
-    return blank.join(parts[: rng.randint(1, max(1, len(parts) // 3))])
+    """The first words of a query (characters in scripts without spaces): at least one, at most about a third."""
+    space = " " if " " in query.strip() or query.isascii() else ""
+    parts = query.split(" ") if space else list(query)
+    return space.join(parts[: rng.randint(1, max(1, len(parts) // 3))])

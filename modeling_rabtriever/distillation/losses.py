@@ -53,19 +53,19 @@ def listwise_kl(
 ) -> Tensor:
     """`KL(pi_teacher || pi_student)` over each query's candidates, averaged over queries.
 
-    `pi(c) = softmax_c(score_c / temperature)`: the distribution a ranker puts over documents. A number added to all
-    scores of a query changes nothing, so the student's inner product stands for its log-odds. Both distributions are
-    restricted to the candidates: the value is the KL over the corpus only if all of the corpus is a candidate.
+    `pi(c) = softmax_c(score_c / temperature)`: a ranker's distribution over documents. A constant added to all scores
+    of a query changes nothing, so the student's inner product can replace its log-odds. Both distributions are
+    restricted to the candidates: the value is the KL over the corpus only if every document is a candidate.
 
     Args:
         student: `(n, c)`, scores or log-odds.
         teacher: `(n, c)`, log-odds.
-        temperature: above 0; higher values weigh the tail of the list more.
-        others: `(n, m)`, the student's scores of further documents, taken for irrelevant: the teacher's distribution is
-            0 there. `-inf` leaves a document out.
-        labels: `(n, c)`, the part of the target that relevance labels give: `target = (1 - sum(labels)) * pi_teacher +
-            labels` of each query. With one label at 1 that is the cross-entropy of InfoNCE (arXiv 1807.03748), with a
-            share the mixture of hard and soft targets of arXiv 1503.02531.
+        temperature: above 0; higher values give the tail of the list more weight.
+        others: `(n, m)`, the student's scores of other documents, which count as irrelevant: the teacher's distribution
+            is 0 there. `-inf` leaves a document out.
+        labels: `(n, c)`, the part of the target that comes from relevance labels: `target = (1 - sum(labels)) *
+            pi_teacher + labels` of each query. With one label at 1 this is the cross-entropy of InfoNCE (arXiv
+            1807.03748); with a share below 1 it is the mixture of hard and soft targets of arXiv 1503.02531.
 
     Returns:
         A scalar, fp32, in nats.

@@ -1,4 +1,4 @@
-"""When candidates are added: at the start of a run and at equal distances after it."""
+"""Adds candidates at the start of a run and at equal distances after it."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class RefreshCallback(TrainerCallback):
-    """Calls `refresh` of a trainer at the start of each round, and `restore` where a run goes on.
+    """Calls a trainer's `refresh` at the start of each round, and `restore` when a run resumes.
 
     Args:
         trainer: a `RabtrieverDistillationTrainer`.
@@ -18,12 +18,12 @@ class RefreshCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Adds the candidates of a round that starts with this step."""
+        """Adds the candidates of a round if it starts with this step."""
         trainer = self.trainer
         rounds = trainer.rounds + 1
         starts = [round_ * state.max_steps // rounds for round_ in range(rounds)]
         if trainer.candidates.shape[1] == 0 and state.global_step > 0:
-            trainer.restore(sum(start < state.global_step for start in starts))
+            trainer.restore(len([start for start in starts if start < state.global_step]))
         for round_, start in enumerate(starts):
             if start == state.global_step:
                 trainer.refresh(round_)

@@ -1,4 +1,4 @@
-"""The texts of one side, queries or documents, and what the predictor reads of them while a student trains."""
+"""Features of the queries or the documents during training, from a frozen or a training encoder."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from .features import cached_features, side_ids
 
 
 class FrozenSide:
-    """Features that never change: computed once, kept on disk, held in the CPU's memory.
+    """Features of a frozen encoder: computed once, cached on disk, held in CPU memory.
 
     Args:
         student: with a frozen encoder.
@@ -31,11 +31,11 @@ class FrozenSide:
         return len(self._features)
 
     def sample(self, count: int) -> Tensor:
-        """Features to fit something to: all, whatever the count, since they are there."""
+        """Features of all texts, whatever the count, because they are computed already."""
         return self._features
 
     def features(self, rows: Tensor) -> Tensor:
-        """What the predictor reads of some texts: `(...)` rows -> `(..., f)` on the student's device."""
+        """Features of some texts: `(...)` rows -> `(..., f)` on the student's device."""
         return self._features[rows].to(self._student.device)
 
     def mapped(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
@@ -44,7 +44,7 @@ class FrozenSide:
 
 
 class MovingSide:
-    """Texts that a training encoder reads anew each time.
+    """Features of a training encoder, which computes them anew each time.
 
     Args:
         student: whose encoder trains.
@@ -60,12 +60,12 @@ class MovingSide:
         return len(self._ids)
 
     def sample(self, count: int) -> Tensor:
-        """Features of `count` texts at equal distances, without a gradient, on the CPU."""
+        """Features of `count` evenly spaced texts, without a gradient, on the CPU."""
         step = max(len(self._ids) // count, 1)
         return self._student._map_prompts(self._student.pool, self._ids[::step][:count], None, progress=False).cpu()
 
     def features(self, rows: Tensor) -> Tensor:
-        """What the predictor reads of some texts, with a gradient: `(n,)` rows -> `(n, f)` on the student's device."""
+        """Features of some texts, with a gradient: `(n,)` rows -> `(n, f)` on the student's device."""
         sequences = [self._ids[row] for row in rows.tolist()]
         parts, order = [], []
         for group in batches_by_length([len(ids) for ids in sequences], OTHER_TOKEN_BUDGET):
@@ -76,7 +76,7 @@ class MovingSide:
         return read[torch.tensor(order, device=read.device).argsort()]
 
     def mapped(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """`compute` of the features of all texts, on the student's device; the processes divide them."""
+        """`compute` of the features of all texts, on the student's device; the processes share the work."""
         own = own_part(self._ids)
 
         def read(input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
-"""The student while it trains: its predictor also predicts the teacher's state. Three matrices of it are served."""
+"""The student in training. Its predictor also predicts the teacher's state; the saved student keeps three matrices."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers.utils.generic import ModelOutput
 
 from .. import RabtrieverConfig, RabtrieverModel
 from ..modeling_pooling import in_full_precision
@@ -14,31 +12,30 @@ from ..modeling_rabtriever import RabtrieverPredictor, init_linear
 DAMPING = 0.1  # of the whitening, relative to the widest direction of the features
 
 
-@dataclass
-class StudentOutput(ModelOutput):
+class StudentOutput(NamedTuple):
     """What the student predicts for `c` candidates per query, `m` distinct documents in all.
 
     Args:
         logits: `(n, c)` fp32; predicted log-odds `w . h_hat`.
-        scores: `(n, c)` fp32; `<u, v>`, which equals `logits` up to a number per query.
+        scores: `(n, c)` fp32; `<u, v>`, which equals `logits` up to one constant per query.
         hidden_state: `(n, c, d)` fp32; `h_hat`, the predicted state `h_{Q|D}` of the teacher.
         query_embeds: `(n, k)` fp32; `u`.
-        document_embeds: `(m, k)` fp32; `v`, of each document once.
+        document_embeds: `(m, k)` fp32; `v`, one row per distinct document.
     """
 
-    logits: Tensor | None = None
-    scores: Tensor | None = None
-    hidden_state: Tensor | None = None
-    query_embeds: Tensor | None = None
-    document_embeds: Tensor | None = None
+    logits: Tensor
+    scores: Tensor
+    hidden_state: Tensor
+    query_embeds: Tensor
+    document_embeds: Tensor
 
 
 class TrainingPredictor(RabtrieverPredictor):
     """`h_hat = B(f(x_Q) * A x_D) + shift(x_Q)`: a product of both sides, mapped to the width of the teacher's state.
 
-    Its log-odds are `w . h_hat = <(B^T w) * f(x_Q), A x_D> + w . shift(x_Q)`: an inner product, and a number that moves
-    all documents of a query alike. Without a document map it is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity
-    and there is no shift.
+    Its log-odds are `w . h_hat = <(B^T w) * f(x_Q), A x_D> + w . shift(x_Q)`: an inner product, plus one constant
+    per query. Without a document map it is arXiv 2604.23336, Eq. 12: `A` and `B` are the identity, and there is no
+    shift.
 
     Args:
         config: the student's.
@@ -66,7 +63,7 @@ class TrainingPredictor(RabtrieverPredictor):
 
     @property
     def scale(self) -> Tensor:
-        """`B^T w`, `(k,)`: what each factor of a query weighs in the score."""
+        """`B^T w`, `(k,)`: the weight of each factor of a query in the score."""
         return self.direction @ self.output_map.weight if isinstance(self.output_map, nn.Linear) else self.direction
 
     def encode_query(self, features: Tensor) -> Tensor:
@@ -88,10 +85,10 @@ class TrainingPredictor(RabtrieverPredictor):
             return predicted if self.shift is None else predicted + self.shift(features).unsqueeze(1)
 
     def fit_whitening(self, queries: Tensor, documents: Tensor) -> None:
-        """Puts a frozen decorrelating map before each side, so that gradient descent sees features of one scale.
+        """Puts a frozen whitening map before each side, so that gradient descent sees features of one scale.
 
-        The states of a language model have a large mean and a few dominant directions, and training on them as they are
-        stalls. The map of each side is `x -> (S + DAMPING * s_max)^-1 (x - mean)`, where `S` is the square root of the
+        The states of a language model have a large mean and a few dominant directions; training on raw states stalls.
+        The map of each side is `x -> (S + DAMPING * s_max)^-1 (x - mean)`, where `S` is the square root of the
         features' covariance and `s_max` its largest eigenvalue.
 
         Args:
@@ -99,18 +96,18 @@ class TrainingPredictor(RabtrieverPredictor):
             documents: `(m, feature_size)`, features of documents.
 
         Raises:
-            ValueError: the texts of a side all have the same features, or there is no document map, which the
-                documents' whitening becomes part of.
+            ValueError: all texts of a side have the same features, or there is no document map that the documents'
+                whitening could be merged into.
         """
         if isinstance(self.document_map, nn.Identity):
-            raise ValueError("document_map is false; accepted: true, for features that are whitened")
+            raise ValueError("document_map is false; accepted: true, because the whitening is merged into it")
         device = self.direction.device
         self.query_whitening = _whitening("queries", queries).to(device).requires_grad_(False)
         self.document_whitening = _whitening("documents", documents).to(device).requires_grad_(False)
 
     @torch.no_grad()
     def folded(self, config: RabtrieverConfig) -> RabtrieverPredictor:
-        """The same vectors from three matrices: whitening and `B^T w` are part of them."""
+        """A predictor of three matrices with the same vectors: whitening and `B^T w` are merged into them."""
         served = RabtrieverPredictor(config).to(self.direction.device)
         _fold(self.query_whitening, self.query_hidden, served.query_hidden)
         served.query_output.weight.copy_(self.scale[:, None] * self.query_output.weight)
@@ -151,7 +148,7 @@ class TrainingStudent(RabtrieverModel):
         Args:
             query_features: `(n, feature_size)`.
             document_features: `(m, feature_size)`, of each document once.
-            document_places: `(n, c)` int64; which of the documents are each query's candidates.
+            document_places: `(n, c)` int64; each query's candidates, as rows of `document_features`.
         """
         query_embeds = self.predictor.encode_query(query_features)
         document_embeds = self.predictor.encode_document(document_features)
@@ -169,7 +166,7 @@ class TrainingStudent(RabtrieverModel):
         )
 
     def served(self) -> RabtrieverModel:
-        """The student as it is saved and served; it takes over this one's encoder and processor."""
+        """The student as it is saved and served; it takes over the encoder and processor of this one."""
         config: Any = self.config
         with torch.device("meta"):
             student = RabtrieverModel(config)

@@ -1,4 +1,4 @@
-"""Settings of a student: the teacher that is asked, what the student starts from, and its predictor's shape."""
+"""Settings of a student: its teacher, its encoder, and the shape of its predictor."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ PREDICTOR_TYPES = ("hadamard", "paper")
 
 @dataclass
 class TeacherSourceArguments:
-    """The teacher that is asked, and what it is asked about."""
+    """The teacher, and additional queries for it to score."""
 
     teacher: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
@@ -18,15 +18,16 @@ class TeacherSourceArguments:
     cross_encoder: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a sentence-transformers CrossEncoder to distil instead."}
     )
-    unjudged_queries: str | None = field(
+    unlabelled_queries: str | None = field(
         default=None,
         metadata={
             "help": 'File of queries without labels to distil beside the training split, lines {"_id": ..., "text": '
-            "...}: a log, or what the stage generate_queries wrote. {output_dir} in the name stands for this run's."
+            "...}: a query log, or the output of the stage generate_queries. {output_dir} in the name stands for the "
+            "folder of this run."
         },
     )
     states: str | None = field(
-        default=None, metadata={"help": "Folder of the caches of teacher states; default: <output_dir>/states."}
+        default=None, metadata={"help": "Folder of the caches of teacher scores; default: <output_dir>/states."}
     )
     trust_remote_code: bool = field(
         default=False, metadata={"help": "Whether code from the teacher's repository may run."}
@@ -34,8 +35,8 @@ class TeacherSourceArguments:
     dtype: str = field(
         default="auto",
         metadata={
-            "help": "Type of the teacher's weights while it is asked, and of a frozen student's backbone that is the "
-            "teacher's; auto: as saved. bfloat16 asks several times faster where the machine computes in it.",
+            "help": "Type of the teacher's weights while it scores, and of a frozen student's backbone if it is the "
+            "teacher's; auto: as saved. bfloat16 is several times faster if the machine computes in it.",
             "choices": list(DTYPES),
         },
     )
@@ -48,22 +49,22 @@ class StudentArguments:
     encoder: str | None = field(
         default=None,
         metadata={
-            "help": "The student's encoder. Folder or Hub id of a text model or sentence-transformers model, with its "
-            "own tokenizer, prompts and pooling; or a number, that many of the first layers of the teacher's backbone. "
+            "help": "The student's encoder: folder or Hub id of a text model or sentence-transformers model, with its "
+            "own tokenizer, prompts and pooling; or a number N, for the first N layers of the teacher's backbone. "
             "Default: the whole backbone. A sentence-transformers model starts with its own ranking."
         },
     )
     predictor_type: str = field(
         default="hadamard",
         metadata={
-            "help": "Form of the predictor: with a learned document map, or the paper's, which multiplies the "
-            "document's state itself. The map is worth 78 points of R@1 on household.",
+            "help": "Form of the predictor: with a learned document map (hadamard), or the paper's, which multiplies "
+            "the document's state itself. The map is worth 78 points of R@1 on household.",
             "choices": PREDICTOR_TYPES,
         },
     )
     embedding_dim: int | None = field(
         default=None,
-        metadata={"help": "Index width k; default: the encoder's hidden size. 'paper' has no choice."},
+        metadata={"help": "Index width k; default: the encoder's hidden size, the only width of 'paper'."},
     )
 
     def __post_init__(self) -> None:
@@ -75,19 +76,20 @@ class StudentArguments:
     @property
     def layers(self) -> int | None:
         """How many of the first layers of the teacher's backbone the student keeps, if `encoder` is a number."""
-        number = self.encoder is not None and self.encoder.isascii() and self.encoder.isdigit()
-        return int(self.encoder) if number and self.encoder is not None else None
+        if self.encoder is None or not (self.encoder.isascii() and self.encoder.isdigit()):
+            return None
+        return int(self.encoder)
 
     @property
     def other_encoder(self) -> str | None:
-        """Folder or Hub id of another encoder than the teacher's backbone, if there is one."""
+        """Folder or Hub id of the encoder, if it is not the teacher's backbone."""
         return None if self.layers is not None else self.encoder
 
     def shape(self, hidden_size: int, poolings: list[str]) -> dict[str, Any]:
-        """Settings of `RabtrieverConfig` on an encoder of this width, which is pooled that way.
+        """Settings of `RabtrieverConfig` for an encoder of this width and with these poolings.
 
         Raises:
-            ValueError: the paper's predictor is asked for with another index width than its own.
+            ValueError: the paper's predictor is combined with another index width than the hidden size.
         """
         if self.predictor_type == "hadamard":
             return {"embedding_dim": self.embedding_dim, "feature_poolings": poolings}

@@ -1,9 +1,9 @@
-"""Queries without labels, made of others by exchanging names: what stands in the same place of two documents.
+"""Queries without labels, made from training queries by exchanging names that the corpus uses in the same place.
 
-"pick up the coke" and "pick up the tea" say that "coke" and "tea" can stand for each other. A query that names one of
-them becomes another query with the other name throughout. So every name of the corpus comes up in the sentences that
-training queries have for some of them, and a student that hears what the teacher makes of these learns which name
-belongs to which document.
+The documents "pick up the coke" and "pick up the tea" show that "coke" and "tea" are interchangeable. A query that
+mentions one of them becomes a new query that mentions the other instead. This way every name of the corpus appears in
+the sentences that training queries use for some of the names. From the teacher's scores of these queries, the student
+learns which name belongs to which document.
 """
 
 import random
@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 LONGEST = 4  # words of a name
-SHORT = 30  # words of a document; longer ones, which seldom differ in a name alone, are passed over
-BARREN = 1_000  # draws in a row without a new text, until no more are looked for
+SHORT = 30  # words of a document; longer documents rarely differ in a name alone and are skipped
+BARREN = 1_000  # draws in a row without a new text, after which the search ends
 ANOTHER = 0.5  # probability of one more exchange in the same query
 
 Words = tuple[str, ...]
@@ -21,15 +21,15 @@ _EDGES = re.compile(r"^\W+|\W+$")  # punctuation
 
 
 def partners(documents: Iterable[str]) -> dict[str, list[str]]:
-    """Names and what can stand for them, in lower case and in order.
+    """Names and the names that can replace them, lower-cased and sorted.
 
-    Two names are partners if two documents are alike but for them, word by word. The documents share at least as many
-    words as the longer name has, and the names begin and end with other words ("coke can" and "tea can" say so of
-    "coke" and "tea").
+    Two names are partners if two documents are identical, word by word, except for these names. The documents must
+    share at least as many words as the longer name has, and the names must differ in their first and last words ("coke
+    can" and "tea can" make "coke" and "tea" partners).
 
     Args:
-        documents: of the corpus; blanks separate words, punctuation at their edges does not count. Meant for some
-            thousands of documents: all that stand in one place are partners of each other.
+        documents: the corpus; whitespace separates words, and punctuation around a word is ignored. Meant for a few
+            thousand documents, because all names in the same place are partners of each other.
     """
     places: dict[tuple[Words, Words], dict[Words, None]] = defaultdict(dict)
     for document in documents:
@@ -49,20 +49,20 @@ def partners(documents: Iterable[str]) -> dict[str, list[str]]:
 
 
 def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known: Iterable[str], seed: int) -> list[str]:
-    """New queries: one or more names of a query, drawn at random, exchanged for partners drawn at random.
+    """New queries: one or more randomly drawn names of a query are replaced by randomly drawn partners.
 
-    A name is exchanged everywhere in the query, and with it names that it is part of or that are part of it ("tea",
-    "tea bag"); if the partner stands there too, it takes the place of the name.
+    A name is replaced everywhere in the query, together with names that contain it or are contained in it ("tea", "tea
+    bag"). If the query mentions the partner too, the two names trade places.
 
     Args:
         queries: to exchange names in.
-        documents: of the corpus, see `partners`.
-        count: of new queries.
-        known: texts that are not new, in whatever case.
+        documents: the corpus, see `partners`.
+        count: number of new queries.
+        known: texts that do not count as new, in any case.
         seed: of the draws.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are not that many.
     """
     others = partners(documents)
     pattern = "|".join(map(re.escape, sorted(others, key=len, reverse=True)))
@@ -80,19 +80,25 @@ def swapped(queries: Sequence[str], documents: Iterable[str], count: int, known:
             if not exchange.keys() & {one, other}:
                 exchange |= {akin: other for akin in names if _part(akin, one)}
                 exchange |= {akin: one for akin in names if _part(akin, other)}
-        text = name.sub(lambda match, to=exchange: to.get(match[0].lower(), match[0]), query)
-        barren = barren + 1 if text.lower() in taken else 0
-        if not barren:
+        text = _exchanged(query, name, exchange)
+        if text.lower() in taken:
+            barren += 1
+        else:
+            barren = 0
             taken.add(text.lower())
             texts.append(text)
     if len(texts) < count:
         raise ValueError(
-            f"{count} queries with exchanged names wanted; accepted: at most {len(texts)} or so, as {len(named)} of "
-            f"{len(queries)} queries hold one of the {len(others)} names that documents exchange"
+            f"swapped is {count}; accepted: at most about {len(texts)}, because {len(named)} of {len(queries)} queries "
+            f"contain one of the {len(others)} names that the documents exchange"
         )
     return texts
 
 
+def _exchanged(query: str, name: re.Pattern[str], exchange: dict[str, str]) -> str:
+    return name.sub(lambda match: exchange.get(match[0].lower(), match[0]), query)
+
+
 def _part(one: str, other: str) -> bool:
-    """Whether one name holds the other, word by word."""
+    """Whether one name contains the other, word by word."""
     return f" {one} " in f" {other} " or f" {other} " in f" {one} "

@@ -1,9 +1,9 @@
-"""The cache of what the teacher knows: log-odds of every pair it was asked about, and its states.
+"""The cache of the teacher's scores: log-odds of every scored pair and, if a loss needs them, hidden states.
 
-A pair is asked once and memoised on disk, in safetensors shards written atomically. A killed run loses at most the
-shard in work; the next one asks only for what is missing. The processes of a run divide the pairs, and runs that share
-a folder ask one after the other, each only for what the others have not. The folder carries a fingerprint of teacher,
-prompt and texts, and a cache that belongs to others is refused.
+Each pair is scored once and kept on disk, in safetensors shards that are written atomically. An interrupted run loses
+at most the shard it was working on; the next run scores only what is missing. The processes of a run divide the pairs.
+Runs that share a folder take turns, and each scores only pairs that the others have not. The folder holds fingerprints
+of teacher, prompt and texts; a cache with other fingerprints is refused.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ import json
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -19,21 +20,22 @@ from tqdm import tqdm
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..files import read_record, read_tensors, write_json, write_tensors, writing
-from ..identity import backbone_settings
+from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
+from ..modeling_prefix_cache import model_fingerprint
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
 
 SHARD_PAIRS = 2048
 
 
 class TeacherScores:
-    """Scores of asked (query, document) pairs by any scorer.
+    """Scores of (query, document) pairs by any scorer, cached on disk.
 
     Args:
-        folder: where the cache lives; created if missing.
-        query_count: how many queries pairs may be asked about; a pair names one by its row.
-        judge: rows of queries and of documents, `(p,)` int64 each, sorted by document -> what is stored of these pairs:
-            `logits` `(p,)` fp32, and `states` if the scorer has any.
-        identity: what the scores belong to: scorer and texts.
+        folder: of the cache; created if missing.
+        query_count: number of queries; a pair names a query by its row.
+        score_pairs: rows of queries and of documents, `(p,)` int64 each, sorted by document -> what the cache stores
+            for these pairs: `logits` `(p,)` fp32, and `states` if the scorer has them.
+        identity: fingerprints of the scorer and of the texts.
 
     Raises:
         ValueError: the folder holds the scores of something else.
@@ -43,10 +45,10 @@ class TeacherScores:
         self,
         folder: Path,
         query_count: int,
-        judge: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        score_pairs: Callable[[Tensor, Tensor], dict[str, Tensor]],
         identity: dict[str, str],
     ) -> None:
-        self.folder, self.query_count, self.judge = folder, query_count, judge
+        self.folder, self.query_count, self.score_pairs = folder, query_count, score_pairs
         on_main(lambda: check_fingerprint(folder, identity))
         self._keys = torch.empty(0, dtype=torch.long)  # sorted; one number per pair
         self._slots = torch.empty(0, dtype=torch.long)  # where in the joined shards the pair of that key lies
@@ -57,12 +59,12 @@ class TeacherScores:
         on_each(self._open_shards)
 
     def __len__(self) -> int:
-        """Number of pairs asked so far: the teacher's bill."""
+        """Number of pairs scored so far: what the teacher has cost."""
         return len(self._keys)
 
     @torch.no_grad()
-    def ask(self, queries: Tensor, documents: Tensor) -> int:
-        """Runs the teacher on the pairs not asked before, and stores what it says.
+    def score(self, queries: Tensor, documents: Tensor) -> int:
+        """Scores the pairs that are not in the cache yet and adds them to it.
 
         Args:
             queries: `(p,)` int64 query rows.
@@ -78,41 +80,41 @@ class TeacherScores:
         on_each(self._open_shards)
         if not on_main(lambda: len(self._missing(wanted))):
             return 0
-        lock = FileLock(self.folder / "asking.lock")
+        lock = FileLock(self.folder / "scoring.lock")
         on_main(lambda: _acquire(lock))
         try:
-            on_each(self._open_shards)  # what another run has asked meanwhile
+            on_each(self._open_shards)  # pairs that another run has scored in the meantime
             missing = on_main(lambda: self._missing(wanted))
-            written = gather(on_each(lambda: self._judge(own_part(missing))))
+            written = gather(on_each(lambda: self._score_missing(own_part(missing))))
             on_each(lambda: self._open_shards(*(path for paths in written for path in paths)))
         finally:
             lock.release()
         return len(missing)
 
     def pairs(self) -> tuple[Tensor, Tensor]:
-        """The pairs asked so far: rows of queries and of documents, int64, sorted by document."""
+        """The pairs scored so far: rows of queries and of documents, int64, sorted by document."""
         return self._keys % self.query_count, self._keys // self.query_count
 
     def logits(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """The teacher's scores of asked pairs: two tensors of rows of any equal shape -> that shape, fp32.
+        """The teacher's scores of cached pairs: two tensors of rows, of any equal shape -> that shape, fp32.
 
         Raises:
-            ValueError: a pair was never asked.
+            ValueError: a pair has not been scored.
         """
         return self._logits[self._find(queries, documents)]
 
     def _missing(self, keys: Tensor) -> Tensor:
         return keys[~torch.isin(keys, self._keys)]
 
-    def _judge(self, missing: Tensor) -> list[Path]:
+    def _score_missing(self, missing: Tensor) -> list[Path]:
         written = []
         quiet = len(missing) < SHARD_PAIRS or not is_main()
-        with tqdm(total=len(missing), desc="asking the teacher", unit="pair", disable=quiet) as bar:
+        with tqdm(total=len(missing), desc="scoring with the teacher", unit="pair", disable=quiet) as bar:
             for keys in missing.split(SHARD_PAIRS) if len(missing) else ():
-                found = self.judge(keys % self.query_count, keys // self.query_count)
+                found = self.score_pairs(keys % self.query_count, keys // self.query_count)
                 if not torch.isfinite(found["logits"]).all():
                     raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
-                # A name of its own: other processes and other runs write into the same folder.
+                # A unique name, as other processes and other runs write into the same folder.
                 written.append(self.folder / f"pairs-{uuid.uuid4().hex}.safetensors")
                 write_tensors(written[-1], {"keys": keys, **found})
                 bar.update(len(keys))
@@ -125,13 +127,13 @@ class TeacherScores:
         keys = self._key(queries, documents)
         places = torch.searchsorted(self._keys, keys).clamp(max=max(len(self._keys) - 1, 0))
         if not len(self._keys) or not torch.equal(self._keys[places], keys):
-            raise ValueError("the teacher was never asked about some of these pairs; ask() them first")
+            raise ValueError("the teacher has not scored some of these pairs; call score() with them first")
         return self._slots[places]
 
     def _open_shards(self, *named: Path) -> None:
-        """Opens the shards that are new, whoever wrote them; of a pair that stands in two, the first counts.
+        """Opens new shards, of this run and of others; if two shards hold the same pair, the first one counts.
 
-        Those `named` are opened even if a network's file system does not list them yet.
+        The `named` shards are opened even if a network file system does not list them yet.
         """
         paths = sorted({*self.folder.glob("pairs-*.safetensors"), *named} - self._opened)
         self._opened |= set(paths)
@@ -151,19 +153,19 @@ class TeacherScores:
         self._shards += shards
 
     def holds_enough(self, shard: dict[str, Tensor]) -> bool:
-        """Whether a shard says all of its pairs that this cache is asked for; if not, they are asked again."""
+        """Whether a shard holds everything this cache needs; if not, its pairs are scored again."""
         return True
 
 
 class TeacherStates(TeacherScores):
-    """States and log-odds of asked pairs by a generative reranker, each document read once per block of pairs.
+    """Log-odds and hidden states of pairs by a generative reranker, which reads each document once per block of pairs.
 
     Args:
-        folder: where the cache lives; created if missing.
+        folder: of the cache; created if missing.
         teacher: the frozen reranker.
-        queries: all queries pairs may be asked about.
+        queries: all training queries.
         documents: the corpus.
-        states: whether states are stored beside the log-odds; both are fp32.
+        states: whether to store hidden states beside the log-odds; both are fp32.
 
     Raises:
         ValueError: the folder holds states of another teacher, prompt or text.
@@ -180,14 +182,17 @@ class TeacherStates(TeacherScores):
         self.teacher, self.states = teacher, states
         self._suffixes = teacher.processor.query_ids(queries)
         self._prefixes = teacher.processor.document_ids(documents)
-        identity = {"states": fingerprint(teacher, queries, documents)}
+        identity = {
+            **fingerprints(teacher, queries, documents),
+            "answers": f"{teacher.config.true_token_id} {teacher.config.false_token_id}",
+        }
         super().__init__(folder, len(queries), self._read_pairs, identity)
 
     def hidden_states(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """The teacher's states `h_{Q|D}` of asked pairs: rows of shape `(...)` -> `(..., d)` fp32.
+        """The teacher's states `h_{Q|D}` of cached pairs: rows of shape `(...)` -> `(..., d)` fp32.
 
         Raises:
-            ValueError: a pair was never asked.
+            ValueError: a pair has not been scored.
         """
         slots = self._find(queries, documents)
         states = torch.empty(*slots.shape, self._shards[0]["states"].shape[-1])
@@ -198,14 +203,16 @@ class TeacherStates(TeacherScores):
         return states
 
     def holds_enough(self, shard: dict[str, Tensor]) -> bool:
-        """Whether a shard has states, if they are wanted."""
+        """Whether a shard has states, if this cache stores them."""
         return not self.states or "states" in shard
 
     def _read_pairs(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         pairs = list(zip(queries.tolist(), documents.tolist(), strict=True))
         if not self.states:
-            asked = self._prefixes, self._suffixes, pairs
-            return {"logits": self.teacher.map_pairs(self.teacher.log_odds, *asked, progress=False).cpu()}
+            logits = self.teacher.map_pairs(
+                self.teacher.log_odds, self._prefixes, self._suffixes, pairs, progress=False
+            )
+            return {"logits": logits.cpu()}
         states = self.teacher.map_pairs(lambda read: read, self._prefixes, self._suffixes, pairs, progress=False)
         return {"logits": self.teacher.log_odds(states), "states": states.float()}
 
@@ -218,7 +225,7 @@ def _read_shard(path: Path) -> dict[str, Tensor]:
     except (ValueError, KeyError) as error:
         fault = str(error).partition("; accepted")[0] if isinstance(error, ValueError) else f"{path} is no shard"
         raise ValueError(
-            f"{fault}; accepted: the shard as it was written. Delete it, and its pairs alone are asked again"
+            f"{fault}; accepted: the shard as it was written. Delete it to have its pairs scored again"
         ) from error
     return shard
 
@@ -228,26 +235,28 @@ def _acquire(lock: FileLock) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another run asks this teacher ({lock.lock_file}); what it asks need not be asked twice", flush=True)
+            print(f"waiting for another run that scores with this teacher ({lock.lock_file})", flush=True)
             lock.acquire()
 
 
-def fingerprint(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> str:
-    """A digest of the backbone's settings and weights, answer rows if it has any, prompt, tokenizer and texts."""
-    digest = hashlib.sha256(backbone_settings(model.config.text_config).encode())
-    for name, weights in sorted(model.backbone.base_model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weights.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if isinstance(model, GenerativeRerankerModel):
-        digest.update(model.answer_rows.detach().cpu().numpy().tobytes())
-    prompt = {name: value for name, value in model.processor.to_dict().items() if name != "auto_map"}
-    digest.update(json.dumps(prompt, sort_keys=True).encode())
-    digest.update(model.processor.tokenizer.backend_tokenizer.to_str().encode())
-    for group in texts:
-        for text in group:
-            digest.update(text.encode() + b"\0")
-        digest.update(b"\1")
-    return digest.hexdigest()[:16]
+def fingerprints(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> dict[str, str]:
+    """Fingerprints of everything that changes a model's states of these texts.
+
+    Args:
+        model: with its processor.
+        texts: lists of texts it reads.
+
+    Returns:
+        `backbone` (settings and all weights, compare with `same_encoder`), `weights` (a sample of the exact weights,
+        which also tells apart number types and a few more training steps), `reading` (prompt and tokenizer), `texts`.
+    """
+    digest = hashlib.sha256(json.dumps([list(group) for group in texts]).encode())
+    return {
+        "backbone": backbone_fingerprint(model),
+        "weights": model_fingerprint(model.backbone),
+        "reading": reading_fingerprint(model.processor),
+        "texts": digest.hexdigest()[:16],
+    }
 
 
 def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
@@ -261,8 +270,14 @@ def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
         write_json(path, identity)
         return
     found = read_record(path)
-    if found != identity:
+    # Devices round a backbone's fingerprint differently; `same_encoder` compares all other strings exactly.
+    differ = [name for name in found.keys() | identity.keys() if not _same(found.get(name), identity.get(name))]
+    if differ:
         raise ValueError(
-            f"{folder} holds states of another teacher, prompt or task ({found}); this run needs {identity}. "
+            f"{folder} holds scores of another teacher, prompt or task (different: {', '.join(sorted(differ))}). "
             "Delete the folder or choose another one"
         )
+
+
+def _same(found: Any, wanted: str | None) -> bool:
+    return isinstance(found, str) and wanted is not None and same_encoder(found, wanted)

@@ -27,16 +27,16 @@ def distill(
     train: Split | None = None,
     dev: Split | None = None,
 ) -> RabtrieverModel:
-    """Trains a student of a reranker; what the stage `distill` does, without the folders of a run.
+    """Trains a student of a reranker, as the stage `distill` does, without the folders of a run.
 
     Args:
         teacher: the trained reranker, with its processor.
         task: corpus and splits.
-        config: how to train. Checkpoints and the teacher's cache go to `config.output_dir`; a run that was killed goes
-            on from the last checkpoint there if `config.resume_from_checkpoint` is true.
+        config: how to train. Checkpoints and the cache of teacher scores go to `config.output_dir`; if
+            `config.resume_from_checkpoint` is true, the run resumes from the last checkpoint there.
         shape: what the student starts from, and its predictor; `None` means the defaults.
-        train: queries with or without labels; `None` means the task's split of that name.
-        dev: queries with labels that are watched; `None` means the task's split of that name, if it has one.
+        train: queries with or without labels; `None` means the task's train split.
+        dev: queries with labels to evaluate on during training; `None` means the task's dev split, if it has one.
 
     Returns:
         The student, in evaluation mode, with its processor.
@@ -52,9 +52,9 @@ def distill(
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev
     set_seed(config.seed)
-    teacher = teacher.to(config.device).eval()
+    teacher = teacher.to(config.device).eval()  # type: ignore[arg-type]  # transformers wraps the signature away
     student = fresh_student(teacher, shape or StudentArguments(), config)
-    scores = reranker_scores(teacher, task, train, config, Path(config.output_dir) / "states")
+    scores = reranker_scores(teacher, task, train, config, Path(str(config.output_dir)) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
     trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(trainer)
@@ -66,16 +66,16 @@ def fresh_student(
     config: RabtrieverDistillationConfig,
     trust_remote_code: bool = False,
 ) -> TrainingStudent:
-    """A student before its first step, on the reranker's device; its encoder is ready to train if it is to.
+    """An untrained student on the reranker's device, its encoder prepared for training as `config` says.
 
     Args:
-        reranker: the teacher, or the language model a student of another teacher stands on.
-        shape: what it starts from, and its predictor.
-        config: whose `train_encoder` says how the encoder trains.
+        reranker: the teacher; if another teacher is distilled, the language model the student is built on.
+        shape: what the student starts from, and its predictor.
+        config: `train_encoder` says how the encoder trains.
         trust_remote_code: whether code from the encoder's repository may run.
 
     Raises:
-        ValueError: settings exclude each other, or do not fit the encoder.
+        ValueError: settings contradict each other, or do not fit the encoder.
     """
     if shape.other_encoder is None:
         encoder = teachers_encoder(reranker, shape.layers)
@@ -93,14 +93,14 @@ def reranker_scores(
     config: RabtrieverDistillationConfig,
     folder: Path,
 ) -> TeacherStates:
-    """The cache of what a reranker says about pairs of these queries and the corpus; states if a loss reads them."""
+    """The cache of a reranker's scores of these queries and the corpus, with hidden states if a loss needs them."""
     return TeacherStates(folder, reranker, train.queries, task.corpus, config.needs_states)
 
 
 def scorer_scores(scorer: PairScorer, task: RetrievalTask, train: Split, folder: Path) -> TeacherScores:
-    """The same of a teacher that only scores pairs."""
+    """The cache of scores by a teacher that has no hidden states."""
     identity = {"scorer": scorer.identity, "task": task.fingerprint(), "split": train.name}
-    return TeacherScores(folder, len(train), scorer.judge, identity)
+    return TeacherScores(folder, len(train), scorer.score_pairs, identity)
 
 
 def make_trainer(
@@ -112,7 +112,7 @@ def make_trainer(
     config: RabtrieverDistillationConfig,
     candidates: Tensor | None = None,
 ) -> RabtrieverDistillationTrainer:
-    """The trainer of one student; without a dev split nothing is watched."""
+    """The trainer of one student; without a dev split there are no evaluations during training."""
     if dev is None:
         watch_nothing(task, config)
     return RabtrieverDistillationTrainer(
@@ -127,10 +127,9 @@ def make_trainer(
 
 
 def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
-    """The trained student as it is saved: what was fitted is part of its weights, all of them frozen."""
-    student: TrainingStudent = trainer.model
-    finish_encoder(student, trainer.args.train_encoder)
-    return student.served()
+    """The trained student as it is saved: adapters and whitening merged into its weights, all of them frozen."""
+    finish_encoder(trainer.model, trainer.args.train_encoder)
+    return trainer.model.served()
 
 
 def labelled_queries(split: Split) -> Dataset:

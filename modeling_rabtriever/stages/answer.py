@@ -1,7 +1,7 @@
-"""Answers queries with saved models in a process of its own: what a user who only has the model folders does.
+"""Answers queries with saved models in a separate process, as a user does who has only the model folders.
 
-Run as a script by the stage quickstart, without the package: `python answer.py TEACHER STUDENT < request.json`. The
-models' code comes from their folders, by trust_remote_code.
+The stage quickstart runs this script without the package: `python answer.py TEACHER STUDENT < request.json`. The code
+of the models comes from their folders (trust_remote_code).
 """
 
 import json
@@ -15,10 +15,10 @@ from transformers.utils import logging  # noqa: E402
 
 
 def answer(teacher_folder: str, student_folder: str, queries: list[str], documents: list[str]) -> list[dict[str, Any]]:
-    """Ranks all documents for each query, by the student's index and by the teacher's pass over every pair."""
+    """Ranks all documents for each query, with the student's index and with a teacher that scores every pair."""
     student = AutoModel.from_pretrained(student_folder, trust_remote_code=True)
     teacher = AutoModel.from_pretrained(teacher_folder, trust_remote_code=True)
-    index = student.encode_document(documents)  # the index: one vector per document, made once
+    index = student.encode_document(documents)  # one vector per document, computed once
     scores = student.similarity(student.encode_query(queries), index)
     return [
         {

@@ -1,11 +1,12 @@
-"""Model cards of a run, generated from what its stages recorded: no number is typed by hand.
+"""Generates the model cards of a run from the records of its stages: no number is typed by hand.
 
 Usage:
     rabtriever card runs/mine
     rabtriever card runs/mine --license apache-2.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
-    python -m model_cards.generate runs/household --results quickstart_household   # in a clone: adds that table
+    python -m model_cards.generate runs/household --results quickstart_household   # in a clone: adds that benchmark's
+    table
 
-Reports and plots of the evaluation are copied beside each card, into <stage>/model/evaluation.
+The reports and plots of the evaluation are copied next to each card, into <stage>/model/evaluation.
 """
 
 import argparse
@@ -17,11 +18,11 @@ from ..cards.licenses import HELP, parse_licenses
 
 
 def main(argv: Sequence[str] | None = None, table: Callable[[str], str] | None = None) -> None:
-    """Writes the cards of the run the command line names.
+    """Writes the cards of the run that the command line names.
 
     Args:
         argv: command line without the program's name; `None` reads `sys.argv`.
-        table: name of a benchmark's result -> its table as Markdown; a clone has benchmarks, an installed package none.
+        table: name of a benchmark's result -> its table as Markdown; only a clone has benchmarks.
     """
     parser = argparse.ArgumentParser(
         prog="rabtriever card" if table is None else "python -m model_cards.generate",
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None, table: Callable[[str], str] | None =
     parser.add_argument("--base_model", help="Hub id the teacher started from; default: the recipe's")
     parser.add_argument("--datasets", nargs="+", help="Hub ids of the data; default: the task's")
     if table is not None:
-        words = "name of a result of benchmarks/results, whose table over seeds is added"
+        words = "name of a result in benchmarks/results; its table over seeds is added"
         parser.add_argument("--results", metavar="NAME", help=words)
     parser.set_defaults(results=None)
     given = parser.parse_args(argv)

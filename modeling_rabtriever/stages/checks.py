@@ -1,4 +1,4 @@
-"""What is checked before the first step of a run: splits, files, models and settings that would fail hours later."""
+"""Checks before the first step of a run: splits, files, models and settings that would otherwise fail hours later."""
 
 import math
 import os
@@ -18,7 +18,7 @@ from ..errors import refusing
 from ..reranking.backbone import BackboneArguments, read_backbone_config
 from ..tasks.beir import RetrievalTask
 
-# Stage that comes before in the same call of the stage pipeline -> configuration of the language model it leaves.
+# An earlier stage of the same pipeline run -> configuration of the language model it will write.
 Earlier = Mapping[str, Any]
 NOTHING: Earlier = MappingProxyType({})
 _CAUSAL = "AutoModelForCausalLM"
@@ -34,7 +34,7 @@ def check_splits(task: RetrievalTask, **wanted: str | Sequence[str]) -> None:
 
     Args:
         task: whose splits.
-        wanted: option -> the split or splits it names.
+        wanted: option -> the split or splits that it names.
     """
     for option, names in wanted.items():
         for name in [names] if isinstance(names, str) else names:
@@ -43,16 +43,16 @@ def check_splits(task: RetrievalTask, **wanted: str | Sequence[str]) -> None:
 
 
 def check_file(option: str, path: str | None) -> None:
-    """Raises a ValueError if an option names a file that is not there."""
+    """Raises a ValueError if the file that an option names does not exist."""
     if path is not None and not Path(path).is_file():
-        raise ValueError(f"{option} {path} is no file; accepted: a file that is there")
+        raise ValueError(f"{option} {path} is not a file; accepted: an existing file")
 
 
 def check_model(option: str, name_or_path: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """The configuration of a model an option names.
+    """The configuration of the model that an option names.
 
     Raises:
-        ValueError: there is no such folder, or the Hub has no such model for this user and none is kept here.
+        ValueError: the folder is not a model, or this user cannot read such a model from the Hub or its cache.
     """
     path = Path(name_or_path)
     if path.is_dir() and not (path / "config.json").is_file():
@@ -62,10 +62,10 @@ def check_model(option: str, name_or_path: str, revision: str | None = None, tru
 
 
 def check_teacher(path: str, trust_remote_code: bool) -> Any:
-    """The configuration of the language model of a teacher.
+    """The configuration of a teacher's language model.
 
     Raises:
-        ValueError: as `check_model`, or it is no teacher.
+        ValueError: as `check_model`, or the model is not a teacher.
     """
     found = check_model("teacher", path, trust_remote_code=trust_remote_code)
     if found.model_type != GenerativeRerankerConfig.model_type:
@@ -74,23 +74,23 @@ def check_teacher(path: str, trust_remote_code: bool) -> Any:
 
 
 def check_folder(option: str, path: str) -> None:
-    """Raises a ValueError if an option names a folder that can neither be written nor be made."""
+    """Raises a ValueError if the folder that an option names can be neither written to nor created."""
     place = Path(path).absolute()
     found = next(parent for parent in (place, *place.parents) if parent.exists())
     if not found.is_dir() or not os.access(found, os.W_OK):
-        what = "may not be written" if found.is_dir() else "is no folder"
-        raise ValueError(f"{option} {path}: {found} {what}; accepted: a folder that can be written, or made")
+        what = "is not writable" if found.is_dir() else "is not a folder"
+        raise ValueError(f"{option} {path}: {found} {what}; accepted: a writable folder, which may be new")
 
 
 def check_language_model(
     backbone: BackboneArguments, config: TrainingArguments, trust_remote_code: bool, lora: Any = None
 ) -> Any:
-    """The configuration of the language model a stage starts from.
+    """The configuration of the language model that a stage starts from.
 
-    The model is built without its weights, with the attention and the adapters that training will use.
+    This builds the model without its weights, with the attention and the adapters that training will use.
 
     Raises:
-        ValueError: it cannot be read or built, or does not fit attention or adapters.
+        ValueError: the model cannot be read or built, or does not fit the attention or the adapters.
     """
     source, attention = backbone.model_name_or_path, backbone.attn_implementation
     if source is None:
@@ -102,28 +102,30 @@ def check_language_model(
         if found.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and _CAUSAL not in getattr(found, "auto_map", {}):
             raise ValueError(f"model_name_or_path {source} is a {found.model_type}; accepted: a causal language model")
     if attention == "flex_attention" and config.device.type == "cpu":
-        raise ValueError("attn_implementation is 'flex_attention'; accepted on CPUs: sdpa, eager (it has no gradient)")
+        raise ValueError(
+            "attn_implementation is 'flex_attention'; accepted on CPUs: sdpa, eager (it has no gradient there)"
+        )
     with torch.device("meta"):
-        accepted = "a causal language model, and an attention that it has and whose packages are here: sdpa, eager, ..."
+        accepted = "a causal language model, and an attention that it supports and that is installed: sdpa, eager, ..."
         with refusing(f"model_name_or_path {source} with attn_implementation {attention} cannot be built", accepted):
             model = AutoModelForCausalLM.from_config(
                 found, attn_implementation=attention, trust_remote_code=trust_remote_code
             )
         if lora is not None and lora.use_peft:
-            with refusing("lora_target_modules and LoRA's other settings do not fit", "layers that the backbone has"):
+            with refusing("the LoRA settings do not fit", "lora_target_modules that the backbone has"):
                 get_peft_model(model, lora.peft_config())
     return found
 
 
 def check_training(config: TrainingArguments, *metrics: str) -> None:
-    """Checks settings of transformers' trainer that would fail after hours, or do nothing without a word.
+    """Checks settings of transformers' trainer that would fail after hours or silently have no effect.
 
     Args:
         config: the settings.
-        metrics: what an evaluation gives, besides the loss.
+        metrics: names of the metrics that an evaluation computes.
 
     Raises:
-        ValueError: one is out of range, or optimizer, learning rates or reports cannot be made of them.
+        ValueError: a setting is out of range, or the optimizer, the schedule or a tracker cannot be built.
     """
     for name, least in _LEAST.items():
         value = getattr(config, name)
@@ -137,21 +139,21 @@ def check_training(config: TrainingArguments, *metrics: str) -> None:
         )
     if 0 < config.max_steps < config.warmup_steps:
         raise ValueError(
-            f"warmup_steps is {config.warmup_steps}, max_steps {config.max_steps}, so learning_rate would not be "
-            "reached; accepted: at most max_steps, or a share of it below 1"
+            f"warmup_steps is {config.warmup_steps} and max_steps is {config.max_steps}, so the run would never reach "
+            "learning_rate; accepted: at most max_steps, or a share of it below 1"
         )
     check_folder("output_dir", str(config.output_dir))
     resumed = config.resume_from_checkpoint
     if resumed is not None and not Path(resumed).is_dir():
         raise ValueError(
-            f"resume_from_checkpoint is {resumed!r}; accepted: a checkpoint's folder, or none (a stage that was "
-            "interrupted goes on by itself)"
+            f"resume_from_checkpoint is {resumed!r}; accepted: the folder of a checkpoint, or none (an interrupted "
+            "stage resumes by itself)"
         )
     best = config.metric_for_best_model
     if best is not None and best.removeprefix("eval_") not in metrics:
         raise ValueError(f"metric_for_best_model is {best!r}; accepted: {', '.join(metrics)}")
     _check_optimizer(config)
-    with refusing(f"report_to is {config.report_to}", "trackers that are installed, or none"):
+    with refusing(f"report_to is {config.report_to}", "installed trackers, or none"):
         for callback in get_reporting_integration_callbacks(config.report_to):
             callback()
 
@@ -163,12 +165,12 @@ def _check_optimizer(config: TrainingArguments) -> None:
         optimizer = kind([weight], **{"lr": config.learning_rate, **settings})
     schedule = f"lr_scheduler_type {config.lr_scheduler_type}, lr_scheduler_kwargs {config.lr_scheduler_kwargs}"
     with refusing(f"{schedule} cannot be used", "a schedule of transformers and settings that fit it"):
-        schedule_kwargs: Any = config.lr_scheduler_kwargs  # a mapping by now, also where a text was given
+        schedule_kwargs: Any = config.lr_scheduler_kwargs  # a mapping by now, even if a string was given
         get_scheduler(config.lr_scheduler_type, optimizer, 0, 1, schedule_kwargs)
 
 
 def check_positive(**values: int | None) -> None:
-    """Raises a ValueError if an option's number is below 1; `None` is let pass."""
+    """Raises a ValueError if the value of an option is below 1; `None` is accepted."""
     for option, value in values.items():
         if value is not None and value < 1:
             raise ValueError(f"{option} is {value}; accepted: 1 or more")

@@ -1,6 +1,6 @@
-"""The command line of a stage: options from dataclasses, help that can be read, bad input in one line.
+"""The command line of a stage: options from dataclasses, short help, and one-line errors for bad input.
 
-Settings come from recipes (`stages.recipe`) and flags; both are held against the types of the dataclasses.
+Settings come from recipes (`stages.recipe`) and flags; both are checked against the types of the dataclasses.
 """
 
 import argparse
@@ -22,23 +22,23 @@ from . import program
 
 INTERRUPTED = 130
 HELP = ("-h", "--help", "--help-all", "--help_all")
-# Of transformers' and TRL's two hundred settings, those a run is usually steered by.
+# The settings that a run usually changes, of the two hundred of transformers and TRL.
 USUAL = (
     "output_dir", "seed", "max_steps", "num_train_epochs", "learning_rate", "warmup_steps", "lr_scheduler_type",
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "weight_decay", "bf16",
     "use_cpu", "logging_steps", "eval_strategy", "eval_steps", "save_steps", "save_total_limit",
 )  # fmt: skip
-FEW = 8  # choices that are shown as the option's value
+FEW = 8  # fewer choices than this are listed in the help of an option
 _NULL = ("null", "none")
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a mapping"}
 
 
 class StageParser(TrlParser):
-    """`TrlParser` for one stage: errors are `ValueError`s, and "null" or "none" is no value where there may be none.
+    """`TrlParser` for one stage: errors are `ValueError`s, and optional settings accept "null" and "none".
 
     Args:
-        stage: the module's name in `stages`.
-        argument_types: the stage's dataclasses.
+        stage: name of the module in `stages`.
+        argument_types: the dataclasses of the stage.
     """
 
     def __init__(self, stage: str, argument_types: tuple[Any, ...]) -> None:
@@ -47,13 +47,13 @@ class StageParser(TrlParser):
         super().__init__(argument_types, prog=program(stage), allow_abbrev=False, add_help=False)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
-        """As argparse's, with "null" and "none" read as no value for an option that may have none."""
+        """As in argparse, but "null" and "none" mean `None` for an optional setting."""
         name = names[0].removeprefix("--")
         parts = get_args(self._hints.get(name))
         if dict in (get_origin(part) or part for part in parts):
             settings["type"] = _mapping
         if type(None) in parts:
-            kept = [settings.get("default")]  # report_to has a "none" that means something
+            kept = [settings.get("default")]  # the "none" of report_to is a value of its own
             settings["type"] = _or_null(settings.get("type", str), kept)
             if "choices" in settings:
                 settings["choices"] = [*settings["choices"], None]
@@ -64,14 +64,14 @@ class StageParser(TrlParser):
         raise ValueError(message)
 
     def set_recipe(self, source: str, settings: Mapping[str, Any]) -> None:
-        """Takes a recipe's settings as defaults.
+        """Sets the settings of a recipe as defaults.
 
         Args:
-            source: the recipe's name, for messages.
+            source: name of the recipe, for messages.
             settings: key -> value.
 
         Raises:
-            ValueError: a key is unknown, or a value is not of its type or not among its choices.
+            ValueError: a key is unknown, or a value has the wrong type or is not one of the choices.
         """
         unknown = [name for name in settings if name not in self._hints]
         if unknown:
@@ -105,7 +105,7 @@ class StageParser(TrlParser):
         return tuple(parsed)
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """As argparse's; the list of one null is no list."""
+        """As in argparse, but a list that holds only null becomes `None`."""
         namespace, rest = super().parse_known_args(*args, **kwargs)
         for name, value in vars(namespace).items():
             if value == [None]:
@@ -113,7 +113,7 @@ class StageParser(TrlParser):
         return namespace, rest
 
     def own_help(self) -> str:
-        """The stage's own options, and the usual ones of transformers and TRL, by the dataclass they belong to.
+        """Help for the stage's own options, grouped by dataclass, and for the usual options of transformers and TRL.
 
         Square brackets hold defaults.
         """
@@ -130,7 +130,7 @@ class StageParser(TrlParser):
         parser.add_argument(
             "--config",
             metavar="RECIPE",
-            help="Recipe: a name such as household, or a YAML file; may be repeated, options override it.",
+            help="Recipe: a name such as household, or a YAML file. May be repeated; options override it.",
         )
         usual = []
         for kind in self.dataclass_types:
@@ -157,24 +157,24 @@ class StageParser(TrlParser):
 
 
 def parse_or_help(parser: StageParser, argv: Sequence[str]) -> tuple[Any, ...]:
-    """The arguments; or, where the command line asks for it, help on stdout and the end of the program."""
-    asked = [item for item in argv if item in HELP]
-    if asked:
-        print(parser.format_help() if "all" in asked[0] else parser.own_help())
+    """The parsed arguments; if the command line has a help flag, prints help and exits."""
+    help_flags = [item for item in argv if item in HELP]
+    if help_flags:
+        print(parser.format_help() if "all" in help_flags[0] else parser.own_help())
         raise SystemExit(0)
     return parser.stage_arguments(argv)
 
 
 def run_command(main: Callable[[], Any]) -> None:
-    """Runs a stage as a program: bad input ends in one line on stderr and status 2, not in a traceback."""
+    """Runs a stage as a program: bad input gives one line on stderr and exit status 2 instead of a traceback."""
     spec = sys.modules["__main__"].__spec__
     name = f"python -m {spec.name}" if spec is not None else sys.argv[0]
     try:
         main()
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; called again with the same settings, it goes on", file=sys.stderr)
+        print(f"{name}: interrupted; run it again with the same settings to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # the reader of our lines has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it
         sys.stderr.close()
     except (ValueError, OSError, ImportError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -182,15 +182,15 @@ def run_command(main: Callable[[], Any]) -> None:
 
 
 def fitting(value: Any, kind: Any) -> Any:
-    """A YAML value as an option's type wants it, or `NotImplemented` if it does not fit.
+    """A YAML value converted to the type of an option, or `NotImplemented` if it does not fit.
 
-    Numbers that YAML takes for text (1e-3) become numbers. YAML's bare yes, no, on and off are truth values and fit no
-    text.
+    Numbers that YAML reads as strings (1e-3) become numbers. YAML's bare yes, no, on and off are booleans and do not
+    fit a string.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         read = [fitting(value, part) for part in parts]
-        same = [part for part in read if part is value]  # a text before a number made of it
+        same = [part for part in read if part is value]  # prefers the string over a number made from it
         return next((part for part in (*same, *read) if part is not NotImplemented), NotImplemented)
     if origin is list:
         items = [fitting(item, parts[0]) for item in value] if isinstance(value, list) else [NotImplemented]
@@ -201,14 +201,19 @@ def fitting(value: Any, kind: Any) -> Any:
         with suppress(ValueError):
             return kind(value)
         return NotImplemented
-    number = kind in (int, float) and isinstance(value, (int, kind)) and not isinstance(value, bool)
-    member = isinstance(kind, type) and issubclass(kind, Enum) and value in [member.value for member in kind]
-    plain = kind is Any or (kind not in (int, float) and isinstance(value, origin or kind))
-    return value if number or member or plain else NotImplemented
+    if kind is Any:
+        fits = True
+    elif kind in (int, float):
+        fits = isinstance(value, (int, kind)) and not isinstance(value, bool)
+    elif isinstance(kind, type) and issubclass(kind, Enum):
+        fits = isinstance(value, kind) or value in [member.value for member in kind]
+    else:
+        fits = isinstance(value, origin or kind)
+    return value if fits else NotImplemented
 
 
 def in_words(kind: Any) -> str:
-    """What an option accepts."""
+    """The values that an option of this type accepts, in words."""
     parts = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         enums = any(isinstance(part, type) and issubclass(part, Enum) for part in parts)
@@ -223,11 +228,11 @@ def in_words(kind: Any) -> str:
 
 
 def _mapping(text: str) -> Any:
-    """A mapping written as JSON, or the text as it is: these options take names and files too."""
+    """A mapping from JSON, or the text itself, because these options also accept names and files."""
     try:
         return json.loads(text) if text.lstrip().startswith("{") else text
     except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON ({error}); accepted: a mapping") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error}); accepted: a mapping") from None
 
 
 def _or_null(read: Callable[[str], Any], kept: Sequence[Any]) -> Callable[[str], Any]:
@@ -250,14 +255,19 @@ def _metavar(kind: Any) -> str:
         return "TEXT" if len(parts) > 1 else _metavar(parts[0])
     if get_origin(kind) is list:
         return f"{_metavar(parts[0])} ..."
-    return {bool: "true|false", int: "N", float: "X"}.get(kind, "TEXT")
+    if kind is bool:
+        return "true|false"
+    if kind is int:
+        return "N"
+    return "X" if kind is float else "TEXT"
 
 
 def _default(value: Any) -> str:
     if value is None or value == []:
         return ""
-    shown = " ".join(map(str, _listed(value))) if not isinstance(value, bool) else str(value).lower()
-    return f" [{shown}]" if shown == shown.strip() and "\n" not in shown else f" [{shown!r}]"
+    shown = str(value).lower() if isinstance(value, bool) else " ".join(map(str, _listed(value)))
+    needs_quotes = shown != shown.strip() or "\n" in shown
+    return f" [{shown!r}]" if needs_quotes else f" [{shown}]"
 
 
 def _listed(value: Any) -> list[Any]:

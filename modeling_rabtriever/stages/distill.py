@@ -6,11 +6,11 @@ Usage:
     python -m training.distill --data path/to/beir --output_dir runs/mine --cross_encoder path/or/hub-id \\
         --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no"
 
-Reads <output_dir>/teacher/model unless --teacher says otherwise; writes <output_dir>/student/model, a folder AutoModel
-loads. Teacher states are kept in <output_dir>/states, one cache per teacher and task, for later runs on the same two.
+Reads <output_dir>/teacher/model unless --teacher is given. Writes <output_dir>/student/model, a folder that AutoModel
+loads. Caches teacher scores in <output_dir>/states, one cache per teacher and task, for later runs with the same ones.
 
---cross_encoder puts another teacher in the reranker's place; the student then stands on the backbone of --teacher, or
-on any language model (--model_name_or_path).
+--cross_encoder distils a cross-encoder instead of the reranker. The student is then built on the backbone of --teacher,
+or on any language model (--model_name_or_path).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from ..distillation.training import finished, fresh_student, make_trainer, reran
 from ..files import write_json, writing
 from ..loading import load_model
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
-from ..tasks.beir import RetrievalTask, Split, with_unjudged
+from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
 from ..trainers.processes import on_main, say
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
@@ -50,43 +50,47 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained student."""
     arguments = parse_stage("distill", ARGUMENTS, argv)
-    run, asked, shape, source, prompt, config = arguments
-    check_sources(asked, source, prompt)
+    run, teacher_source, shape, source, prompt, config = arguments
+    check_sources(teacher_source, source, prompt)
     output = Path(config.output_dir)
     task = load_task(run.data, run.skip_bad)
     _, dev = run.splits(task)
-    train, inputs = training_queries(task, run.train_split, asked.unjudged_queries, config.output_dir, run.skip_bad)
+    train, inputs = training_queries(
+        task, run.train_split, teacher_source.unlabelled_queries, config.output_dir, run.skip_bad
+    )
     reranker_path = None
     if source.model_name_or_path is None:
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
-        reranker_path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
+        reranker_path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
         inputs["teacher"] = model_digest(reranker_path)
-    if asked.cross_encoder is not None:
-        inputs["cross_encoder"] = model_digest(asked.cross_encoder)
-    folder = states_folder(asked.states or output / "states", inputs)
+    if teacher_source.cross_encoder is not None:
+        inputs["cross_encoder"] = model_digest(teacher_source.cross_encoder)
+    folder = states_folder(teacher_source.states or output / "states", inputs)
     if shape.other_encoder is not None:
         inputs["encoder"] = model_digest(shape.other_encoder)
-    stage = StageFolder(output / "student", (run, asked, shape, source, prompt, config), inputs, run.overwrite)
+    stage = StageFolder(output / "student", (run, teacher_source, shape, source, prompt, config), inputs, run.overwrite)
     if stage.done:
-        say(f"student: done before, in {stage.model}")
+        say(f"student: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
     if reranker_path is not None:
-        reranker = load_model(reranker_path, asked.dtype, trust_remote_code=asked.trust_remote_code)
+        reranker = load_model(reranker_path, teacher_source.dtype, trust_remote_code=teacher_source.trust_remote_code)
     else:
-        backbone = BackboneArguments(**vars(source), dtype="float32" if asked.dtype == "auto" else asked.dtype)
+        backbone = BackboneArguments(
+            **vars(source), dtype="float32" if teacher_source.dtype == "auto" else teacher_source.dtype
+        )
         texts = [*task.corpus, *train.queries]
         prompt = prompt.for_task(run.data)
-        reranker = build_reranker(backbone, prompt, texts, config.seed, asked.trust_remote_code)
+        reranker = build_reranker(backbone, prompt, texts, config.seed, teacher_source.trust_remote_code)
     set_seed(config.seed)
     reranker = reranker.to(config.device).eval()
-    student = fresh_student(reranker, shape, config, asked.trust_remote_code)
+    student = fresh_student(reranker, shape, config, teacher_source.trust_remote_code)
     config.output_dir = str(stage.checkpoints)
-    if asked.cross_encoder is None:
+    if teacher_source.cross_encoder is None:
         teacher: TeacherScores = reranker_scores(reranker, task, train, config, folder)
     else:
-        device, trusted = str(config.device), asked.trust_remote_code
-        scorer = cross_encoder(asked.cross_encoder, train.queries, task.corpus, device, trusted)
+        device, trusted = str(config.device), teacher_source.trust_remote_code
+        scorer = cross_encoder(teacher_source.cross_encoder, train.queries, task.corpus, device, trusted)
         teacher = scorer_scores(scorer, task, train, folder)
     trainer = make_trainer(student, teacher, task, train, dev, config)
     stage.start()
@@ -104,30 +108,30 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def training_queries(
-    task: RetrievalTask, split: str, unjudged: str | None, output_dir: str, skip_bad: bool = False
+    task: RetrievalTask, split: str, unlabelled: str | None, output_dir: str, skip_bad: bool = False
 ) -> tuple[Split, dict[str, str]]:
-    """The queries a student is distilled on, and the digests of what they come from.
+    """The training queries of a student, and the fingerprints of task and file.
 
     Args:
-        task: whose.
-        split: those with labels.
-        unjudged: a file of more, or none; `{output_dir}` in its name stands for the run's.
-        output_dir: of the run.
-        skip_bad: whether bad lines of the file are left out.
+        task: with the split.
+        split: the queries with labels.
+        unlabelled: a file of queries without labels, or `None`; `{output_dir}` in its name stands for that folder.
+        output_dir: folder of the run.
+        skip_bad: whether to skip bad lines of the file.
 
     Raises:
-        ValueError: the task has no such split, the file is malformed (`with_unjudged`), or it holds queries of another
-            split (`check_leakage`).
+        ValueError: the task has no such split, the file is malformed (`with_unlabelled`), or it holds queries of
+            another split (`check_leakage`).
     """
     train, inputs = task.split(split), {"task": task.fingerprint()}
-    if unjudged is not None:
-        path = unjudged.replace("{output_dir}", output_dir)
-        train = with_unjudged(train, path, skip_bad)
+    if unlabelled is not None:
+        path = unlabelled.replace("{output_dir}", output_dir)
+        train = with_unlabelled(train, path, skip_bad)
         check_leakage(replace(task, splits={**task.splits, split: train}))
-        inputs["unjudged_queries"] = file_digest(path)
+        inputs["unlabelled_queries"] = file_digest(path)
     return train, inputs
 
 
 def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:
-    """Where the cache of one teacher and one set of queries lies; `inputs` are their digests."""
+    """Folder of the cache for one teacher and one set of queries; `inputs` are their fingerprints."""
     return Path(root) / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]

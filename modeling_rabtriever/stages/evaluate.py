@@ -1,4 +1,4 @@
-"""Stage 3: evaluates models beside trivial baselines, over the whole corpus.
+"""Stage 3: evaluates models and trivial baselines on the whole corpus.
 
 Usage:
     python -m training.evaluate --config household
@@ -8,10 +8,11 @@ Usage:
 
 A model is a reranker, a Rabtriever, or a bi-encoder of sentence-transformers; without --model, the teacher and the
 student of <output_dir>. A task is a folder in BEIR layout, hub:<data set>, or the name of a task, such as esconv.
-Models run on the GPU where there is one, all at once; CUDA_VISIBLE_DEVICES= leaves them on the CPU.
+All models are loaded at once, on the GPU if there is one; CUDA_VISIBLE_DEVICES= keeps them on the CPU.
 
-Writes into <output_dir>/evaluation for each split the report (<split>.json), query-level metrics, a run file in TREC's
-form per system, plots, and report.md over all splits; and a model card into the folders of this run's own models.
+For each split, writes a report (<split>.json), query-level metrics, a run file in TREC format per system, and plots
+into <output_dir>/evaluation, with report.md over all splits. Writes a model card into the folders of the run's own
+models.
 """
 
 from collections.abc import Sequence
@@ -38,20 +39,19 @@ from .run import RunArguments
 
 @dataclass
 class EvaluationArguments:
-    """What is evaluated."""
+    """What to evaluate."""
 
     output_dir: str = field(default="runs/evaluation", metadata={"help": "Folder of the run."})
     model: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Folders or Hub ids of rerankers, Rabtrievers, sentence-transformers bi-encoders, each with NAME= "
-            "before it where tables should call it so; default: the teacher and the student of output_dir, or none "
-            "where run_files are given."
+            "help": "Folders or Hub ids of rerankers, Rabtrievers or sentence-transformers bi-encoders; NAME= before "
+            "one sets its name in tables. Default: the teacher and the student of output_dir, or none with run_files."
         },
     )
     run_files: list[str] = field(
         default_factory=list,
-        metadata={"help": "Rankings of other systems in TREC's form, one file per system, of one split."},
+        metadata={"help": "Run files of other systems in TREC format, one file per system, of one split."},
     )
     sentence_encoder: str | None = field(
         default="sentence-transformers/all-MiniLM-L6-v2",
@@ -61,16 +61,16 @@ class EvaluationArguments:
     candidates: int | None = field(
         default=None,
         metadata={
-            "help": "Let every system rank this many of BM25's first documents, if the corpus is too large for a "
-            "reranker; what BM25 misses counts as missed. The report adds figures in the whole corpus, for rerankers "
-            "on a sample of it. Default: rank the whole corpus."
+            "help": "Let every system rank only the first documents of BM25, this many, if the corpus is too large for "
+            "a reranker. Documents that BM25 misses count as missed. The report adds metrics on the whole corpus, and "
+            "on a sample of it for rerankers. Default: rank the whole corpus."
         },
     )
     max_queries: int | None = field(
-        default=None, metadata={"help": "Evaluate this many queries of each split, drawn with a fixed seed."}
+        default=None, metadata={"help": "Evaluate this many queries of each split, sampled with a fixed seed."}
     )
     seed: int = field(
-        default=0, metadata={"help": "Of the bootstrap intervals. The draw of queries is the same for all seeds."}
+        default=0, metadata={"help": "Seed of the bootstrap intervals; it does not change the sample of queries."}
     )
     dtype: str = field(
         default="auto",
@@ -89,7 +89,7 @@ class EvaluationArguments:
         if self.max_queries is not None and self.max_queries < 1:
             raise ValueError(f"max_queries is {self.max_queries}; accepted: 1 or more, or null for all")
         if self.run_files and len(self.splits) > 1:
-            raise ValueError(f"run_files given and splits are {self.splits}; accepted: one split, the files' own")
+            raise ValueError(f"splits are {self.splits} with run_files; accepted: one split, the one of the files")
         if self.candidates is not None and self.candidates < 1:
             raise ValueError(f"candidates is {self.candidates}; accepted: 1 or more, or null for the whole corpus")
 
@@ -98,13 +98,13 @@ ARGUMENTS = (RunArguments, EvaluationArguments)
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Runs the stage and returns the folder with the reports; of several processes the main one works."""
+    """Runs the stage on the main process and returns the folder with the reports."""
     run, arguments = parse_stage("evaluate", ARGUMENTS, argv)
     return on_main(lambda: evaluate_and_report(run, arguments))
 
 
 def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Path:
-    """The stage with these settings; returns the folder with the reports."""
+    """Runs the stage with these settings and returns the folder with the reports."""
     output = Path(arguments.output_dir)
     task = load_task(run.data, run.skip_bad)
     chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]
@@ -119,13 +119,14 @@ def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Pa
     }
     stage = StageFolder(output / "evaluation", (run, arguments), {"task": task.fingerprint(), **inputs}, run.overwrite)
     if stage.done:
-        print(f"evaluation: done before, in {stage.folder}")
+        print(f"evaluation: already done, in {stage.folder}")
         return stage.folder
     check((run, arguments), task)
     systems = baselines(task, run.train_split)
     if arguments.sentence_encoder is not None:
         encoder = public_encoder(arguments.sentence_encoder, task.corpus)
-        systems += [encoder] if encoder is not None else []
+        if encoder is not None:
+            systems.append(encoder)
     systems += [load_system(path, task.corpus, arguments.dtype, arguments.trust_remote_code) for path in paths]
     stage.start()
     parts = []
@@ -143,7 +144,7 @@ def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Pa
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
-    """As `stages.train_reranker.check`."""
+    """Checks the settings, as `stages.train_reranker.check` does."""
     _, given = arguments
     check_splits(task, splits=given.splits)
     if given.seed < 0:

@@ -1,16 +1,16 @@
-"""Optional, before the student: queries without labels, in the training queries' manner.
+"""Optional, before the student: generates queries without labels that resemble the training queries.
 
 Usage:
     python -m training.generate_queries --config saycan --data path/to/saycan
 
-The student learns from the teacher's scores, so it can learn from queries that have no labels. Where training queries
-are few it needs them. Two kinds: a language model is fitted to the training queries for a few epochs,
-then goes on from the first words of one of them (--count; it should know the language: a pretrained model, not one from
-scratch); and training queries with names exchanged, where documents show which names (--swapped, see
+The student learns from the teacher's scores, so it can learn from queries without labels, and needs them if training
+queries are few. There are two kinds. For --count, a language model is fine-tuned on the training queries for a few
+epochs and then continues the first words of one of them (it should know the language: a pretrained model, not one from
+scratch). For --swapped, names in training queries are exchanged, if documents show which names are interchangeable (see
 `distillation.swaps`).
 
-Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for the stage distill --unjudged_queries. A
-text that any split of the task has is left out. Interrupted, it goes on after the last whole batch.
+Writes <output_dir>/queries/queries.jsonl, lines {"_id": ..., "text": ...}, for the stage distill --unlabelled_queries,
+without texts that are in a split of the task. If interrupted, it resumes after the last complete batch.
 """
 
 import json
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
     stage = StageFolder(Path(config.output_dir) / "queries", (run, backbone, settings, config), inputs, run.overwrite)
     path = stage.folder / "queries.jsonl"
     if stage.done:
-        say(f"queries: done before, in {path}")
+        say(f"queries: already done, in {path}")
         return path
     check(arguments, task)
     queries = task.split(run.train_split).queries
     known = {query for split in task.splits.values() for query in split.queries}
-    if settings.swapped and settings.count:  # too few names are found out before a language model has written for hours
+    if settings.swapped and settings.count:  # fails on too few names before a language model generates for hours
         swapped(queries, task.corpus, settings.swapped, known, config.seed)
     stage.start()
     texts = written(backbone, config, queries, settings, known, stage) if settings.count else []
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:  # noqa: ARG001
-    """As `stages.train_reranker.check`; also refuses a model that starts from scratch."""
+    """Checks the settings, as `stages.train_reranker.check` does; also refuses a model from scratch."""
     run, backbone, settings, config = arguments
     if settings.count and (backbone.model_name_or_path is None or backbone.model_name_or_path.endswith(".json")):
         raise ValueError(
@@ -82,9 +82,8 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     check_splits(task, train_split=run.train_split)
     check_training(config)
     if settings.count:
-        room = getattr(
-            check_language_model(backbone, config, config.trust_remote_code), "max_position_embeddings", math.inf
-        )
+        found = check_language_model(backbone, config, config.trust_remote_code)
+        room = getattr(found, "max_position_embeddings", math.inf)
         if settings.max_new_tokens >= room:
             raise ValueError(
                 f"max_new_tokens is {settings.max_new_tokens}; accepted: less than the model's context, {room}"

@@ -1,12 +1,12 @@
-"""All stages in order: teacher, student, evaluation and cards. What is done is skipped, what was interrupted resumes.
+"""All stages in order: teacher, student, evaluation and cards. Skips finished stages and resumes interrupted ones.
 
 Usage:
     python -m training.pipeline --config household --data path/to/household
     python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
 
-A flag goes to all stages; `--<stage>.<flag>` goes to one (pretrain, train_reranker,
-generate_queries, distill, evaluate). pretrain and generate_queries run only if the recipe has a section for them.
-`python -m training.<stage> --help` lists a stage's flags. All stages are checked before the first one runs.
+A flag applies to all stages, `--<stage>.<flag>` to one (pretrain, train_reranker, generate_queries, distill, evaluate).
+pretrain and generate_queries run only if the recipe has a section for them. `python -m training.<stage> --help` lists
+the flags of a stage. The settings of all stages are checked before the first one runs.
 """
 
 import functools
@@ -64,13 +64,13 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
 
 
 def check(commands: Mapping[str, Sequence[str]]) -> None:
-    """Checks all stages before the first one runs: what the last one lacks shows at once, not after hours.
+    """Checks all stages before the first one runs, so that a fault in the last one shows at once, not after hours.
 
     Args:
         commands: stage -> its command line, in the order of the run.
 
     Raises:
-        ValueError: a flag, a key, a split, a file, a model or a setting of a stage; the message names the stage.
+        ValueError: a flag, key, split, file, model or setting of a stage is unusable; the message names the stage.
     """
     arguments = {}
     for stage, command in commands.items():
@@ -82,7 +82,7 @@ def check(commands: Mapping[str, Sequence[str]]) -> None:
     for stage, parsed in arguments.items():
         run, output = parsed[0], Path(parsed[-1].output_dir)
         if finished(output / _FOLDERS[stage]) and not run.overwrite:
-            continue  # it is skipped, and need not find its model on the Hub again
+            continue  # the stage will be skipped, so its model need not be on the Hub any more
         with _named(stage):
             earlier[stage] = _STAGES[stage].check(parsed, tasks[run.data], earlier)
 
@@ -100,7 +100,7 @@ def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, 
 
     Args:
         flags: `--flag value` for all stages and `--<stage>.<flag> value` for one.
-        stages: those that are run.
+        stages: the stages that run.
 
     Raises:
         ValueError: a flag names another stage.

@@ -3,9 +3,9 @@
 Usage:
     python -m training.pretrain --config esconv --data path/to/esconv
 
-Language modelling on the training split: each query after a document relevant for it, as the teacher will read them.
-Writes <output_dir>/backbone/model, a plain causal language model with its tokenizer, from which train_reranker
-starts. Interrupted, it resumes from its last checkpoint.
+Language modelling on the training split: each query follows a document relevant to it, in the teacher's prompt. Writes
+<output_dir>/backbone/model, a plain causal language model with its tokenizer, from which train_reranker starts. If
+interrupted, it resumes from its last checkpoint.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     inputs = {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))}
     stage = StageFolder(Path(config.output_dir) / "backbone", (run, backbone, prompt, config), inputs, run.overwrite)
     if stage.done:
-        say(f"backbone: done before, in {stage.model}")
+        say(f"backbone: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
     texts = tokenizer_texts(task, train, prompt)
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> Any:  # noqa: ARG001
-    """As `stages.train_reranker.check`."""
+    """Checks the settings, as `stages.train_reranker.check` does."""
     run, backbone, prompt, config = arguments
     run.splits(task)
     check_training(config, "loss")

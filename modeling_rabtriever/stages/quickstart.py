@@ -1,12 +1,12 @@
-"""The whole path on the embedded task, offline, in minutes on two CPU cores.
+"""Every stage on the built-in household task, offline, in minutes on two CPU cores.
 
 Usage:
     python -m training.quickstart
     python -m training.quickstart --output_dir runs/mine --train_reranker.max_steps 1000
 
-Generates the household task, trains a teacher from scratch, distils it, saves both, loads them back in a process that
-has only the saved folders, indexes the documents, answers three queries, and reports. A second call skips what is done.
-Flags are those of the stage pipeline.
+Generates the household task, trains a teacher from scratch, distils it, and saves both. Then a process that has only
+the saved folders loads them, indexes the documents and answers three queries. A second call skips finished stages. The
+flags are those of the stage pipeline.
 """
 
 import json
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if "-h" in flags or "--help" in flags:
         print((__doc__ or "").replace("python -m training.quickstart", program("quickstart")))
         raise SystemExit(0)
-    logging.disable_progress_bar()  # of model files; training keeps its own
+    logging.disable_progress_bar()  # of loading model files; training keeps its own
     datasets.disable_progress_bars()
     start = time.perf_counter()
     if "--output_dir" not in flags:
@@ -61,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(_peak_memory_gb(), 2),
         "evaluation": reports,
-        "answers": [{**answer, **{m: answer[m][:SHOWN] for m in ("student", "teacher")}} for answer in answers],
+        "answers": [
+            {**answer, "student": answer["student"][:SHOWN], "teacher": answer["teacher"][:SHOWN]} for answer in answers
+        ],
     }
     path = run / "quickstart.json"
     write_json(path, summary)
@@ -81,7 +83,7 @@ def _answers(run: Path, task: RetrievalTask, count: int) -> list[dict[str, Any]]
         ],
         input=json.dumps({"queries": shown, "documents": task.corpus}),
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        cwd=run,  # not the clone: the package must not be found
+        cwd=run,  # not the clone, so that the package is not found
         capture_output=True,
         text=True,
         check=False,
@@ -93,7 +95,8 @@ def _answers(run: Path, task: RetrievalTask, count: int) -> list[dict[str, Any]]
 
 
 def _plots(run: Path, task: RetrievalTask, count: int) -> None:
-    teacher, student = (json.loads((run / stage / "log.json").read_text()) for stage in ("teacher", "student"))
+    teacher = json.loads((run / "teacher" / "log.json").read_text())
+    student = json.loads((run / "student" / "log.json").read_text())
     training_curves(teacher, student, run / "training_curves.png")
     scores = load_file(run / "evaluation" / "test-scores.safetensors")
     relevant = fixed_sample(task.split("test"), count).relevant
@@ -101,18 +104,17 @@ def _plots(run: Path, task: RetrievalTask, count: int) -> None:
 
 
 def _peak_memory_gb() -> float:
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return (
-        max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit / 1e9
-    )
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes, Linux in KiB
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, children) * unit / 1e9
 
 
 def _show(run: Path, reports: dict[str, Any], answers: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     print(f"\n== three queries, answered by the saved models in a fresh process ({answers[0]['code'].split('.')[0]})")
     for answer in answers:
         place = {hit["row"]: number for number, hit in enumerate(answer["teacher"], start=1)}
-        print(f"\n{answer['query']}\n  {'score':>8}  {'document':<36} teacher's place")
+        print(f"\n{answer['query']}\n  {'score':>8}  {'document':<36} teacher's rank")
         for hit in answer["student"][:SHOWN]:
             print(f"  {hit['score']:8.2f}  {hit['document']:<36} {place[hit['row']]}")
     print("\n== results")

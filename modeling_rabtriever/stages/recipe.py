@@ -2,14 +2,14 @@
 
     data: path/to/beir-folder        # keys at the top are shared by all stages
     output_dir: runs/mine
-    pretrain: {max_steps: 1000}      # optional: the stage runs only if its section is there
-    train_reranker: {max_steps: 600} # a section holds what only its stage reads
-    generate_queries: {count: 1000}  # optional as well
+    pretrain: {max_steps: 1000}      # optional: the stage runs only if the recipe has its section
+    train_reranker: {max_steps: 600} # a section holds the settings of one stage
+    generate_queries: {count: 1000}  # optional too
     distill: {max_steps: 1500}
     evaluate: {splits: [test]}
 
-Each stage reads the shared keys and its own section, then command-line overrides: `--max_steps 10`. Several recipes may
-be given, `--config household --config students/paper`: key by key, later ones win.
+Each stage reads the shared keys, then its own section, then command-line overrides: `--max_steps 10`. Several recipes
+can be combined, `--config household --config students/paper`: for each key, the last recipe that has it wins.
 """
 
 import argparse
@@ -27,10 +27,10 @@ OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their 
 
 
 def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Shared keys and the sections of recipes, by name or file; where two have a key, the later one's value counts.
+    """Shared keys and sections of recipes, by name or file; if two recipes have a key, the later value counts.
 
     Raises:
-        ValueError: a recipe is unknown or cannot be read, is no YAML mapping, or a section is not a mapping.
+        ValueError: a recipe is unknown, cannot be read or is not a YAML mapping, or a section is not a mapping.
     """
     shared: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
@@ -39,7 +39,7 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
         try:
             recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"--config {path} is no YAML ({error}); accepted: a mapping of settings") from None
+            raise ValueError(f"--config {path} is not YAML ({error}); accepted: a mapping of settings") from None
         if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
             raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
         for stage in STAGES:
@@ -52,16 +52,16 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
 
 
 def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """The stage's settings: defaults, then the recipe's shared keys, then its section, then the command line.
+    """The settings of a stage: defaults, overridden by the recipe's shared keys, its section, and the command line.
 
     Args:
         stage: one of `STAGES`.
-        argument_types: dataclasses, one instance of each is returned.
+        argument_types: dataclasses; the result has one instance of each.
         argv: command line without the program's name; `None` reads `sys.argv`.
 
     Raises:
         ValueError: a flag or a key is unknown, or a value is not accepted.
-        SystemExit: help was asked for and printed.
+        SystemExit: the command line has a help flag; help was printed.
     """
     configs, flags = split_config(argv)
     parser = StageParser(stage, argument_types)

@@ -1,4 +1,4 @@
-"""What all stages of a run share: the task and its splits."""
+"""Settings that all stages of a run share: the task and its splits."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from .checks import check_splits
 
 @dataclass
 class RunArguments:
-    """What all stages share."""
+    """Settings of all stages."""
 
     data: str = field(
         metadata={
@@ -21,24 +21,24 @@ class RunArguments:
     train_split: str = field(default="train", metadata={"help": "Split the models are trained on."})
     dev_split: str | None = field(
         default=None,
-        metadata={"help": "Split watched while training; default: dev, and none if the task has no such split."},
+        metadata={"help": "Split to evaluate on during training; default: dev, if the task has it."},
     )
     skip_bad: bool = field(
         default=False,
         metadata={
-            "help": "Leave out lines that are no document or query, and judgements that name an absent document or "
-            "query, and say how many, instead of stopping."
+            "help": "Skip lines that are not a document or query, and relevance labels of a missing document or query, "
+            "and report how many, instead of stopping."
         },
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "Replace a finished or started stage whose settings were others."}
+        default=False, metadata={"help": "Replace a finished or started stage that had other settings."}
     )
 
     def splits(self, task: RetrievalTask) -> tuple[Split, Split | None]:
-        """The split to train on and the one to watch, if there is one.
+        """The training split, and the split to evaluate on during training, if there is one.
 
         Raises:
-            ValueError: the task lacks the first, or a second that was asked for by name.
+            ValueError: the task lacks the training split, or a dev split that was given by name.
         """
         named = {"train_split": self.train_split, "dev_split": self.dev_split}
         check_splits(task, **{option: name for option, name in named.items() if name is not None})

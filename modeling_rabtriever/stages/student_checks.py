@@ -1,9 +1,9 @@
-"""What is checked of a student before the first step, also before its teacher is trained."""
+"""Checks of a student's settings before the first step, and in a pipeline before its teacher is trained."""
 
 from pathlib import Path
 from typing import Any
 
-from ..distillation.encoder_folders import check_text_encoder, retriever
+from ..distillation.encoder_folders import check_text_encoder, read_settings
 from ..distillation.encoders import first_layers, student_config
 from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
@@ -23,48 +23,50 @@ from .checks import (
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
-    """As `stages.train_reranker.check`."""
-    run, asked, shape, source, prompt, config = arguments
-    check_sources(asked, source, prompt)
+    """Checks the settings, as `stages.train_reranker.check` does."""
+    run, teacher_source, shape, source, prompt, config = arguments
+    check_sources(teacher_source, source, prompt)
     run.splits(task)
     check_training(config, *TABLE_METRICS)
-    if asked.states is not None:
-        check_folder("states", asked.states)
+    if teacher_source.states is not None:
+        check_folder("states", teacher_source.states)
     config.check_candidates(len(task.corpus))
-    if asked.unjudged_queries is not None:
-        path = asked.unjudged_queries.replace("{output_dir}", config.output_dir)
+    if teacher_source.unlabelled_queries is not None:
+        path = teacher_source.unlabelled_queries.replace("{output_dir}", config.output_dir)
         if not ("generate_queries" in earlier and Path(path) == Path(config.output_dir) / "queries" / "queries.jsonl"):
-            check_file("unjudged_queries", path)
-    if asked.cross_encoder is not None:
-        check_model("cross_encoder", asked.cross_encoder, trust_remote_code=asked.trust_remote_code)
+            check_file("unlabelled_queries", path)
+    if teacher_source.cross_encoder is not None:
+        check_model("cross_encoder", teacher_source.cross_encoder, trust_remote_code=teacher_source.trust_remote_code)
     if source.model_name_or_path is not None:
         prompt.for_task(run.data)
-        text_config = check_language_model(BackboneArguments(**vars(source)), config, asked.trust_remote_code)
-    elif asked.teacher is None and "train_reranker" in earlier:
+        text_config = check_language_model(BackboneArguments(**vars(source)), config, teacher_source.trust_remote_code)
+    elif teacher_source.teacher is None and "train_reranker" in earlier:
         text_config = earlier["train_reranker"]
     else:
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
-        path = earlier_model(asked.teacher, config.output_dir, "teacher", remedy)
-        text_config = check_teacher(path, asked.trust_remote_code)
+        path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
+        text_config = check_teacher(path, teacher_source.trust_remote_code)
     if shape.other_encoder is None:
-        student_config(first_layers(text_config, shape.layers), ["last", "mean"], False, shape)
+        student_config(first_layers(text_config, shape.layers), ["last", "mean"], is_retriever=False, shape=shape)
     else:
-        found = check_model("encoder", shape.other_encoder, trust_remote_code=asked.trust_remote_code)
+        found = check_model("encoder", shape.other_encoder, trust_remote_code=teacher_source.trust_remote_code)
         check_text_encoder(shape.other_encoder, found)
-        about = retriever(shape.other_encoder, {})
-        student_config(found, [about.pooling], about.alike, shape)
+        settings = read_settings(shape.other_encoder, {})
+        student_config(found, [settings.pooling], settings.is_retriever, shape)
 
 
-def check_sources(asked: Any, source: SourceArguments, prompt: PromptArguments) -> None:
-    """Raises a ValueError if the arguments that name teacher and backbone exclude each other."""
-    if source.model_name_or_path is not None and (asked.teacher is not None or asked.cross_encoder is None):
+def check_sources(teacher_source: Any, source: SourceArguments, prompt: PromptArguments) -> None:
+    """Raises a ValueError if the arguments that name teacher and backbone contradict each other."""
+    if source.model_name_or_path is not None and (
+        teacher_source.teacher is not None or teacher_source.cross_encoder is None
+    ):
         raise ValueError(
-            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder, and without "
-            "teacher, whose backbone the student would have otherwise"
+            f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder and without "
+            "teacher, whose backbone would be the student's otherwise"
         )
     if source.model_name_or_path is None and prompt != PromptArguments():
         changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]
         raise ValueError(
-            f"{', '.join(changed)} given, but the student reads its teacher's prompt; accepted: only with "
+            f"{', '.join(changed)} given, but the student uses the teacher's prompt; accepted: only with "
             "model_name_or_path"
         )

@@ -4,8 +4,8 @@ Usage:
     python -m training.train_reranker --config household
     python -m training.train_reranker --config esconv --data path/to/esconv --max_steps 100
 
-Starts from --model_name_or_path, or else from <output_dir>/backbone/model, which the stage pretrain wrote. Writes
-<output_dir>/teacher/model, a folder AutoModel loads. Interrupted, it resumes from its last checkpoint.
+Starts from --model_name_or_path, or else from <output_dir>/backbone/model, which the stage pretrain writes. Writes
+<output_dir>/teacher/model, a folder that AutoModel loads. If interrupted, it resumes from its last checkpoint.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         run.overwrite,
     )
     if stage.done:
-        say(f"teacher: done before, in {stage.model}")
+        say(f"teacher: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
     reranker = build_reranker(
@@ -85,15 +85,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> Any:
-    """What can be known before the first step, also of a stage that comes before.
+    """Checks the settings before the first step; in a pipeline, before earlier stages have run.
 
     Args:
         arguments: instances of `ARGUMENTS`.
-        task: what is trained on.
-        earlier: the stages of the same call that come before.
+        task: the training data.
+        earlier: the earlier stages of the same pipeline run.
 
     Returns:
-        The configuration of the language model this stage will leave.
+        The configuration of the language model that this stage will write.
 
     Raises:
         ValueError: a split, a file or a model is missing, or a setting cannot be used.
@@ -118,7 +118,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
 def train_and_save(
     reranker: GenerativeRerankerModel, trainer: Trainer, stage: StageFolder, lora: LoraArguments, **result: Any
 ) -> None:
-    """Trains the reranker's backbone, from the stage's last checkpoint on, and finishes the stage."""
+    """Trains the reranker's backbone, resuming from the last checkpoint of the stage, and finishes the stage."""
     config = trainer.args
     stage.start()
     trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))

@@ -142,7 +142,7 @@ def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
     return _task(name, f"hub:{data_set}:corpus", f"hub:{data_set}:queries", qrels, skip_bad)
 
 
-def with_unjudged(split: Split, path: str | Path, skip_bad: bool = False) -> Split:
+def with_unlabelled(split: Split, path: str | Path, skip_bad: bool = False) -> Split:
     """The split with more queries, which have no labels: their `relevant` is empty.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the trainers of teacher and student share: trainer base, checkpoints, processes, machine, a stage's folder.
+"""Shared by the trainers of teacher and student: trainer base, checkpoints, processes, the folder of a stage.
 
-Of the extra "train", but for `machine`.
+Needs the extra "train".
 """

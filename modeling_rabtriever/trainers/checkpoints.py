@@ -1,6 +1,7 @@
-"""Checkpoints that can be trusted: each is finished by a list of checksums, which is checked before a run resumes.
+"""Checkpoints with checksums, which are verified before a run resumes.
 
-A checkpoint without the list was cut off while being written and is passed over. One with it must be as it was.
+The list of checksums is written last. A checkpoint without it was interrupted while being written and is skipped. A
+checkpoint with it must be unchanged.
 """
 
 import zlib
@@ -19,21 +20,20 @@ _BLOCK = 1 << 24
 
 
 def checkpoint_to_resume(folder: Path, given: str | None = None) -> str | None:
-    """The checkpoint a run goes on from; `None` starts it from the beginning.
+    """The checkpoint that a run resumes from; `None` starts the run from the beginning.
 
     Args:
         folder: of the run's checkpoints.
-        given: the one asked for instead of the newest.
+        given: a checkpoint to use instead of the newest one.
 
     Raises:
-        ValueError: a file of the checkpoint is missing or is not as it was written, or the one asked for was never
-            finished.
+        ValueError: a file of the checkpoint is missing or is not as it was written, or `given` was never finished.
     """
     return on_main(lambda: _checked(folder, given))
 
 
 def configured_checkpoint(config: TrainingArguments) -> str | None:
-    """The finished checkpoint in `config.output_dir` that a run goes on from, if it is to go on and there is one."""
+    """The checkpoint in `config.output_dir` to resume from; `None` if there is none or the run is not to resume."""
     given: Any = config.resume_from_checkpoint
     if not given:
         return None
@@ -47,7 +47,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def finish_checkpoint(folder: Path, processes: int) -> None:
-    """Writes the checksums of a checkpoint's files, the last thing of it; `processes` is how many shared the run."""
+    """Finishes a checkpoint by writing the checksums of its files; `processes` is how many share the run."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     record = {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
     write_json(folder / CHECKSUMS, {"processes": processes, "files": record})
@@ -64,21 +64,19 @@ def _checked(folder: Path, given: str | None) -> str | None:
     draws = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
     for name, checksum in (dict.fromkeys([*_NEEDED, *draws]) | record["files"]).items():
         path = checkpoint / name
-        fault = "is missing" if not path.is_file() else "is not as it was written" if _differs(path, checksum) else None
+        fault = None
+        if not path.is_file():
+            fault = "is missing"
+        elif checksum is not None and _checksum(path) != checksum:
+            fault = "is not as it was written"
         if fault is not None:
             raise ValueError(
-                f"{path} {fault}, and without it the run would end elsewhere; accepted: the file as it was written. "
-                f"Delete {checkpoint} to go on from an earlier checkpoint, or from the beginning where there is none"
+                f"{path} {fault}, so the run cannot resume with the same result; accepted: the file as it was written. "
+                f"Delete {checkpoint} to resume from an earlier checkpoint, or from the beginning if there is none"
             )
     if processes != process_count():
-        say(
-            f"{checkpoint} was written by {processes} processes and is read by {process_count()}: dropout is drawn anew"
-        )
+        say(f"{checkpoint} was written by {processes} processes and is read by {process_count()}: dropout will differ")
     return str(checkpoint)
-
-
-def _differs(path: Path, checksum: str | None) -> bool:
-    return checksum is not None and _checksum(path) != checksum
 
 
 def _checksum(path: Path) -> str:

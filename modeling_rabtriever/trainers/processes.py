@@ -1,9 +1,9 @@
-"""One run on several processes, as torchrun or accelerate start them: who does what, and how an error on one ends all.
+"""One run on several processes, as torchrun or accelerate start them. An error in one process ends all of them.
 
     torchrun --nproc_per_node 8 -m training.pipeline --config recipe.yaml
 
-All processes read one output folder. Each writes its own shards of teacher states and its own random state; everything
-else is written by the main process. With a single process every function here just does the work.
+All processes use one output folder. Each writes its own shards of teacher scores and its own random state; the main
+process writes everything else. With a single process, the functions here just do the work.
 """
 
 import functools
@@ -22,8 +22,9 @@ T = TypeVar("T")
 Rows = TypeVar("Rows", bound="Sequence[Any] | Tensor")
 
 BAD_INPUT, FAILED = 2, 1  # exit statuses
-PATIENCE = timedelta(days=30)  # the others wait while one ranks a corpus or asks a teacher; a dead process ends it
-_alone = False  # while the main process does something that the others wait for
+# The others wait while one ranks a corpus or runs the teacher; a dead process ends the wait.
+PATIENCE = timedelta(days=30)
+_alone = False  # true while the main process does something that the others wait for
 
 
 class _Failure(NamedTuple):
@@ -38,7 +39,7 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Which of them this is, from 0, the main one."""
+    """The index of this process; 0 is the main process."""
     return _state().process_index
 
 
@@ -48,24 +49,24 @@ def is_main() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints, once for all processes."""
+    """Prints on the main process only."""
     if is_main():
         print(text, flush=True)
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """The main process does it alone, the others wait.
+    """Runs `work` on the main process only, while the others wait.
 
     Returns:
-        What `work` returned, on every process.
+        The result of `work`, on every process.
 
     Raises:
-        Exception: on the main process, the one `work` raised; the others exit with the same status, in silence.
+        Exception: on the main process, the one that `work` raised; the others exit silently with the same status.
     """
     group = _group()
     if group is None:
         return work()
-    outcome: list[Any] = [None, None]  # what `work` returned, and how it failed
+    outcome: list[Any] = [None, None]  # result of `work`, and its failure
     error = None
     if is_main():
         with _standing_alone():
@@ -78,13 +79,13 @@ def on_main(work: Callable[[], T]) -> T:
 
 
 def on_each(work: Callable[[], T]) -> T:
-    """Every process does it and waits for the others; `work` must not wait for others itself.
+    """Runs `work` on every process, then waits for all of them; `work` itself must not wait for other processes.
 
     Returns:
-        What `work` returned on this process.
+        The result of `work` on this process.
 
     Raises:
-        Exception: `work` failed on any process: the main process says why, the others exit with the same status.
+        Exception: `work` failed on any process; the main process says why, the others exit with the same status.
     """
     if _group() is None:
         return work()
@@ -94,7 +95,7 @@ def on_each(work: Callable[[], T]) -> T:
 
 
 def gather(value: T) -> list[T]:
-    """The values of all processes, in their order, on every process."""
+    """The values of all processes in the order of the processes, on every process."""
     group = _group()
     if group is None:
         return [value]
@@ -105,7 +106,7 @@ def gather(value: T) -> list[T]:
 
 
 def own_part(rows: Rows) -> Rows:
-    """The rows that fall to this process: the parts of all, one after the other, are `rows`."""
+    """The part of `rows` of this process; the parts of all processes, in order, make up `rows`."""
     count, index = process_count(), process_index()
     return rows[len(rows) * index // count : len(rows) * (index + 1) // count]  # type: ignore[return-value]
 

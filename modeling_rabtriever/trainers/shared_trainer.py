@@ -1,7 +1,7 @@
-"""What the trainers have in common: one run is the same on one process and on several, and its checkpoints are whole.
+"""The base of the trainers: a run gives the same result on one process and on several, and checkpoints are complete.
 
-A recipe's batch is what a step reads, whatever the number of processes: all walk over the same batches, and each
-computes its part of each.
+The batch size of a recipe is per step, whatever the number of processes: all processes go through the same batches, and
+each computes its part of every batch.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,46 +25,47 @@ from .processes import gather, on_main
 
 @dataclass
 class SharedArguments:
-    """Settings that all trainers share; a class names it in front of `TrainingArguments` or TRL's `SFTConfig`."""
+    """Settings that all trainers share; a base class to list before `TrainingArguments` or TRL's `SFTConfig`."""
 
     per_device_train_batch_size: int = field(
         default=8,
         metadata={
-            "help": "Rows a step reads at once, whatever the number of processes: they divide them, so that a recipe "
-            "takes the same steps on one device and on many."
+            "help": "Rows per step, whatever the number of processes: they divide the rows, so a recipe takes the "
+            "same steps on one device and on many."
         },
     )
     logging_steps: float = field(
-        default=10, metadata={"help": "Steps between two lines of the log; below 1, a share of all steps."}
+        default=10, metadata={"help": "Steps between two log lines; below 1, a share of all steps."}
     )
     bf16: bool | None = field(
-        default=None, metadata={"help": "Passes in bfloat16; default: where there is a GPU that has it."}
+        default=None,
+        metadata={"help": "Compute in bfloat16; default: true if there is a GPU that supports it."},
     )
 
 
 def check_division(args: TrainingArguments, group_size: int = 1) -> None:
-    """Refuses a batch that the processes cannot divide evenly without splitting groups.
+    """Refuses a batch size that the processes cannot divide evenly into whole groups.
 
     Args:
         args: the settings.
         group_size: rows that must stay on one process.
 
     Raises:
-        ValueError: `per_device_train_batch_size` is no multiple of processes times group size.
+        ValueError: `per_device_train_batch_size` is not a multiple of processes times group size.
     """
     rows, least = args.per_device_train_batch_size, args.world_size * group_size
     if args.world_size > 1 and rows % least:
         raise ValueError(
-            f"per_device_train_batch_size is {rows}, and {args.world_size} processes divide it in groups of "
-            f"{group_size} rows; accepted: a multiple of {least}, or another number of processes"
+            f"per_device_train_batch_size is {rows}, with {args.world_size} processes and groups of {group_size} rows; "
+            f"accepted: a multiple of {least}, or another number of processes"
         )
 
 
 @dataclass(frozen=True)
 class PartCollator:
-    """Collates this process's part of a batch's rows.
+    """Collates this process's part of the rows of a batch.
 
-    A batch that cannot be divided evenly, the last one of an epoch, is read whole by every process: the mean of equal
+    If a batch cannot be divided evenly (the last one of an epoch), every process reads all of it: the mean of equal
     gradients is the gradient.
     """
 
@@ -75,31 +76,32 @@ class PartCollator:
 
     def __call__(self, rows: list[Any]) -> Any:
         """The collated part."""
-        whole = len(rows) % (self.processes * self.group_size)
+        if len(rows) % (self.processes * self.group_size):
+            return self.collate(rows)
         size = len(rows) // self.processes
-        return self.collate(rows if whole else rows[self.process * size : (self.process + 1) * size])
+        return self.collate(rows[self.process * size : (self.process + 1) * size])
 
 
 class SharedTrainer(Trainer):
-    """A base for trainers, alone or in front of TRL's: `class MyTrainer(SharedTrainer, SFTTrainer)`.
+    """A base for trainers, alone or before a trainer of TRL: `class MyTrainer(SharedTrainer, SFTTrainer)`.
 
     Args:
         args: the settings.
         kwargs: those of the next class, `transformers.Trainer` or TRL's.
 
     Raises:
-        ValueError: the processes cannot divide the batch, or the model itself is to be divided among them.
+        ValueError: the processes cannot divide the batch, or the settings divide the model among processes.
     """
 
     model: nn.Module
-    group_size = 1  # rows that must stay on one process
+    group_size = 1  # rows that must stay together on one process
     loss_is_scaled_for_ga = False  # every loss here is a mean over the batch
 
     def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
-        args._n_gpu = min(args.n_gpu, 1)  # several GPUs of one process would each get a batch of their own
+        args._n_gpu = min(args.n_gpu, 1)  # with several GPUs per process, each would get a batch of its own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
-        accelerator_config: Any = args.accelerator_config  # the object that is made of the mapping or file given
+        accelerator_config: Any = args.accelerator_config  # an object by now, even if a mapping or a file was given
         divided_otherwise = [
             ("FSDP", self.is_fsdp_enabled),
             ("DeepSpeed", self.is_deepspeed_enabled),
@@ -109,18 +111,18 @@ class SharedTrainer(Trainer):
         names = [name for name, on in divided_otherwise if on]
         if names:
             raise ValueError(
-                f"{', '.join(names)} is on; accepted: processes that each hold the whole model and walk over the same "
+                f"{', '.join(names)} is on; accepted: processes that each hold the whole model and go through the same "
                 "batches, as torchrun --nproc_per_node N starts them"
             )
         if args.world_size > 1:
             self.data_collator = PartCollator(self.data_collator, self.group_size, args.world_size, args.process_index)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """As transformers', of whole batches: the collator divides them."""
+        """As in transformers, but with whole batches, which the collator divides."""
         return _whole_batches(super().get_train_dataloader())
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        """As transformers', of whole batches: the collator divides them."""
+        """As in transformers, but with whole batches, which the collator divides."""
         return _whole_batches(super().get_eval_dataloader(eval_dataset))
 
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
@@ -128,15 +130,15 @@ class SharedTrainer(Trainer):
         return args.per_device_train_batch_size * args.gradient_accumulation_steps
 
     def batch_means(self, means: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
-        """From means over this process's part of a batch to means over the batch.
+        """Turns means over this process's part of a batch into means over the batch.
 
         Args:
             means: name -> a scalar.
-            counts: name -> how many rows or tokens it is the mean of, on this process.
+            counts: name -> number of rows or tokens in that mean, on this process.
 
         Returns:
-            name -> a scalar with the batch's value on every process, and with a gradient whose mean over the processes
-            is the batch's.
+            name -> a scalar that has the value of the whole batch on every process; the mean of its gradients over the
+            processes is the gradient of the batch.
         """
         processes = self.args.world_size
         if processes == 1:
@@ -149,11 +151,11 @@ class SharedTrainer(Trainer):
         return {name: part + (value - part).detach() for (name, part), value in zip(parts.items(), whole, strict=True)}
 
     def batch_vectors(self, vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The vectors of all processes' parts of a batch, each text once, with a gradient to where it was encoded.
+        """The vectors of a batch from all processes, each text once, with gradients to the process that encoded it.
 
         Args:
             vectors: `(m, k)`, of this process's part.
-            rows: `(m,)` int64, which text each is of.
+            rows: `(m,)` int64, the text of each vector.
 
         Returns:
             `(m', k)` and `(m',)`, the same on every process.
@@ -170,7 +172,7 @@ class SharedTrainer(Trainer):
         return every[place.to(every.device)], rows
 
     def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
-        """As transformers'; the loss of a batch, which every process knows whole, counts once."""
+        """As in transformers, but counts the loss of a batch once, as every process has that of the whole batch."""
         if self.args.world_size > 1:
             self.gather_function = self._without_repetitions
         return super().evaluation_loop(dataloader, *args, **kwargs)
@@ -180,7 +182,7 @@ class SharedTrainer(Trainer):
         return losses[: state.remainder] if state.end_of_dataloader and state.remainder > 0 else losses
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As transformers', finished by checksums; only then older checkpoints make room."""
+        """As in transformers, but writes checksums at the end, and only then deletes older checkpoints."""
         args, limit = self.args, self.args.save_total_limit
         output_dir = str(args.output_dir)
         folder = Path(output_dir) / f"checkpoint-{self.state.global_step}"
@@ -188,7 +190,7 @@ class SharedTrainer(Trainer):
         with writing(folder):
             super()._save_checkpoint(model, trial)
         args.save_total_limit = limit
-        gather(None)  # every process has written its part
+        gather(None)  # waits until every process has written its part
 
         def finish() -> None:
             finish_checkpoint(folder, args.world_size)
@@ -198,7 +200,7 @@ class SharedTrainer(Trainer):
 
 
 class _OfAllProcesses(torch.autograd.Function):
-    """Tensors of equal shape, of every process; each process's own gets the gradients of all."""
+    """Gathers tensors of equal shape from all processes; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(context: Any, own: Tensor, process: int, processes: int) -> Tensor:
@@ -215,7 +217,7 @@ class _OfAllProcesses(torch.autograd.Function):
 
 
 def _whole_batches(loader: DataLoader[Any]) -> DataLoader[Any]:
-    # As transformers does for samplers that know the processes themselves.
+    # Transformers does the same for samplers that divide batches themselves.
     if isinstance(loader.batch_sampler, BatchSamplerShard):
         loader.batch_sampler.num_processes, loader.batch_sampler.process_index = 1, 0
         loader.batch_sampler.even_batches = False  # a short batch is not filled up

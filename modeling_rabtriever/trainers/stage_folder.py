@@ -1,8 +1,8 @@
-"""The folder of one stage of a run: its settings, whether it is done, and where to resume.
+"""The folder of one stage of a run: settings, state, and checkpoints to resume from.
 
-<output_dir>/<stage>/stage.json      settings, inputs, done or not
+<output_dir>/<stage>/stage.json      settings, inputs, whether the stage is done
 <output_dir>/<stage>/model/          the result: a folder AutoModel loads
-<output_dir>/<stage>/checkpoints/    while training; removed at the end
+<output_dir>/<stage>/checkpoints/    during training; deleted at the end
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from ..files import read_record, write_json
 from .checkpoints import CHECKSUMS, checkpoint_to_resume
 from .processes import on_main
 
-# Settings that change how a run is watched, stored or split over devices, not what comes out of it.
+# Settings that change how a run is logged, stored or divided over devices, but not its result.
 _NOT_RESULTS = (
     "output_dir",
     "overwrite",
@@ -44,16 +44,16 @@ _NOT_RESULTS = (
 
 
 class StageFolder:
-    """One stage's folder. A finished stage with the same settings and inputs is skipped, an unfinished one resumed.
+    """The folder of a stage. A finished stage with the same settings and inputs is skipped, an unfinished one resumes.
 
-    Nothing is written or removed before `start`, so a stage whose settings turn out to be unusable leaves the folder as
-    it was. A run that was started and left nothing to go on from stands in nobody's way.
+    Nothing is written or deleted before `start`, so a stage with unusable settings leaves the folder unchanged. A run
+    that started but left no results is replaced without asking.
 
     Args:
-        folder: the stage's folder.
-        settings: the dataclasses the stage was called with.
-        inputs: name -> digest of what the stage reads (task, earlier stage).
-        overwrite: start anew where the folder holds a run with other settings or inputs.
+        folder: of the stage.
+        settings: the dataclasses of the stage's settings.
+        inputs: name -> fingerprint of an input (task, earlier stage).
+        overwrite: whether to replace a run with other settings or inputs.
 
     Raises:
         ValueError: the folder holds such a run and `overwrite` is false.
@@ -66,7 +66,7 @@ class StageFolder:
         self._stale, self.done = on_main(lambda: self._compared(overwrite))
 
     def _compared(self, overwrite: bool) -> tuple[bool, bool]:
-        """Whether the folder is of another run, which makes room, and whether this run is done."""
+        """Whether the folder holds another run, to be replaced, and whether this run is done."""
         found, wanted = self._found(), self._record
         stale = found is not None and {name: found[name] for name in wanted} != wanted
         if found is not None and stale and not overwrite and (found["done"] or self._has_results()):
@@ -77,7 +77,7 @@ class StageFolder:
         return stale, found is not None and not stale and bool(found["done"])
 
     def start(self) -> None:
-        """Makes the folder this run's; call it when nothing is left to check. What another run left is removed."""
+        """Deletes what another run left and records this run; call it after all checks."""
         on_main(self._start)
         self._stale = False
 
@@ -89,17 +89,17 @@ class StageFolder:
 
     @property
     def model(self) -> Path:
-        """Where the stage's model goes."""
+        """Folder of the stage's model."""
         return self.folder / "model"
 
     @property
     def checkpoints(self) -> Path:
-        """Where the trainer keeps its checkpoints."""
+        """Folder of the trainer's checkpoints."""
         return self.folder / "checkpoints"
 
     @property
     def log(self) -> Path:
-        """Where the trainer's log is kept: a list of records, one per logging step."""
+        """File of the trainer's log: a list of records, one per logging step."""
         return self.folder / "log.json"
 
     @property
@@ -107,24 +107,24 @@ class StageFolder:
         return self.folder / "stage.json"
 
     def last_checkpoint(self, given: str | None = None) -> str | None:
-        """The checkpoint to go on from, `given` or the newest finished one: as `checkpoint_to_resume`."""
+        """The checkpoint to resume from, `given` or the newest finished one, as `checkpoint_to_resume` finds it."""
         return checkpoint_to_resume(self.checkpoints, given)
 
     def _found(self) -> dict[str, Any] | None:
         if not self._path.exists():
             return None
-        with refusing(f"{self._path} is no record of a stage", "the file as a stage wrote it, or none"):
+        with refusing(f"{self._path} is not a record of a stage", "the file as a stage wrote it, or none"):
             found: dict[str, Any] = json.loads(self._path.read_text())
             return {name: found[name] for name in (*self._record, "done")}
 
     def _has_results(self) -> bool:
-        """Whether there is more than a record: a finished checkpoint, a model, a log."""
+        """Whether there is more than the record: a finished checkpoint, a model or a log."""
         others = (path for path in self.folder.rglob("*") if path.is_file() and self.checkpoints not in path.parents)
         finished_checkpoints = any(self.checkpoints.glob(f"checkpoint-*/{CHECKSUMS}"))
         return finished_checkpoints or any(path != self._path for path in others)
 
     def finish(self, **result: Any) -> None:
-        """Marks the stage as done, with `result` kept beside the settings."""
+        """Marks the stage as done and records `result` beside the settings."""
         seconds = round(time.monotonic() - self._started, 1)
 
         def close() -> None:
@@ -135,15 +135,15 @@ class StageFolder:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a stage has been finished there."""
+    """Whether the folder holds a finished stage."""
     return bool(read_record(folder / "stage.json").get("done"))
 
 
 def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -> str:
-    """The model a stage starts from: the one given, or what an earlier stage of the run left in `<stage>/model`.
+    """The model a stage starts from: `given`, or the result of an earlier stage of the run in `<stage>/model`.
 
     Raises:
-        ValueError: none is given and the earlier stage has not been run; `remedy` says what to do.
+        ValueError: no model is given and the earlier stage has not run; `remedy` says what to do.
     """
     path = given or str(Path(output_dir) / stage / "model")
     if given is None and not Path(path).is_dir():
@@ -152,9 +152,9 @@ def earlier_model(given: str | None, output_dir: str, stage: str, remedy: str) -
 
 
 def model_digest(name_or_path: str) -> str:
-    """The identity of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id as it is.
+    """The fingerprint of a model a stage reads: a digest of a folder's weights and prompt, or the Hub id itself.
 
-    Folders inside count too: sentence-transformers keeps the weights of later modules in them.
+    Subfolders count too, because sentence-transformers keeps the weights of later modules there.
     """
     folder = Path(name_or_path)
     if not folder.is_dir():
@@ -170,7 +170,7 @@ def model_digest(name_or_path: str) -> str:
 
 
 def file_digest(path: str | Path) -> str:
-    """The identity of a file a stage reads."""
+    """The fingerprint of a file a stage reads."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
@@ -189,4 +189,5 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> str:
         for name in sorted({*values, *found[part]})
         if values.get(name) != found[part].get(name)
     ]
-    return f"settings: {', '.join(changes[:5])}" + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+    more = f" and {len(changes) - 5} more" if len(changes) > 5 else ""
+    return f"settings: {', '.join(changes[:5])}{more}"

@@ -62,13 +62,13 @@ def test_students_get_the_first_of_the_generated_queries(
     recipe: dict[str, Any], teacher: Path, beir_folder: Path
 ) -> None:
     assert len(bench_of(recipe, beir_folder, teacher).train) == 36  # a recipe without generated queries
-    recipe["distill"]["unjudged_queries"] = "{output_dir}/queries/queries.jsonl"
-    few = bench_of(recipe, beir_folder, teacher, unjudged=2).train
+    recipe["distill"]["unlabelled_queries"] = "{output_dir}/queries/queries.jsonl"
+    few = bench_of(recipe, beir_folder, teacher, unlabelled=2).train
     assert few.queries[36:] == ["1st animal", "2nd animal"] and few.relevant[36:] == [{}, {}]
     assert len(bench_of(recipe, beir_folder, teacher).train) == 39
     for count in (0, 4):
-        with pytest.raises(ValueError, match=f"unjudged is {count}; accepted: 1 to 3"):
-            bench_of(recipe, beir_folder, teacher, unjudged=count)
+        with pytest.raises(ValueError, match=f"unlabelled is {count}; accepted: 1 to 3"):
+            bench_of(recipe, beir_folder, teacher, unlabelled=count)
 
 
 def test_a_student_that_changes_another_is_given_behind_it() -> None:

@@ -48,12 +48,12 @@ def test_a_missing_or_changed_file_is_refused_by_name(tmp_path: Path, name: str)
         with pytest.raises(ValueError, match=f"checkpoint-20/{name} is not as it was written"):
             checkpoint_to_resume(tmp_path)
     path.unlink()
-    with pytest.raises(ValueError, match=f"{name} is missing.*Delete .*checkpoint-20 to go on from an earlier"):
+    with pytest.raises(ValueError, match=f"{name} is missing.*Delete .*checkpoint-20 to resume from an earlier"):
         checkpoint_to_resume(tmp_path)
 
 
 def test_what_was_never_kept_is_missing_too(tmp_path: Path) -> None:
-    """A run with `save_only_model` keeps no optimizer: resumed, it would end elsewhere."""
+    """A run with `save_only_model` keeps no optimizer: a resumed run would have another result."""
     checkpoint = _checkpoint(tmp_path, 10)
     (checkpoint / "optimizer.pt").unlink()
     finish_checkpoint(checkpoint, 1)

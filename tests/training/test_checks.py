@@ -59,7 +59,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (["--adam_beta2", "1.5"], "optim .* cannot be used .*1.5.*; accepted"),
         (["--lr_scheduler_kwargs", '{"a": 1}'], "lr_scheduler_kwargs {'a': 1} cannot be used .*; accepted"),
-        (["--report_to", "paper"], r"report_to is \['paper'\] .*; accepted: trackers that are installed, or none"),
+        (["--report_to", "paper"], r"report_to is \['paper'\] .*; accepted: installed trackers, or none"),
         (["--metric_for_best_model", "f1"], "metric_for_best_model is 'f1'; accepted: loss, corpus_success@1"),
         (["--resume_from_checkpoint", "there"], "resume_from_checkpoint is 'there'; accepted: a checkpoint's folder"),
         (["--use_peft", "true", "--lora_r", "0"], "lora_r is 0; accepted: 1 or more"),
@@ -84,11 +84,14 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
             ["--evaluate.splits", "test", "exam"],
             "^evaluate: splits is 'exam', which animals lacks; accepted: dev, test",
         ),
-        (["--distill.unjudged_queries", "log.jsonl"], "^distill: unjudged_queries log.jsonl is no file; accepted"),
+        (
+            ["--distill.unlabelled_queries", "log.jsonl"],
+            "^distill: unlabelled_queries log.jsonl is not a file; ",
+        ),
         (["--distill.cross_encoder", "a/b"], "^distill: cross_encoder a/b cannot be read .*; accepted"),
         (["--distill.teacher", "a/b"], "^distill: teacher a/b cannot be read .*; accepted"),
-        (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the documents there are"),
-        (["--distill.candidates", "1"], "^distill: candidates is 1 with 1 rounds; accepted: one at the start"),
+        (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the number of documents"),
+        (["--distill.candidates", "1"], "^distill: candidates is 1 with 1 rounds; accepted: at least 1 at the start"),
         (["--distill.embedding_dim", "0"], "^distill: embedding_dim is 0; accepted: a whole number of at least 1"),
         (
             ["--distill.encoder", "3"],
@@ -105,7 +108,7 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
             "^distill: metric_for_best_model is 'loss'; accepted: success@1",
         ),
         (["--distill.predictor_type", "mlp"], "^distill: argument --predictor_type.*: invalid choice: 'mlp'"),
-        (["--evaluate.run_files", "other.trec"], "^evaluate: run_files other.trec is no file; accepted"),
+        (["--evaluate.run_files", "other.trec"], "^evaluate: run_files other.trec is not a file; accepted"),
         (["--evaluate.model", "a/b"], "^evaluate: model a/b cannot be read .*; accepted"),
         (["--evaluate.candidates", "0"], "^evaluate: candidates is 0; accepted"),
         (["--evaluate.max_queries", "0"], "^evaluate: max_queries is 0; accepted: 1 or more"),
@@ -152,7 +155,7 @@ def test_a_run_that_failed_does_not_block_its_folder(recipe: Path, monkeypatch: 
 
 def test_a_file_or_a_read_only_place_is_no_output(recipe: Path, tmp_path: Path) -> None:
     for stage in (train_reranker, pipeline):
-        with pytest.raises(ValueError, match=r"output_dir .*recipe.yaml is no folder; accepted"):
+        with pytest.raises(ValueError, match=r"output_dir .*recipe.yaml is not a folder; accepted"):
             stage.main(["--config", str(recipe), "--output_dir", str(recipe / "run")])
 
 

@@ -41,7 +41,7 @@ def test_null_on_the_command_line_is_no_value(tmp_path: Path, null: str) -> None
     flags = ["--limit", null, "--encoder", null, "--names", null, "--about", null, "--data", null]
     found = _parse(tmp_path, "names: [x]\n", *flags)
     assert (found.limit, found.encoder, found.names, found.about) == (None, None, None, None)
-    assert found.data == null  # a text that must be there is taken as it stands
+    assert found.data == null  # a required string is kept as it is
 
 
 def test_a_default_called_none_keeps_its_meaning(tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_every_optional_option_of_a_stage_takes_null(option: str) -> None:
         ("count: null", "count is None .*; accepted: a whole number"),
         ("rate: [1]", r"rate is \[1\] .*; accepted: a number"),
         ("fast: 1", "fast is 1 .*; accepted: true or false"),
-        ("data: yes", "data is True .*; accepted: a text"),  # YAML's yes is no text
+        ("data: yes", "data is True .*; accepted: a string"),  # YAML's yes is a boolean
         ("limit: few", "limit is 'few' .*; accepted: a whole number or null"),
-        ("names: one", "names is 'one' .*; accepted: a list, each item a text or null"),
-        ("names: [1]", r"names is \[1\] .*; accepted: a list, each item a text or null"),
+        ("names: one", "names is 'one' .*; accepted: a list, each item a string or null"),
+        ("names: [1]", r"names is \[1\] .*; accepted: a list, each item a string or null"),
         ("kind: c", "kind is 'c' .*; accepted: a, b"),
-        ("about: 3", "about is 3 .*; accepted: a mapping or a text or null"),
+        ("about: 3", "about is 3 .*; accepted: a mapping or a string or null"),
         ("3: 4", "is not a mapping"),
-        ("count: [", "is no YAML"),
+        ("count: [", "is not YAML"),
     ],
 )
 def test_values_of_a_recipe_are_checked(tmp_path: Path, recipe: str, message: str) -> None:
@@ -91,7 +91,7 @@ def test_values_of_a_recipe_keep_their_type(tmp_path: Path) -> None:
         (["--count", "many"], "--count: invalid int value: 'many'"),
         (["--kind", "c"], r"--kind: invalid choice: 'c' \(choose from"),
         (["--names"], "--names: expected at least one argument"),
-        (["--about", "{x"], "--about: '{x' is no JSON .*; accepted: a mapping"),
+        (["--about", "{x"], "--about: '{x' is not JSON .*; accepted: a mapping"),
         (["--rat", "1", "word"], "unknown arguments for distill: --rat 1 word; accepted: what python -m training"),
     ],
 )

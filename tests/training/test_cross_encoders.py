@@ -50,7 +50,9 @@ def test_scores_are_the_models_raw_logits(
     scorer = cross_encoder(str(exported), queries, task.corpus, "cpu")
     rows, documents = torch.tensor([0, 7, 30]), torch.tensor([3, 3, 11])
     pairs = [(queries[q], task.corpus[d]) for q, d in zip(rows.tolist(), documents.tolist(), strict=True)]
-    torch.testing.assert_close(scorer.judge(rows, documents)["logits"], reranker.predict(pairs), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        scorer.score_pairs(rows, documents)["logits"], reranker.predict(pairs), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_cross_encoder_teaches_what_its_reranker_does(
@@ -94,7 +96,7 @@ def test_several_numbers_per_pair_are_no_score(task: RetrievalTask, exported: Pa
             {"model_name_or_path": "plain", "cross_encoder": "x", "teacher": "y"},
             "model_name_or_path is 'plain'; accepted: only with cross_encoder, and without teacher",
         ),
-        ({"instruction": "Why?"}, "instruction given, but the student reads its teacher's prompt"),
+        ({"instruction": "Why?"}, "instruction given, but the student uses the teacher's prompt"),
     ],
 )
 def test_sources_that_exclude_each_other_are_refused(

@@ -181,5 +181,5 @@ def test_the_kl_reads_no_states(reranker: GenerativeRerankerModel, task: Retriev
     queries = task.split("train").queries
     teacher = TeacherStates(tmp_path / "states", reranker, queries, task.corpus, states=False)
     make_trainer(reranker, task, tmp_path, teacher=teacher, mse_weight=0.0).train()
-    with pytest.raises(ValueError, match="mse_weight is 0.1, .*accepted: 0 for both"):
+    with pytest.raises(ValueError, match="mse_weight is 0.1 and .*accepted: 0 for both"):
         make_trainer(reranker, task, tmp_path, teacher=teacher)

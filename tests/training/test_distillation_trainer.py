@@ -113,7 +113,7 @@ def test_lost_or_changed_candidates_are_refused(
     path = tmp_path / "checkpoints" / "candidates-001.safetensors"
     checkpoint = str(tmp_path / "checkpoints" / "checkpoint-5")
     content = path.read_bytes()
-    message = r"candidates of round 1, without .*candidates-001.safetensors is broken .*Delete all checkpoints in"
+    message = r"candidates of round 1, .*candidates-001.safetensors is broken .*delete all checkpoints in"
     path.write_bytes(content[:-1] + b"?")
     with pytest.raises(ValueError, match=message):
         make_trainer(reranker, task, tmp_path, **saving).train(resume_from_checkpoint=checkpoint)
@@ -149,7 +149,7 @@ def test_nan_states_stop_training(
 def test_more_candidates_than_documents_are_refused(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="candidates is 14; accepted: at most 12, the documents there are"):
+    with pytest.raises(ValueError, match="candidates is 14; accepted: at most 12, the number of documents"):
         make_trainer(reranker, task, tmp_path, candidates=14)
 
 

@@ -69,11 +69,13 @@ def test_another_predictor_is_refused() -> None:
         ),
         (
             {"encoder": "st", "embedding_dim": 8},
-            "predictor_type is 'hadamard', embedding_dim 8; accepted for a start from a retriever: hadamard and 24",
+            "predictor_type is 'hadamard', embedding_dim is 8; accepted with an encoder that is a retriever: hadamard "
+            "and 24",
         ),
         (
             {"encoder": "st", "predictor_type": "paper"},
-            "predictor_type is 'paper', embedding_dim None; accepted for a start from a retriever: hadamard and 24",
+            "predictor_type is 'paper', embedding_dim is None; accepted with an encoder that is a retriever: hadamard "
+            "and 24",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from modeling_rabtriever.distillation import generated_queries
 from modeling_rabtriever.distillation.generated_queries import collect, opening
 from modeling_rabtriever.stages import generate_queries
 from modeling_rabtriever.stages.distill import training_queries
-from modeling_rabtriever.tasks.beir import load_beir, with_unjudged
+from modeling_rabtriever.tasks.beir import load_beir, with_unlabelled
 
 
 @pytest.fixture
@@ -47,11 +47,11 @@ def test_new_queries_in_the_manner_of_the_training_queries(
     assert all(text.split()[0] in ("find", "show", "tell") for text in texts)
 
     train = task.split("train")
-    joined = with_unjudged(train, path)
+    joined = with_unlabelled(train, path)
     assert joined.queries == [*train.queries, *texts] and joined.relevant[len(train) :] == [{}] * 4
     assert {file.name for file in path.parent.iterdir()} == {"queries.jsonl", "stage.json"}
     generate_queries.main(flags(beir_folder, model_folder, tmp_path / "a"))
-    assert "queries: done before" in capsys.readouterr().out
+    assert "queries: already done" in capsys.readouterr().out
     again = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "b"))
     assert again.read_text() == path.read_text()
     other = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "c", "--seed", "4"))
@@ -145,7 +145,7 @@ def test_a_log_that_holds_test_queries_is_refused(beir_folder: Path, tmp_path: P
         (["--top_k", "0"], "top_k is 0; accepted"),
         (["--temperature", "0"], "temperature is 0.0; accepted"),
         (["--model_name_or_path", "x.json"], "model_name_or_path is x.json; accepted: .* a pretrained model"),
-        (["--max_new_tokens", "127"], "max_new_tokens is 127, after first words of .* tokens; accepted: at most 128"),
+        (["--max_new_tokens", "127"], "max_new_tokens is 127, after .* tokens of first words; accepted: at most 128"),
     ],
 )
 def test_unusable_settings_are_refused(
@@ -165,10 +165,10 @@ def test_a_tokenizer_that_ends_no_text_is_refused(beir_folder: Path, model_folde
 def test_unusable_files_of_queries_are_refused(beir_folder: Path, tmp_path: Path) -> None:
     train = load_beir(beir_folder).split("train")
     with pytest.raises(ValueError, match=r"none.jsonl is missing; accepted"):
-        with_unjudged(train, tmp_path / "none.jsonl")
+        with_unlabelled(train, tmp_path / "none.jsonl")
     (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "train-find-0", "text": "new"}) + "\n")
     with pytest.raises(ValueError, match="has the id train-find-0, which the split train has too"):
-        with_unjudged(train, tmp_path / "q.jsonl")
+        with_unlabelled(train, tmp_path / "q.jsonl")
 
 
 def test_names_exchanged_beside_what_a_model_writes(beir_folder: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -192,5 +192,5 @@ def test_too_few_names_are_found_out_before_anything_is_written(
     beir_folder: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(generated_queries, "fit", lambda *_: pytest.fail("the model was fitted"))
-    with pytest.raises(ValueError, match="6 queries with exchanged names wanted; accepted: at most 0 or so"):
+    with pytest.raises(ValueError, match="swapped is 6; accepted: at most about 0"):
         generate_queries.main(flags(beir_folder, model_folder, tmp_path, "--swapped", "6"))

@@ -60,7 +60,7 @@ def test_prompts_are_those_sentence_transformers_takes(reranker: GenerativeReran
     change(folder / "config_sentence_transformers.json", prompts=prompts)
     check_like_sentence_transformers(folder, reranker)
     change(folder / "1_Pooling" / "config.json", include_prompt=False)
-    with pytest.raises(ValueError, match="leaves its prompts out when it pools; accepted: a model that pools over all"):
+    with pytest.raises(ValueError, match="excludes its prompts from pooling; accepted: a model that pools over all"):
         other_encoder(str(folder), reranker.processor)
 
 
@@ -75,7 +75,7 @@ def test_a_repository_says_as_much_as_a_folder(
     (repository / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     found = other_encoder("org/small", reranker.processor)
-    assert (found.poolings, found.alike) == (["first"], True)
+    assert (found.poolings, found.is_retriever) == (["first"], True)
     assert found.processor.query_template == "[CLS]bring {query}[SEP]"
 
 
@@ -87,7 +87,7 @@ def test_a_repository_says_as_much_as_a_folder(
         ("modules.json", "[]", "has modules none; accepted: Transformer, Pooling, Normalize"),
         ("1_Pooling/config.json", None, "has no 1_Pooling/config.json; accepted"),
         ("1_Pooling/config.json", '{"pooling_mode": ["cls", "mean"]}', "pools by cls, mean; accepted: one of"),
-        ("config_sentence_transformers.json", '{"prompts": ["query"]}', "accepted: a text by name"),
+        ("config_sentence_transformers.json", '{"prompts": ["query"]}', "accepted: a mapping of names to texts"),
     ],
 )
 def test_odd_files_are_refused(
@@ -106,7 +106,7 @@ def test_weights_are_all_there_and_finite(reranker: GenerativeRerankerModel, tmp
     for weights, message in (
         ({key: value for key, value in whole.items() if key != name}, f"lacks weights of this model: {name}"),
         ({**whole, name: whole[name][:-1].clone()}, f"tensors of another shape: {name}"),
-        ({**whole, name: whole[name] * torch.nan}, "accepted: text models whose padding is masked, with finite"),
+        ({**whole, name: whole[name] * torch.nan}, "from text models that mask padding and have finite"),
     ):
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ValueError, match=message):
@@ -116,10 +116,14 @@ def test_weights_are_all_there_and_finite(reranker: GenerativeRerankerModel, tmp
 @pytest.mark.parametrize(
     ("family", "changes", "message"),
     [
-        ("t5", {"d_model": 24, "d_kv": 8, "num_heads": 2}, "is a t5 model with a decoder behind; accepted: a text"),
-        ("bert", {"vocab_size": 20}, "its tokenizer has the id 2.; accepted: ids below the 20 rows of its embeddings"),
+        ("t5", {"d_model": 24, "d_kv": 8, "num_heads": 2}, "is a t5 encoder-decoder; accepted: a text"),
+        (
+            "bert",
+            {"vocab_size": 20},
+            "its tokenizer has the id 2.; accepted: ids below 20, the number of its embeddings",
+        ),
         ("bert", {"max_position_embeddings": 2}, "has a window of 2 tokens; accepted: more than the 2 that its own"),
-        ("fnet", {}, "encoder fnet reads a text otherwise beside a longer one"),
+        ("fnet", {}, "encoder fnet: features of a text change by .* when the batch has a longer text"),
     ],
 )
 def test_what_is_no_text_encoder_is_refused(

@@ -52,7 +52,7 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")}
     capsys.readouterr()
     pipeline.main(["--config", str(recipe)])
-    assert capsys.readouterr().out.count("done before") == 3
+    assert capsys.readouterr().out.count("already done") == 3
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == before
 
     with pytest.raises(ValueError, match=r"embedding_dim \(16 there, 8 now\)"):

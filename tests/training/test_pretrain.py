@@ -60,7 +60,7 @@ def test_teacher_starts_from_the_pretrained_backbone(recipe: Path, tmp_path: Pat
     assert max(map(max, again.document_ids(texts))) < len(tokenizer)
 
     pretrain.main(["--config", str(recipe)])
-    assert "backbone: done before" in capsys.readouterr().out
+    assert "backbone: already done" in capsys.readouterr().out
 
 
 def test_rows_are_relevant_pairs(beir_folder: Path, processor: RabtrieverProcessor) -> None:

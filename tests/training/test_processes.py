@@ -50,7 +50,7 @@ def _commands(data: Path, output: Path) -> dict[str, dict[str, Any]]:
     teacher |= {"save_steps": 2, "learning_rate": 0.1}
     student = {**shared, "embedding_dim": 16, "candidates": 8, "rounds": 2}
     student |= {"train_encoder": "none", "mse_weight": 0.1, "kl_weight": 0.1, "learning_rate": 0.05}
-    student |= {"unjudged_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
+    student |= {"unlabelled_queries": data.parent / "log.jsonl", "per_device_train_batch_size": 12, "max_steps": 9}
     student |= {"eval_strategy": "steps", "eval_steps": 3, "save_steps": 3}
     encoder = {**student, "output_dir": output / "encoder", "teacher": output / "teacher" / "model"}
     encoder |= {"train_encoder": "full", "encoder_learning_rate": 0.01, "mse_weight": 0, "kl_weight": 0}
@@ -155,7 +155,7 @@ def test_one_process_writes_and_prints(one: Run, two: Run) -> None:
         assert records[0] == records[1]
     main, other = two.outcomes
     assert [outcome["printed"] for outcome in other.values()] == [""] * len(other)
-    assert "teacher: done before" in main["again"]["printed"] and main["again"]["passes"] == 0
+    assert "teacher: already done" in main["again"]["printed"] and main["again"]["passes"] == 0
     assert not list(two.folder.rglob("*.tmp"))
 
 
@@ -189,7 +189,7 @@ def test_a_batch_that_cannot_be_divided_is_refused(two: Run) -> None:
     for outcomes in two.outcomes:
         found = outcomes["undivided"]
         assert found["status"] == launched.BAD_INPUT
-        assert "12, and 2 processes divide it in groups of 4 rows; accepted: a multiple of 8" in found["error"]
+        assert "12, with 2 processes and groups of 4 rows; accepted: a multiple of 8" in found["error"]
 
 
 def test_one_process_evaluates(two: Run) -> None:

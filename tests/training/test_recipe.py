@@ -56,7 +56,7 @@ def test_students_fit_beside_a_task(student: str, tmp_path: Path) -> None:
     flags = ["--config", "household", "--config", base, "--config", student, "--output_dir", str(tmp_path)]
     _, _, shape, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
     text_config = AutoConfig.for_model("qwen2", hidden_size=32, num_hidden_layers=2)
-    found = student_config(text_config, ["last", "mean"], alike=False, shape=shape)
+    found = student_config(text_config, ["last", "mean"], is_retriever=False, shape=shape)
     changed = read_recipe(base, student)[1]["distill"]
     assert student == base or len(read_recipe(student)[1]["distill"]) <= 6  # only what it changes
     assert shape.predictor_type == changed["predictor_type"] and config.kl_weight == changed["kl_weight"]
@@ -104,7 +104,7 @@ def test_unknown_flags_are_refused() -> None:
     [
         ("- a\n- b\n", "is not a mapping"),
         ("distill: 3\n", "distill is 3; accepted: a mapping"),
-        ("data: " + "[" * 20_000, "is no YAML .*; accepted: a mapping"),
+        ("data: " + "[" * 20_000, "is not YAML .*; accepted: a mapping"),
     ],
 )
 def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -42,7 +42,7 @@ def test_batches_that_cannot_be_divided_are_refused(tmp_path: Path) -> None:
     args = _OnProcesses(output_dir=str(tmp_path), per_device_train_batch_size=24, report_to="none", use_cpu=True)
     check_division(args)
     check_division(args, group_size=6)
-    with pytest.raises(ValueError, match="is 24, and 4 processes divide it in groups of 4 rows; accepted: a multiple"):
+    with pytest.raises(ValueError, match="is 24, with 4 processes and groups of 4 rows; accepted: a multiple"):
         check_division(args, group_size=4)
 
 

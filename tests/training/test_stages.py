@@ -72,7 +72,7 @@ def test_a_started_stage_without_a_checkpoint_stands_in_nobodys_way(tmp_path: Pa
 def test_a_record_nobody_can_read_is_named(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"settings": {}}'):
         write_text(tmp_path / "stage.json", text)
-        with pytest.raises(ValueError, match=r"stage.json is no record of a stage .*; accepted: the file as a stage"):
+        with pytest.raises(ValueError, match=r"stage.json is not a record of a stage .*; accepted: the file as a"):
             _stage(tmp_path)
 
 

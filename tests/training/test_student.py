@@ -181,4 +181,4 @@ def test_the_predictor_stays_in_full_precision(reranker: GenerativeRerankerModel
     assert student.backbone.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in student.predictor.state_dict().values()} == {torch.float32}
     found = student(*features(student), PLACES)
-    assert {value.dtype for value in found.values()} == {torch.float32}
+    assert {value.dtype for value in found} == {torch.float32}

@@ -87,9 +87,9 @@ def test_new_texts_of_the_seed_that_are_not_known() -> None:
     [
         (
             ROBOT,
-            "9 queries with exchanged names wanted; accepted: at most 2 or so, as 1 of 2 queries hold one of the 5 n",
+            "swapped is 9; accepted: at most about 2, because 1 of 2 queries contain one of the 5 n",
         ),
-        (["sponge", "done"], "accepted: at most 0 or so, as 0 of 2 queries hold one of the 0 names"),
+        (["sponge", "done"], "accepted: at most about 0, because 0 of 2 queries contain one of the 0 names"),
     ],
 )
 def test_too_few_names(documents: list[str], message: str) -> None:
@@ -104,7 +104,7 @@ def test_letters_whose_lower_case_is_another() -> None:
 
 def test_punctuation_and_case() -> None:
     documents = ["Fetch me the coke.", "fetch me the (milk)", "word " * 40 + "coke", "word " * 40 + "tea"]
-    assert partners(documents) == {"coke": ["milk"], "milk": ["coke"]}  # long documents are passed over
+    assert partners(documents) == {"coke": ["milk"], "milk": ["coke"]}  # long documents are skipped
     assert swapped(["A Milk, please."], documents, 1, ["a milk, please."], seed=0) == ["A coke, please."]
-    with pytest.raises(ValueError, match="accepted: at most 0 or so"):
+    with pytest.raises(ValueError, match="accepted: at most about 0"):
         swapped(["A Milk, please."], documents, 1, ["a COKE, please."], seed=0)

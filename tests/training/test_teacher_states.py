@@ -1,5 +1,6 @@
-"""The cache of teacher states: right, asked once, resumable, refused when it belongs to others."""
+"""The cache of teacher scores: right, scored once, resumable, refused for another teacher, prompt or text."""
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ def states(reranker: GenerativeRerankerModel, tmp_path: Path) -> TeacherStates:
 
 def test_states_are_the_teachers(states: TeacherStates, reranker: GenerativeRerankerModel) -> None:
     queries, documents = PAIRS.T
-    assert states.ask(queries, documents) == 5
+    assert states.score(queries, documents) == 5
     expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
     torch.testing.assert_close(states.logits(queries, documents), expected, atol=1e-5, rtol=0)
     hidden = states.hidden_states(queries, documents)
@@ -35,35 +36,35 @@ def test_states_are_the_teachers(states: TeacherStates, reranker: GenerativeRera
     torch.testing.assert_close(grid, hidden[[1, 3]].unsqueeze(1))
 
 
-def test_a_pair_is_asked_once(states: TeacherStates, monkeypatch: pytest.MonkeyPatch) -> None:
-    states.ask(*PAIRS.T)
-    monkeypatch.setattr(states.teacher, "map_pairs", lambda *_, **__: pytest.fail("the teacher was asked again"))
-    assert states.ask(*PAIRS.flip(0).T) == 0
-    assert states.ask(*torch.cat([PAIRS, PAIRS]).T) == 0
+def test_a_pair_is_scored_once(states: TeacherStates, monkeypatch: pytest.MonkeyPatch) -> None:
+    states.score(*PAIRS.T)
+    monkeypatch.setattr(states.teacher, "map_pairs", lambda *_, **__: pytest.fail("the teacher scored again"))
+    assert states.score(*PAIRS.flip(0).T) == 0
+    assert states.score(*torch.cat([PAIRS, PAIRS]).T) == 0
     assert len(states) == 5
 
 
-def test_log_odds_alone_are_stored_where_no_states_are_wanted(
+def test_log_odds_alone_are_stored_if_no_states_are_wanted(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, states=False)
-    assert alone.ask(*PAIRS.T) == 5
+    assert alone.score(*PAIRS.T) == 5
     expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
     torch.testing.assert_close(alone.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
     (shard,) = tmp_path.glob("pairs-*")
     assert "states" not in read_tensors(shard)[0]
-    # Who wants states asks these pairs again; who does not reads the log-odds of both.
-    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 3
-    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).ask(*PAIRS[:3].T) == 0
-    monkeypatch.setattr(reranker, "map_pairs", lambda *_, **__: pytest.fail("the teacher was asked again"))
-    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, states=False).ask(*PAIRS.T) == 0
+    # A cache with states scores these pairs again; one without states reads the log-odds of both.
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).score(*PAIRS[:3].T) == 3
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS).score(*PAIRS[:3].T) == 0
+    monkeypatch.setattr(reranker, "map_pairs", lambda *_, **__: pytest.fail("the teacher scored again"))
+    assert TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS, states=False).score(*PAIRS.T) == 0
 
 
-def test_a_pair_never_asked_is_an_error(states: TeacherStates) -> None:
-    with pytest.raises(ValueError, match="never asked"):
+def test_a_pair_without_a_score_is_an_error(states: TeacherStates) -> None:
+    with pytest.raises(ValueError, match="has not scored some of these pairs"):
         states.logits(torch.tensor([0]), torch.tensor([0]))
-    states.ask(*PAIRS.T)
-    with pytest.raises(ValueError, match="never asked"):
+    states.score(*PAIRS.T)
+    with pytest.raises(ValueError, match="has not scored some of these pairs"):
         states.hidden_states(torch.tensor([1]), torch.tensor([3]))
 
 
@@ -82,32 +83,32 @@ def test_an_interrupted_run_keeps_its_finished_shards(
 
     monkeypatch.setattr(reranker, "map_pairs", killed_in_the_second_shard)
     with pytest.raises(KeyboardInterrupt):
-        states.ask(*PAIRS.T)
+        states.score(*PAIRS.T)
     (tmp_path / ".pairs-000001.safetensors.123.tmp").write_bytes(b"half a shard")  # what a killed process leaves
     monkeypatch.setattr(reranker, "map_pairs", encode)
     resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     assert len(resumed) == 2
-    assert resumed.ask(*PAIRS.T) == 3
+    assert resumed.score(*PAIRS.T) == 3
     expected = reranker.predict([(QUERIES[q], DOCUMENTS[d]) for q, d in PAIRS.tolist()])
     torch.testing.assert_close(resumed.logits(*PAIRS.T), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(reranker.log_odds(resumed.hidden_states(*PAIRS.T)), expected, atol=1e-5, rtol=0)
 
 
-def test_a_broken_shard_is_named_and_its_pairs_alone_are_asked_again(
+def test_a_broken_shard_is_named_and_only_its_pairs_are_scored_again(
     reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_states, "SHARD_PAIRS", 2)
     first = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    first.ask(*PAIRS.T)
+    first.score(*PAIRS.T)
     broken = sorted(tmp_path.glob("pairs-*"))[1]
     whole, lost = broken.read_bytes(), len(read_tensors(broken)[0]["keys"])
     for place in range(0, len(whole), len(whole) // 40):
         broken.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(ValueError, match=f"{broken} is broken.*Delete it, and its pairs alone are asked again"):
+        with pytest.raises(ValueError, match=f"{broken} is broken.*Delete it to have its pairs scored again"):
             TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
     broken.unlink()
     resumed = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    assert resumed.ask(*PAIRS.T) == lost
+    assert resumed.score(*PAIRS.T) == lost
     torch.testing.assert_close(resumed.logits(*PAIRS.T), first.logits(*PAIRS.T), atol=1e-5, rtol=0)
 
 
@@ -128,35 +129,37 @@ def test_a_broken_fingerprint_is_refused(reranker: GenerativeRerankerModel, tmp_
         TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
 
 
-def test_runs_that_share_a_folder_ask_each_pair_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two at the same time: one asks, the other waits for what it asks, and then asks for the rest."""
-    asked: list[int] = []
+def test_runs_that_share_a_folder_score_each_pair_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of two at the same time, one scores; the other waits for its scores and then adds the rest."""
+    scored: list[int] = []
 
     def slow(queries: torch.Tensor, documents: torch.Tensor) -> dict[str, torch.Tensor]:
-        asked.extend((documents * 50 + queries).tolist())
+        scored.extend((documents * 50 + queries).tolist())
         time.sleep(0.3)
         return {"logits": documents.float()}
 
     runs = [TeacherScores(tmp_path, 50, slow, {"scorer": "slow"}) for _ in range(2)]
     wanted = [torch.cartesian_prod(torch.arange(50), torch.arange(first, first + 8)).T for first in (0, 4)]
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda run, pairs: run.ask(*pairs), runs, wanted))
-    assert sorted(found) == [200, 400] and len(asked) == len(set(asked)) == 600
+        found = list(pool.map(lambda run, pairs: run.score(*pairs), runs, wanted))
+    assert sorted(found) == [200, 400] and len(scored) == len(set(scored)) == 600
     for run, (queries, documents) in zip(runs, wanted, strict=True):
         assert torch.equal(run.logits(queries, documents), documents.float())
     assert len(TeacherScores(tmp_path, 50, slow, {"scorer": "slow"})) == 600
-    assert "another run asks this teacher" in capsys.readouterr().out
+    assert "waiting for another run that scores with this teacher" in capsys.readouterr().out
 
 
-def test_what_another_run_asked_is_not_asked_again(states: TeacherStates, reranker: GenerativeRerankerModel) -> None:
+def test_pairs_that_another_run_scored_are_not_scored_again(
+    states: TeacherStates, reranker: GenerativeRerankerModel
+) -> None:
     other = TeacherStates(states.folder, reranker, QUERIES, DOCUMENTS)
-    states.ask(*PAIRS[:3].T)
-    assert other.ask(*PAIRS.T) == 2
-    assert states.ask(*PAIRS.T) == 0 and len(states) == 5
+    states.score(*PAIRS[:3].T)
+    assert other.score(*PAIRS.T) == 2
+    assert states.score(*PAIRS.T) == 0 and len(states) == 5
 
 
 def test_a_pair_in_two_shards_counts_once(states: TeacherStates) -> None:
-    states.ask(*PAIRS.T)
+    states.score(*PAIRS.T)
     (shard,) = states.folder.glob("pairs-*")
     shutil.copy(shard, states.folder / "pairs-copy.safetensors")
     again = TeacherStates(states.folder, states.teacher, QUERIES, DOCUMENTS)
@@ -171,32 +174,53 @@ def test_blocks_of_documents_change_nothing(
     monkeypatch.setattr(modeling_prefix_cache, "PREFIX_TOKENS", 12)
     queries, documents = torch.cartesian_prod(torch.arange(len(QUERIES)), torch.arange(len(DOCUMENTS))).T
     states = TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    assert states.ask(queries, documents) == len(QUERIES) * len(DOCUMENTS)
+    assert states.score(queries, documents) == len(QUERIES) * len(DOCUMENTS)
     expected = reranker.predict([(query, document) for query in QUERIES for document in DOCUMENTS])
     torch.testing.assert_close(states.logits(queries, documents), expected, atol=1e-5, rtol=0)
 
 
-def test_a_cache_of_others_is_refused(
+def test_a_cache_of_another_teacher_prompt_or_text_is_refused(
     make_reranker: Callable[..., GenerativeRerankerModel], tokenizer: Any, tmp_path: Path
 ) -> None:
     reranker = make_reranker()
     TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
-    TeacherStates(tmp_path, make_reranker(), QUERIES, DOCUMENTS)  # the same weights again are no others
-    with pytest.raises(ValueError, match="another teacher, prompt or task"):
-        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS[:2])
-    with pytest.raises(ValueError, match="another teacher"):
-        TeacherStates(tmp_path, make_reranker(num_hidden_layers=1), QUERIES, DOCUMENTS)
-    with pytest.raises(ValueError, match="another teacher"):
-        TeacherStates(tmp_path, make_reranker(rms_norm_eps=0.1), QUERIES, DOCUMENTS)
+    TeacherStates(tmp_path, make_reranker(), QUERIES, DOCUMENTS)  # the same weights again are the same teacher
+
+    def refused(teacher: GenerativeRerankerModel, different: str, documents: list[str] = DOCUMENTS) -> None:
+        with pytest.raises(ValueError, match=rf"another teacher, prompt or task \(different: {different}\)"):
+            TeacherStates(tmp_path, teacher, QUERIES, documents)
+
+    refused(reranker, "texts", DOCUMENTS[:2])
+    refused(make_reranker(num_hidden_layers=1), "backbone, weights")
+    refused(make_reranker(rms_norm_eps=0.1), "backbone")
+    refused(make_reranker().to(torch.bfloat16), "weights")
+    trained = make_reranker()
+    for weights in trained.backbone.parameters():  # a step of training, less than rounding to bf16 changes
+        weights.data.mul_(1.0001)
+    refused(trained, "weights")
+    swapped = make_reranker()
+    swapped.config.true_token_id, swapped.config.false_token_id = 1, 0
+    refused(swapped, "answers")
     reranker.processor = RabtrieverProcessor(
         tokenizer, instruction="Is it?", max_document_length=16, max_query_length=16
     )
-    with pytest.raises(ValueError, match="another teacher"):
-        TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    refused(reranker, "reading")
+
+
+def test_a_backbone_that_another_device_summed_is_the_same_teacher(
+    reranker: GenerativeRerankerModel, tmp_path: Path
+) -> None:
+    TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
+    path = tmp_path / "fingerprint.json"
+    identity = json.loads(path.read_text())
+    last = int(identity["backbone"][-8:-6], 16)  # the lowest byte of the last sum
+    identity["backbone"] = f"{identity['backbone'][:-8]}{last ^ 1:02x}{identity['backbone'][-6:]}"
+    path.write_text(json.dumps(identity))
+    TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
 
 
 def test_a_broken_teacher_is_not_cached(states: TeacherStates) -> None:
     states.teacher.backbone.get_output_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(ValueError, match="NaN or infinity"):
-        states.ask(*PAIRS.T)
+        states.score(*PAIRS.T)
     assert len(states) == 0 and not list(states.folder.glob("*.safetensors"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from modeling_rabtriever.demo.documents import uploaded_texts
 from modeling_rabtriever.retrieval import DocumentReader
-from modeling_rabtriever.tasks.beir import load_beir, with_unjudged
+from modeling_rabtriever.tasks.beir import load_beir, with_unlabelled
 
 STRINGS = ["2020-01-01", "NA", "null", "nan", "None", "true", "007", "1.0", " a", "2020-01-01T00:00:00Z"]
 
@@ -220,13 +220,13 @@ def test_a_log_of_queries(beir_folder: Path, capsys: pytest.CaptureFixture[str])
     train, path = load_beir(beir_folder).split("train"), beir_folder / "log.jsonl"
     path.write_text('{"_id": "NA", "text": "2020-01-01"}\n{"_id": "x", "text": "\\ud800"}\n')
     with pytest.raises(ValueError, match=r"log.jsonl line 2: broken text \(half of a surrogate pair"):
-        with_unjudged(train, path)
-    more = with_unjudged(train, path, skip_bad=True)
+        with_unlabelled(train, path)
+    more = with_unlabelled(train, path, skip_bad=True)
     assert (more.query_ids[-1], more.queries[-1], more.relevant[-1]) == ("NA", "2020-01-01", {})
     assert len(more) == 37 and capsys.readouterr().out == f"{path}: left out bad lines (1)\n"
     path.write_text('{"_id": "train-find-0", "text": "x"}\n')
     with pytest.raises(ValueError, match="has the id train-find-0, which the split train has too; accepted: other ids"):
-        with_unjudged(train, path, skip_bad=True)
+        with_unlabelled(train, path, skip_bad=True)
 
 
 values = st.none() | st.booleans() | st.integers(-2, 3) | st.floats() | st.text(max_size=3) | st.lists(st.none())
