@@ -58,10 +58,9 @@ class RabtrieverConfig(PromptedConfig):
         text_config: configuration of the encoder: the teacher's language model, or any other text model.
         embedding_dim: the index width `k`: numbers stored per document. `None` means the hidden size.
         query_hidden_size: hidden units of the query's MLP. `None` means four times the hidden size.
-        feature_poolings: how a text's states become its features: `"first"` (first token, often called CLS), `"last"`
-            (last token), `"mean"` (mean over the text's tokens), joined in this order.
-        document_map: whether a document's vector is a linear map of its features. If not, it is the features
-            themselves, as in arXiv 2604.23336, Eq. 12, and `embedding_dim` is their number.
+        feature_poolings: how a text's states become its features, joined: `"first"` token (CLS), `"last"`, `"mean"`.
+        document_map: whether a document's vector is a linear map of its features, or (arXiv 2604.23336, Eq. 12) they
+            themselves, with `embedding_dim` their number.
         unit_vectors: whether both vectors have length 1, so that the score is their cosine.
 
     Raises:
@@ -79,8 +78,8 @@ class RabtrieverConfig(PromptedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if "predictor_type" in kwargs:
             raise ValueError(
-                "this configuration is of Rabtriever before version 0.1; accepted: a model of version 0.1, which "
-                "modeling_rabtriever.loading.load_model makes of it: load_model(old).save_pretrained(new)"
+                "this configuration is older than Rabtriever 0.1; accepted: what load_model(old).save_pretrained(new) "
+                "makes of it (modeling_rabtriever.loading)"
             )
         super().__post_init__(**kwargs)
         if not isinstance(self.feature_poolings, (list, tuple)):

@@ -32,7 +32,7 @@ class RankedDocument(TypedDict):
 
 
 class PromptedPreTrainedModel(PreTrainedModel):
-    """A model saved and loaded together with its processor, so that no text is ever scored without its prompt."""
+    """A model saved and loaded with its processor, so that no text is ever scored without its prompt."""
 
     config_class = PromptedConfig
     base_model_prefix = "backbone"  # lets from_pretrained read the checkpoint of a plain causal language model
@@ -50,13 +50,11 @@ class PromptedPreTrainedModel(PreTrainedModel):
         """The prompt this model was trained with.
 
         Raises:
-            ValueError: (reading) none was saved with the model; (assigning) its answers are not the model's, or its
-                longest prompt does not fit the backbone's window.
+            ValueError: none was saved with the model; or, when assigned, it does not fit the answers or the window.
         """
         if self._processor is None:
             raise ValueError(
-                f"this {type(self).__name__} has no processor: the folder it came from has none; accepted: one that is "
-                "assigned, model.processor = RabtrieverProcessor(tokenizer, ...)"
+                f"this {type(self).__name__} has no processor; accepted: one that is saved with it, or assigned to it"
             )
         return self._processor
 
@@ -117,7 +115,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
         return loaded if wanted else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`; the processor and the code of both are written beside the weights."""
+        """As `PreTrainedModel.save_pretrained`, with the processor and the code of both."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
@@ -128,8 +126,9 @@ class PromptedPreTrainedModel(PreTrainedModel):
         token, revision = kwargs.get("token"), kwargs.get("revision")
         card = None if self._source is None or kwargs.get("create_pr") else self._card(token)
         if card is not None:
-            known = [] if revision else ModelCard.load(repo_id, token=token).data.tags or []  # as transformers wrote it
-            card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *known, *(kwargs.get("tags") or [])])) or None
+            data: Any = card.data
+            known = [] if revision else ModelCard.load(repo_id, token=token).data.to_dict().get("tags") or []
+            data.tags = list(dict.fromkeys([*(data.tags or []), *known, *(kwargs.get("tags") or [])])) or None
             card.push_to_hub(repo_id, token=token, revision=revision, commit_message="Model card")
         return pushed
 

@@ -152,7 +152,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         terms = {}
         if self.args.listwise_weight:
             terms["listwise"] = self._listwise(output, teacher, rows, documents, distinct)
-        if self.args.mse_weight and self._states is not None:
+        if self.args.mse_weight and self._states is not None and output.hidden_state is not None:
             states = self._states.hidden_states(queries, documents).to(device)
             terms["mse"] = hidden_state_mse(output.hidden_state, states)
         if self.args.kl_weight:

@@ -14,7 +14,7 @@ from ..errors import refusing
 from ..modeling_checks import check_loaded, check_source
 from .encoder_folders import check_text_encoder, lowercasing, read_settings, special_tokens
 from .features import read_features
-from .student import TrainingPredictor, TrainingStudent
+from .student import TrainingStudent
 from .student_arguments import StudentArguments
 
 LORA_RANK = 32
@@ -224,9 +224,9 @@ def _start_as_retriever(student: TrainingStudent) -> None:
     predictor.query_hidden.weight.copy_(torch.cat([eye, -eye]))
     predictor.query_output.weight.copy_(torch.cat([eye, -eye], dim=1))
     predictor.document_map.weight.copy_(eye)
-    for layer in (predictor.query_hidden, predictor.query_output, predictor.document_map):
-        layer.bias.zero_()
-    if isinstance(predictor, TrainingPredictor):
+    for name in ("query_hidden", "query_output", "document_map"):
+        getattr(predictor, name).bias.zero_()
+    if not student.config.unit_vectors:
         unit = predictor.direction / predictor.direction.square().sum()
         predictor.output_map.weight.mul_(0.1).add_(unit[:, None])
 

@@ -26,7 +26,7 @@ class StudentOutput(NamedTuple):
 
     logits: Tensor
     scores: Tensor
-    hidden_state: Tensor
+    hidden_state: Tensor | None
     query_embeds: Tensor
     document_embeds: Tensor
 
@@ -144,7 +144,7 @@ class TrainingStudent(RabtrieverModel):
     """
 
     _auto_class = None  # a checkpoint carries no code
-    predictor: TrainingPredictor | UnitPredictor  # type: ignore[assignment]  # as the configuration says
+    predictor: TrainingPredictor | UnitPredictor
 
     def __init__(self, config: RabtrieverConfig, direction: Tensor) -> None:
         super().__init__(config)
