@@ -117,7 +117,9 @@ def test_transformers_says_how_to_convert_it(
     reranker: GenerativeRerankerModel, tmp_path: Path, load: Callable[..., object]
 ) -> None:
     write_old(tmp_path, reranker)
-    with pytest.raises(ValueError, match=r"before version 0\.1; accepted: .*load_model\(old\)\.save_pretrained\(new\)"):
+    with pytest.raises(
+        ValueError, match=r"older than Rabtriever 0\.1; accepted: .*load_model\(old\)\.save_pretrained\(new\)"
+    ):
         load(tmp_path)
 
 
