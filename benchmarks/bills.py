@@ -35,6 +35,7 @@ class Setting:
         rates: learning rates of the encoder, of which each method takes its best on dev.
         candidates: documents of a query that the teacher scores.
         rounds: how often our student draws some of them.
+        queries: number of labelled queries that all methods train on, drawn with a fixed seed; `None` means all.
         swapped: queries made by exchanging names in the labelled ones, for the teacher to score.
         labels: share of the labels in what our listwise KL aims at; other queries' documents are irrelevant then.
         predictor_rate: learning rate of our predictor.
@@ -48,6 +49,7 @@ class Setting:
     rates: tuple[float, ...]
     candidates: int
     rounds: int = 0
+    queries: int | None = None
     swapped: int = 0
     labels: float = 0.0
     predictor_rate: float = 1e-3

@@ -1,6 +1,6 @@
 """Models that sentence-transformers trains from the same start, on the same pairs as our student.
 
-- KL: DistillKLDivLoss on the teacher's log-odds, all weights;
+- KL: DistillKLDivLoss on the teacher's log-odds, all weights; cosines are scaled as ours are;
 - KL, LoRA: the same with adapters of rank 32;
 - MarginMSE: MarginMSELoss on the same lists;
 - InfoNCE: labels alone, other queries' documents as negatives (MultipleNegativesRankingLoss);
@@ -42,6 +42,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from benchmarks.bills import Bill, Setting
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
+from modeling_rabtriever.distillation.student import UNIT_SCALE
 from modeling_rabtriever.evaluation.metrics import rank_documents
 
 HARD = "InfoNCE, hard negatives"
@@ -163,7 +164,7 @@ class Opponent:
             model = MultiVectorEncoder(self.encoder, device="cpu")
         else:
             model = SentenceTransformer(self.encoder, device="cpu")
-            if not method.startswith("InfoNCE"):  # a softmax over cosines could not match the teacher's log-odds
+            if method == "MarginMSE":  # margins of log-odds are wider than those of cosines
                 kept = [module for module in model if not isinstance(module, Normalize)]
                 model = SentenceTransformer(modules=kept, device="cpu")
         if not isinstance(model, MultiVectorEncoder):
@@ -181,11 +182,13 @@ class Opponent:
             return MarginMSELoss(model)
         if method == "MaxSim":
             return MultiVectorDistillKLDivLoss(model)
-        temperatures = {
-            "student_temperature": self.setting.temperature,
-            "teacher_temperature": self.setting.temperature,
-        }
-        return DistillKLDivLoss(model, pairwise_dot_score, **temperatures)
+        unit = any(isinstance(module, Normalize) for module in model)
+        return DistillKLDivLoss(
+            model,
+            pairwise_dot_score,
+            student_temperature=self.setting.temperature / (UNIT_SCALE if unit else 1),
+            teacher_temperature=self.setting.temperature,
+        )
 
 
 def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:

@@ -24,7 +24,7 @@ import torch
 from benchmarks.bills import Bill, our_student, start_name, student_scores
 from benchmarks.opponents import Opponent
 from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.student_equal_bill import ALONE, METRICS, SETTINGS, Ranker, with_swapped
+from benchmarks.student_equal_bill import ALONE, METRICS, SETTINGS, Ranker, with_fewer, with_swapped
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
@@ -48,7 +48,8 @@ def milliseconds(students: dict[str, RabtrieverModel], queries: list[str]) -> di
 
 def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
     """Rows of one task and seed."""
-    task, seed, setting = bench.task, bench.run.seed, SETTINGS[bench.run.task]
+    seed, setting = bench.run.seed, SETTINGS[bench.run.task]
+    task = with_fewer(bench.task, setting.queries)
     root, small = bench.folder("equal-bill"), start_name(encoder)
     train = with_swapped(task, task.split("train"), setting.swapped, seed)
     ranker = Ranker(bench, root / small)

@@ -52,7 +52,10 @@ SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
     "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, bf16=True),
+    "metatool": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
+    "virtualhome": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
     "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, bf16=True),
+    "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
@@ -146,6 +149,12 @@ def with_swapped(task: RetrievalTask, train: Split, count: int, seed: int) -> Sp
     return Split(train.name, [*train.query_ids, *ids], [*train.queries, *more], [*train.relevant, *({} for _ in more)])
 
 
+def with_fewer(task: RetrievalTask, queries: int | None) -> RetrievalTask:
+    """The task with a fixed sample of its training queries; `None` keeps all."""
+    train = task.split("train")
+    return replace(task, splits={**task.splits, train.name: fixed_sample(train, queries)})
+
+
 def sample_rows(split: Split, count: int) -> list[int]:
     """Rows of a fixed sample of a split."""
     places = {query_id: row for row, query_id in enumerate(split.query_ids)}
@@ -154,7 +163,8 @@ def sample_rows(split: Split, count: int) -> list[int]:
 
 def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row per method of one task, seed and start."""
-    setting, task, seed = SETTINGS[bench.run.task], bench.task, bench.run.seed
+    setting, seed = SETTINGS[bench.run.task], bench.run.seed
+    task = with_fewer(bench.task, setting.queries)
     start = start_name(encoder)
     folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
     train = with_swapped(task, task.split("train"), setting.swapped, seed)

@@ -32,7 +32,10 @@ TITLES = {
     "esconv": "ESConv",
     "saycan": "SayCan",
     "arc_challenge": "ARC-Challenge",
+    "virtualhome": "VirtualHome",
+    "metatool": "MetaTool",
     "cose": "CoS-E",
+    "ecare": "e-CARE",
     "strategyqa": "StrategyQA",
     "theoremqa": "TheoremQA",
     "scifact": "SciFact",
@@ -43,7 +46,9 @@ TITLES = {
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # results with fewer go into the log, not into tables of means over seeds
 FROM_SCRATCH = dict.fromkeys(("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "from-scratch")
-RECIPES = FROM_SCRATCH | {name: name for name in ("household", "esconv", "saycan", "cose")}
+RECIPES = FROM_SCRATCH | {
+    name: name for name in ("household", "esconv", "saycan", "virtualhome", "metatool", "cose", "ecare")
+}
 RECIPES["household-large"] = RECIPES["household"]
 
 

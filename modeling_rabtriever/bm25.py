@@ -1,7 +1,7 @@
-"""BM25, by the library bm25s. Of the extras "evaluation" and "demo".
+"""BM25 from the library bm25s. Part of the extras "evaluation" and "demo".
 
-bm25s asks for JAX when it is imported and computes something with it at once, which makes JAX take three quarters of
-a GPU's memory. Nothing here needs JAX, so bm25s is told that there is none.
+bm25s imports JAX if it can and runs a computation at once, which makes JAX take three quarters of a GPU's memory.
+Nothing here needs JAX, so it is hidden from bm25s.
 """
 
 import builtins
@@ -16,7 +16,7 @@ from torch import Tensor
 
 @contextmanager
 def _without_jax() -> Iterator[None]:
-    """Imports of JAX fail, in this thread alone: the process may use JAX, and other threads may import it meanwhile."""
+    """Makes imports of JAX fail in this thread only. Other threads may import it meanwhile."""
     thread, import_ = threading.get_ident(), builtins.__import__
 
     def guarded(name: str, *arguments: Any, **settings: Any) -> Any:
@@ -38,19 +38,19 @@ with _without_jax():
 class BM25:
     """Okapi BM25 over lower-cased words, with the library's defaults (no stemming, English stop words removed).
 
-    Made once for a corpus and never changed, so threads can share it.
+    It never changes, so threads can share it.
     """
 
     def __init__(self, corpus: Sequence[str]) -> None:
         self._corpus_size = len(corpus)
         words = bm25s.tokenize(list(corpus), show_progress=False)
         self._index = None
-        if any(words.ids):  # bm25s makes no index of stop words and single letters alone
+        if any(words.ids):  # bm25s cannot index a corpus of only stop words and single letters
             self._index = bm25s.BM25()
             self._index.index(words, show_progress=False)
 
     def __call__(self, queries: Sequence[str]) -> Tensor:
-        """Scores `(n, m)` fp32; 0 where no word is shared."""
+        """Scores `(n, m)` fp32; 0 if a query and a document share no word."""
         scores = torch.zeros(len(queries), self._corpus_size)
         if self._index is not None:
             for row, words in enumerate(bm25s.tokenize(list(queries), return_ids=False, show_progress=False)):

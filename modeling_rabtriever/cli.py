@@ -1,7 +1,7 @@
-"""The command line, `rabtriever train | distill | ... | encode | index | search | ...`. Messages on stderr.
+"""The command line, `rabtriever train | distill | ... | encode | index | search | ...`. Messages go to stderr.
 
-Commands that train and evaluate are the stages of that name, with their own options; the others take and give JSON
-lines. A command imports what it needs when it runs, so that each works where its own extra is installed.
+The commands that train and evaluate are the stages of the same name, with their own options. The others read and write
+JSON lines. A command imports what it needs when it runs, so it only needs its own extra.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from .loading import load_model
 from .stages import STAGES
 
 BAD_INPUT, INTERRUPTED = 2, 130
-# Packages that a plain installation does not bring.
+# Packages that a plain installation does not include.
 OPTIONAL = (
     "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "jinja2", "lancedb", "matplotlib", "numpy",
     "onnx", "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
@@ -35,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
     given = list(sys.argv[1:] if argv is None else argv)
     if given and given[0] in STAGES:
-        stage = STAGES[given[0]]
-        return _status(given[0], lambda: _stage_main(stage.module)(given[1:]), lambda _: stage.extra)
+        name, *options = given
+        stage = STAGES[name]
+        return _status(name, lambda: _stage_main(stage.module)(options), lambda _: stage.extra)
     arguments = parser({command.__name__: command for command in COMMANDS}, STAGES).parse_args(given)
     if arguments.quiet:
         logging.disable_progress_bar()
@@ -44,19 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -> int:
-    """Runs a command and returns its exit status; bad input ends in one line, not in a traceback.
+    """Runs a command and returns its exit status. Bad input gives a one-line message, not a traceback.
 
     Args:
         command: its name, for messages.
-        run: what it does.
-        extra: a missing package -> the extra that brings all the command needs.
+        run: runs the command.
+        extra: missing package -> the extra that installs everything the command needs.
     """
     try:
         run()
     except KeyboardInterrupt:
-        print("rabtriever: interrupted; what is finished is kept", file=sys.stderr)
+        print("rabtriever: interrupted; finished work is kept", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our lines has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, closed the pipe
         sys.stderr.close()
         return 0
     except ModuleNotFoundError as error:
@@ -102,7 +103,7 @@ def encode(arguments: argparse.Namespace) -> None:
 
 
 def index(arguments: argparse.Namespace) -> None:
-    """Puts encoded documents into a store, or takes some out."""
+    """Adds encoded documents to a store, or deletes some."""
     from .retrieval import CorpusVectors, VectorStore
     from .retrieval.id_files import read_ids
 
@@ -127,7 +128,7 @@ def index(arguments: argparse.Namespace) -> None:
 
 
 def search(arguments: argparse.Namespace) -> None:
-    """Answers queries from a store, one line each."""
+    """Searches a store and prints one line per query."""
     from .retrieval import DocumentReader, Searcher, VectorStore
     from .retrieval.encoding import chunks
 
@@ -139,13 +140,14 @@ def search(arguments: argparse.Namespace) -> None:
     if arguments.rerank is not None:
         reranker = _model(arguments.rerank, arguments)
         if not isinstance(reranker, GenerativeRerankerModel):
-            raise ValueError(f"--rerank {arguments.rerank} is no teacher; accepted: a GenerativeRerankerModel")
+            raise ValueError(f"--rerank {arguments.rerank} is not a teacher; accepted: a GenerativeRerankerModel")
     searcher = Searcher(_student(arguments), store, reranker)
-    queries: Iterable[tuple[str, str]] = (
-        [("0", arguments.query)]
-        if arguments.queries is None
-        else ((document.id, document.text) for document in DocumentReader(arguments.queries, arguments.skip_bad))
-    )
+    queries: Iterable[tuple[str, str]]
+    if arguments.queries is None:
+        queries = [("0", arguments.query)]
+    else:
+        reader = DocumentReader(arguments.queries, arguments.skip_bad)
+        queries = ((document.id, document.text) for document in reader)
     for part in chunks(queries, arguments.batch_size):
         settings = (arguments.top_k, arguments.where, arguments.rerank_depth, arguments.approximate)
         found = searcher.search([text for _, text in part], *settings)
@@ -187,23 +189,23 @@ def export(arguments: argparse.Namespace) -> None:
         export_sentence_transformers(model, output)
         for side in ("query", "document"):
             for server, reasons in server_limits(output / side).items():
-                _say(f"{side} tower in {server}: " + ("; ".join(reasons) or "nothing in the way (not run here)"))
+                _say(f"{side} tower in {server}: " + ("; ".join(reasons) or "no known problem (not run here)"))
     _say(f"written to {output}")
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Opens a page to try a student beside BM25 and its teacher, or writes that page as a Space of the Hub."""
+    """Serves a page that compares a student with BM25 and its teacher, or writes that page as a Hub Space."""
     from .demo import read_corpus, serve, write_space
 
     if arguments.space is not None and (arguments.host, arguments.port) != (None, None):
-        raise ValueError("--host and --port say where this machine serves the page; accepted: without --space")
+        raise ValueError("--host and --port are given with --space, which serves nothing; accepted: leave them out")
     documents = read_corpus(arguments.corpus)
     teacher = None if arguments.teacher is None else _model(arguments.teacher, arguments)
     shown = (_student(arguments), documents, teacher, arguments.example)
     if arguments.space is None:
         serve(*shown, arguments.host or "127.0.0.1", arguments.port)
         return
-    # A folder of this machine is no use to a Space: its model goes along.
+    # A Space cannot read a folder on this machine, so a model from a folder is saved into the Space.
     paths = {"student_id": arguments.model, "teacher_id": arguments.teacher}
     ids = {name: path for name, path in paths.items() if path is not None and not Path(path).is_dir()}
     write_space(arguments.space, *shown, **ids, revision=arguments.revision)
@@ -211,7 +213,7 @@ def demo(arguments: argparse.Namespace) -> None:
 
 
 def info(arguments: argparse.Namespace) -> None:
-    """Says what a folder holds: a model, encoded documents or a store."""
+    """Describes a folder: a model, encoded documents or a store."""
     from .identity import encoder_fingerprint
 
     path = Path(arguments.path)
@@ -238,8 +240,8 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def _extra(arguments: argparse.Namespace, package: str) -> str:
-    """The extra that brings all a command needs."""
-    if package == "datasets":  # of corpora on the Hub
+    """The extra that installs everything a command needs."""
+    if package == "datasets":  # for corpora on the Hub
         return "train"
     command = arguments.run.__name__
     if command == "export":
@@ -263,7 +265,7 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
 def _warn_of_unfinished(store: Any) -> None:
     from .retrieval import UnfinishedStoreWarning
 
-    warnings.simplefilter("ignore", UnfinishedStoreWarning)  # said here instead
+    warnings.simplefilter("ignore", UnfinishedStoreWarning)  # printed here instead
     for corpus in store.unfinished:
         _say(f"warning: {corpus.warning(store.folder)}")
 

@@ -1,4 +1,4 @@
-"""What the commands of `rabtriever` can be called with."""
+"""The arguments of the `rabtriever` commands."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -30,11 +30,11 @@ exit status: 0 done, 2 bad input or settings (the message says what is accepted)
 def parser(
     commands: Mapping[str, Callable[[argparse.Namespace], None]], stages: Mapping[str, Stage]
 ) -> argparse.ArgumentParser:
-    """The command line's parser; what a command is called with is its namespace's `run`.
+    """The command line's parser. The namespace it returns has the command's function as `run`.
 
     Args:
-        commands: the functions by the name of their command; their docstrings are the help.
-        stages: commands that read their own arguments; they are only listed here.
+        commands: command name -> function; its docstring is the help text.
+        stages: commands that parse their own arguments; they are only listed here.
     """
     made = argparse.ArgumentParser(
         prog="rabtriever",
@@ -62,7 +62,7 @@ def parser(
     added = command("encode")
     _model_flags(added, "the student: folder or Hub id")
     added.add_argument("--corpus", required=True, help=".jsonl or .parquet, - for standard input, hub:<data set>")
-    added.add_argument("--output", required=True, help="folder for the vectors; called again, it goes on")
+    added.add_argument("--output", required=True, help="folder for the vectors; a second call resumes")
     added.add_argument("--vectors", default="float32", choices=VECTOR_TYPES, help="type of the numbers")
     added.add_argument("--documents-per-shard", type=positive, default=8192, help="documents per file")
     added.add_argument("--token-budget", type=positive, help="padded tokens per forward pass; default fits the device")
@@ -71,34 +71,36 @@ def parser(
     added.add_argument("--ray-address", help="with --engine ray: a running cluster; default: a local one")
 
     added = command("index")
-    added.add_argument("--store", required=True, help="folder of the store; made if missing")
-    added.add_argument("--vectors", help="folder rabtriever encode wrote; ids that are there are replaced")
+    added.add_argument("--store", required=True, help="folder of the store; created if missing")
+    added.add_argument("--vectors", help="folder that rabtriever encode wrote; existing ids are replaced")
     added.add_argument(
         "--delete",
-        help="file with ids to delete, as encoded, one per line; in JSON lines strings or objects with id; - for "
+        help="file of ids to delete, as encoded, one per line; in JSON lines, strings or objects with id; - for "
         "standard input",
     )
     added.add_argument(
-        "--approximate", action="store_true", help="build an approximate index; one that is there is kept up to date"
+        "--approximate", action="store_true", help="build an approximate index; an existing one is kept up to date"
     )
 
     added = command("search")
     _model_flags(added, "the student: folder or Hub id")
     added.add_argument("--store", required=True, help="folder of the store")
     added.add_argument("--query", help="one query")
-    added.add_argument("--queries", help="many: JSON lines with id and text; - for standard input")
+    added.add_argument("--queries", help="many queries: JSON lines with id and text; - for standard input")
     added.add_argument("--top-k", type=positive, default=10, help="documents per query")
     added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
-    added.add_argument("--approximate", action="store_true", help="ask the approximate index")
-    added.add_argument("--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of the scan")
-    added.add_argument("--rerank", help="a teacher that judges the best again: folder or Hub id")
-    added.add_argument("--rerank-depth", type=positive, default=50, help="how many it judges per query")
+    added.add_argument("--approximate", action="store_true", help="search the approximate index")
+    added.add_argument(
+        "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of exact search"
+    )
+    added.add_argument("--rerank", help="a teacher that reranks the best documents: folder or Hub id")
+    added.add_argument("--rerank-depth", type=positive, default=50, help="documents it reranks per query")
     added.add_argument("--batch-size", type=positive, default=64, help="queries searched at once")
 
     added = command("rank")
     _model_flags(added, "teacher or student: folder or Hub id")
     added.add_argument("--query", required=True, help="the query")
-    added.add_argument("--documents", required=True, help="as --corpus of encode")
+    added.add_argument("--documents", required=True, help="same formats as encode --corpus")
     added.add_argument("--top-k", type=positive, help="documents to print; default: all")
 
     added = command("export")
@@ -113,27 +115,29 @@ def parser(
 
     added = command("demo")
     _model_flags(added, "the student: folder or Hub id")
-    added.add_argument("--corpus", required=True, help="as --corpus of encode; at most 5,000 documents")
-    added.add_argument("--teacher", help="ranks beside the student: folder or Hub id")
-    added.add_argument("--example", action="append", default=[], help="a query to click; may be given 8 times")
-    added.add_argument("--host", help="address to listen at; default: 127.0.0.1, this machine alone")
-    added.add_argument("--port", type=int, help="default: the first free one from 7860 on")
-    added.add_argument("--space", help="a new folder: the same page for a Space of the Hub, instead of serving it")
+    added.add_argument("--corpus", required=True, help="same formats as encode --corpus; at most 5,000 documents")
+    added.add_argument("--teacher", help="a teacher to compare with the student: folder or Hub id")
+    added.add_argument("--example", action="append", default=[], help="an example query; up to 8 times")
+    added.add_argument("--host", help="address to listen on; default: 127.0.0.1, this machine only")
+    added.add_argument("--port", type=int, help="default: the first free port from 7860")
+    added.add_argument("--space", help="write the page as a Hub Space into this new folder instead of serving it")
 
     added = command("info")
     added.add_argument("path", help="a model, a folder of vectors, or a store")
     _loading_flags(added)
     for name in ("encode", "search", "rank"):
         groups.choices[name].add_argument(
-            "--skip-bad", action="store_true", help="count lines that are no document instead of stopping"
+            "--skip-bad", action="store_true", help="skip and count lines that are not documents, instead of stopping"
         )
     return made
 
 
 def positive(text: str) -> int:
-    """A whole number of at least 1, such as a machine can count, from the command line."""
+    """A whole number of at least 1 and at most 18 digits from the command line."""
     if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a whole number of at least 1, of 18 digits")
+        raise argparse.ArgumentTypeError(
+            f"{text[:40]!r} given; accepted: a whole number of at least 1 and at most 18 digits"
+        )
     return int(text)
 
 

@@ -30,6 +30,11 @@ class PromptedConfig(PreTrainedConfig):
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.text_config, dict | PreTrainedConfig | None):
+            raise ValueError(f"text_config is {self.text_config!r}; accepted: the configuration of a text model")
+        super().__post_init__(**kwargs)
+
     @property
     def hidden_size(self) -> int:
         """Width `d` of the text model's hidden state."""
@@ -53,10 +58,10 @@ class RabtrieverConfig(PromptedConfig):
         text_config: configuration of the encoder: the teacher's language model, or any other text model.
         embedding_dim: the index width `k`: numbers stored per document. `None` means the hidden size.
         query_hidden_size: hidden units of the query's MLP. `None` means four times the hidden size.
-        feature_poolings: how a text's states become its features: `"first"` (first token, often called CLS), `"last"`
-            (last token), `"mean"` (mean over the text's tokens), joined in this order.
-        document_map: whether a document's vector is a linear map of its features. If not, it is the features
-            themselves, as in arXiv 2604.23336, Eq. 12, and `embedding_dim` is their number.
+        feature_poolings: how a text's states become its features, joined: `"first"` token (CLS), `"last"`, `"mean"`.
+        document_map: whether a document's vector is a linear map of its features, or (arXiv 2604.23336, Eq. 12) they
+            themselves, with `embedding_dim` their number.
+        unit_vectors: whether both vectors have length 1, so that the score is their cosine.
 
     Raises:
         ValueError: a value is out of range; the message names it and says what is accepted.
@@ -68,12 +73,13 @@ class RabtrieverConfig(PromptedConfig):
     query_hidden_size: int = None  # type: ignore[assignment]  # filled in below
     feature_poolings: list[str] | tuple[str, ...] = ("last", "mean")
     document_map: bool = True
+    unit_vectors: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         if "predictor_type" in kwargs:
             raise ValueError(
-                "this configuration is of Rabtriever before version 0.1; accepted: a model of version 0.1, which "
-                "modeling_rabtriever.loading.load_model makes of it: load_model(old).save_pretrained(new)"
+                "this configuration is older than Rabtriever 0.1; accepted: what load_model(old).save_pretrained(new) "
+                "makes of it (modeling_rabtriever.loading)"
             )
         super().__post_init__(**kwargs)
         if not isinstance(self.feature_poolings, (list, tuple)):
@@ -84,8 +90,9 @@ class RabtrieverConfig(PromptedConfig):
                 raise ValueError(f"feature_poolings holds {pooling!r}; accepted: {', '.join(POOLINGS)}")
         if not self.feature_poolings or len(set(self.feature_poolings)) != len(self.feature_poolings):
             raise ValueError(f"feature_poolings is {self.feature_poolings}; accepted: one or more, each once")
-        if not isinstance(self.document_map, bool):
-            raise ValueError(f"document_map is {self.document_map!r}; accepted: true or false")
+        for name in ("document_map", "unit_vectors"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: true or false")
         if self.embedding_dim is None:
             self.embedding_dim = self.hidden_size if self.document_map else self.feature_size
         if self.query_hidden_size is None:

@@ -1,4 +1,4 @@
-"""One kind of error for what other libraries cannot read: a ValueError that names the thing and what is accepted."""
+"""Turns errors of other libraries into a ValueError that names the input and what is accepted."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ _OWN = ("modeling_rabtriever", "transformers_modules")
 
 @contextmanager
 def refusing(what: str, accepted: str) -> Iterator[None]:
-    """Turns whatever other libraries raise inside it into a ValueError; our own ValueErrors pass.
+    """Turns any exception of another library into a ValueError. Our own ValueErrors pass through unchanged.
 
     Args:
-        what: the thing and its fault, `"runs/student cannot be loaded"`.
-        accepted: what would be right.
+        what: the input and what is wrong with it, such as `"runs/student cannot be loaded"`.
+        accepted: what would be accepted.
 
     Example:
-        >>> with refusing("'x' is no number", "a number"):
+        >>> with refusing("'x' is not a number", "a number"):
         ...     float("x")
         Traceback (most recent call last):
-        ValueError: 'x' is no number (could not convert string to float: 'x'); accepted: a number
+        ValueError: 'x' is not a number (could not convert string to float: 'x'); accepted: a number
     """
     try:
         yield
@@ -29,12 +29,12 @@ def refusing(what: str, accepted: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What an exception says in one line: its first line, or its kind where that says nothing."""
+    """The first line of an exception's message, or its class name if the message is empty."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     if not line:
         return type(error).__name__
     plain = isinstance(error, (ValueError, OSError, RuntimeError))
-    return line if plain else f"{type(error).__name__}: {line}"  # of a KeyError the text is the key alone
+    return line if plain else f"{type(error).__name__}: {line}"  # a KeyError's message is only the key
 
 
 def _is_own(error: Exception) -> bool:

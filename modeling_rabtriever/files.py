@@ -1,4 +1,4 @@
-"""Writing files so that a killed process leaves the old content or the new one, never half of it."""
+"""Atomic writes: a killed process leaves a file with its old content or its new content, never a part of it."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_record(path: Path, **fields: type) -> dict[str, Any]:
-    """A JSON object with these fields, each of its type; an empty one if there is no such file.
+    """A JSON object with these fields, each of the given type; an empty one if the file does not exist.
 
     Raises:
         ValueError: the file holds something else.
@@ -40,32 +40,32 @@ def read_record(path: Path, **fields: type) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}); accepted: the file as it was written") from None
+        raise ValueError(f"{path} is not JSON ({error}); accepted: the file as it was written") from None
     if not isinstance(record, dict):
-        raise ValueError(f"{path} is no record of ours; accepted: an object")
+        raise ValueError(f"{path} is not a valid record; accepted: an object")
     check_record(path, record, **fields)
     return record
 
 
 def check_record(path: Path, record: dict[str, Any], **fields: type) -> None:
-    """Raises a ValueError if a record read from `path` lacks one of these fields, or it is of another type."""
+    """Raises a ValueError if a record read from `path` lacks one of these fields, or a field has another type."""
     if any(type(record.get(name)) is not kind for name, kind in fields.items()):
         wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
-        raise ValueError(f"{path} is no record of ours; accepted: an object with {wanted}")
+        raise ValueError(f"{path} is not a valid record; accepted: an object with {wanted}")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes a safetensors file atomically, with a checksum of all that is in it."""
+    """Writes a safetensors file atomically, with a checksum of its content."""
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     kept = {**(metadata or {}), CHECKSUM: _checksum(held, metadata or {})}
     replace_file(path, lambda temporary: save_file(held, temporary, kept))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata that `write_tensors` wrote, on the CPU; large ones stay mapped to the file.
+    """Reads tensors and metadata that `write_tensors` wrote, on the CPU; large ones stay mapped to the file.
 
     Raises:
-        ValueError: the file is missing, or a bit of it is another one than was written.
+        ValueError: the file is missing, or has changed since it was written.
     """
     with refusing(f"{path} is broken", "the file as it was written; delete it to have it made again"):
         with safe_open(path, framework="pt") as file:
@@ -73,7 +73,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         written = metadata.pop(CHECKSUM, "none")
         if (found := _checksum(tensors, metadata)) != written:
-            raise RuntimeError(f"its checksum is {found}, {written} was written")
+            raise RuntimeError(f"its checksum is {found}, but {written} was written")
     return tensors, metadata
 
 
@@ -101,21 +101,23 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turns what the system, safetensors and torch raise when they cannot write into an OSError that names `path`."""
+    """Turns write errors of the system, safetensors and torch into an OSError that names `path`."""
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise OSError(f"{path} cannot be written ({reason(error)}); accepted: a folder of ours with room") from error
+        raise OSError(
+            f"{path} cannot be written ({reason(error)}); accepted: a folder with room that can be written to"
+        ) from error
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> Path:
     """Calls `write` with a temporary folder beside `path`, then renames; if that fails, nothing is left behind.
 
     Raises:
-        ValueError: `path` is there and holds something, which is never deleted here.
+        ValueError: `path` exists and is not an empty folder. Nothing in it is deleted.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"{path} is there already; accepted: a new folder, or an empty one")
+        raise ValueError(f"{path} already exists; accepted: a new folder, or an empty one")
     temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:

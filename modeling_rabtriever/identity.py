@@ -1,4 +1,4 @@
-"""Which student made a vector: a fingerprint of everything that changes vectors, the same in every number type."""
+"""Which student made a vector: a fingerprint of everything that changes vectors, comparable across dtypes."""
 
 import hashlib
 import json
@@ -15,12 +15,11 @@ from .modeling_rabtriever import RabtrieverModel
 from .processing_rabtriever import RabtrieverProcessor
 
 PROJECTIONS = 8
-# Of a projection, for each tensor. Rounding to bf16 moves a tensor's by 0.002, other weights in its place by 1.4.
+# Of a projection, per tensor. Rounding to bf16 moves a tensor's projection by 0.002; other weights move it by 1.4.
 TOLERANCE = 0.01
-_SIZE_COUNTS = (
-    30  # rounding leaves a tensor's size as it is, so that a per cent of it can weigh as much as the tolerance
-)
-# Settings that change no number of a backbone while it reads. All others may, by whatever name a family has them.
+# Rounding does not change a tensor's norm, so a change of one percent may count as much as the tolerance.
+_NORM_WEIGHT = 30
+# Settings that do not change what a backbone computes. All others may, under any name that a family gives them.
 _NEUTRAL = re.compile(
     "transformers_version|_name_or_path|architectures|auto_map|(torch_)?dtype|quantization_config|use_cache|return_dict|"
     "output_.*|.*_token_id|.*dropout.*|.*_pdrop|layerdrop|initializer_.*|.*init_std|chunk_size_feed_forward|problem_type|"
@@ -36,12 +35,11 @@ _readings: WeakKeyDictionary[RabtrieverProcessor, str] = WeakKeyDictionary()
 
 
 def encoder_fingerprint(model: RabtrieverModel) -> str:
-    """What a vector's origin is told by: the student's weights by content, its prompt and its tokenizer.
+    """A fingerprint of the student that made a vector: its weights by content, its prompt and its tokenizer.
 
-    Predictor, prompt, tokenizer and settings go in exactly. The backbone goes in as `PROJECTIONS` sums
-    over all of its weights with fixed signs, so that the same backbone in another number type is still known; compare
-    with `same_encoder`. Computed once per model, and again when its weights have changed: some seconds for each
-    billion weights on a CPU.
+    Predictor, prompt, tokenizer and settings enter exactly. The backbone enters as `PROJECTIONS` sums over all of its
+    weights with fixed signs, so the same backbone in another dtype is recognised: compare with `same_encoder`. The
+    result is kept until the model's weights change. It takes a few seconds per billion weights on a CPU.
 
     Returns:
         16 hexadecimal digits, a hyphen, and 8 for each projection.
@@ -49,20 +47,20 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.predictor.state_dict().items()):
         digest.update(name.encode() + _bytes(tensor.float()))
-    digest.update(json.dumps(model.config.feature_poolings).encode())
+    digest.update(json.dumps([model.config.feature_poolings, model.config.unit_vectors]).encode())
     digest.update(backbone_settings(model.config.text_config).encode())
     digest.update(reading_fingerprint(model.processor).encode())
     return f"{digest.hexdigest()[:16]}-{_sketch(model.backbone)}"
 
 
 def backbone_fingerprint(model: Any) -> str:
-    """What a teacher's or student's backbone is told by, settings and weights; in the form of `encoder_fingerprint`."""
+    """A fingerprint of a teacher's or student's backbone, settings and weights, like `encoder_fingerprint`."""
     settings = hashlib.sha256(backbone_settings(model.config.text_config).encode()).hexdigest()[:16]
     return f"{settings}-{_sketch(model.backbone)}"
 
 
 def backbone_settings(config: PreTrainedConfig) -> str:
-    """The settings of a backbone that may change its numbers, as JSON; those that are off or not set are left out."""
+    """The settings of a backbone that may change what it computes, as JSON, without those that are off or not set."""
     kept = {
         name: value
         for name, value in config.to_dict().items()
@@ -72,17 +70,20 @@ def backbone_settings(config: PreTrainedConfig) -> str:
 
 
 def same_encoder(first: str, second: str) -> bool:
-    """Whether two fingerprints are of one student, in whatever number type."""
+    """Whether two fingerprints are of the same student, in any dtype."""
     if first == second:
         return True
     if first[:17] != second[:17] or not all(_FORM.fullmatch(fingerprint) for fingerprint in (first, second)):
         return False
-    (tensors, mine), (others, theirs) = (_numbers(fingerprint[17:]) for fingerprint in (first, second))
-    return tensors == others and bool((mine - theirs).abs().max() <= TOLERANCE * tensors**0.5)
+    first_count, first_sums = _numbers(first[17:])
+    second_count, second_sums = _numbers(second[17:])
+    if first_count != second_count:
+        return False
+    return bool((first_sums - second_sums).abs().max() <= TOLERANCE * first_count**0.5)
 
 
 def shown(fingerprint: str) -> str:
-    """A fingerprint as messages show it."""
+    """A fingerprint, shortened for messages."""
     return fingerprint[:29]
 
 
@@ -98,7 +99,7 @@ def reading_fingerprint(processor: RabtrieverProcessor) -> str:
 
 
 def _sketch(backbone: PreTrainedModel) -> str:
-    state = model_fingerprint(backbone)  # of samples, in no time: has anything changed since?
+    state = model_fingerprint(backbone)  # from samples, so it is fast: tells whether the weights have changed
     known = _sketches.get(backbone)
     if known is None or known[0] != state:
         weights = [(name, tensor) for name, tensor in floating_weights(backbone) if tensor.numel()]
@@ -108,19 +109,19 @@ def _sketch(backbone: PreTrainedModel) -> str:
 
 
 def _projections(name: str, tensor: Tensor) -> Tensor:
-    """`a^T W b / |W|` for fixed vectors of signs, and the size itself: one tensor -> `(PROJECTIONS,)` fp64, the CPU."""
+    """`a^T W b / |W|` for fixed sign vectors, plus the weighted log norm: a tensor -> `(PROJECTIONS,)` fp64, CPU."""
     matrix = tensor.detach().float().reshape(-1, tensor.shape[-1] if tensor.dim() else 1)
     generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big"))
 
     def signs(count: int) -> Tensor:
         return torch.randint(2, (count, PROJECTIONS), generator=generator).float().mul(2).sub(1)
 
-    rows, columns, own = signs(len(matrix)), signs(matrix.shape[1]), signs(1)[0]
-    size = matrix.norm().double().cpu()
-    if not size > 0:
-        return own.double()
+    rows, columns, norm_signs = signs(len(matrix)), signs(matrix.shape[1]), signs(1)[0]
+    norm = matrix.norm().double().cpu()
+    if not norm > 0:
+        return norm_signs.double()
     sums = ((matrix @ columns.to(matrix.device)) * rows.to(matrix.device)).sum(0).double().cpu()
-    return sums / size + _SIZE_COUNTS * own * size.log()
+    return sums / norm + _NORM_WEIGHT * norm_signs * norm.log()
 
 
 def _numbers(sketch: str) -> tuple[int, Tensor]:

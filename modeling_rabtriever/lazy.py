@@ -10,7 +10,7 @@ def imported_when_used(package: str, places: Mapping[str, str]) -> Callable[[str
 
     Args:
         package: its `__name__`.
-        places: name -> the module below the package that defines it; `.module` for one beside the package.
+        places: name -> the package's module that defines it, or `.module` for a module beside the package.
 
     Example:
         >>> imported_when_used("modeling_rabtriever.recipes", {"FOLDER": ".recipes"})("FOLDER").name

@@ -1,4 +1,4 @@
-"""Teachers and students from a folder or the Hub, as the command line and the stages load them."""
+"""Loads teachers and students from a folder or the Hub, for the command line and the stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,14 +28,14 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> Any:
-    """A teacher or a student, ready to be asked.
+    """Loads a teacher or a student, ready for inference.
 
-    With this package its own classes are used, so no code of the folder runs; other code is never asked for on the
-    terminal: it runs if `trust_remote_code` is true, or loading is refused.
+    This package's own classes are used, so no code from the folder runs. Other code never leads to a prompt on the
+    terminal: it runs if `trust_remote_code` is true, and otherwise loading fails.
 
     Args:
         path: folder, or id on the Hub.
-        dtype: type of the backbone's numbers: `auto` (as saved), `float32`, `bfloat16` or `float16`.
+        dtype: of the backbone: `auto` (as saved), `float32`, `bfloat16` or `float16`.
         device: where it runs: `cpu`, `cuda`, `cuda:1`, ...
         revision: branch, tag or commit of a Hub model.
         trust_remote_code: whether code from the repository may run.
@@ -44,7 +44,7 @@ def load_model(
         A `GenerativeRerankerModel` or `RabtrieverModel` in evaluation mode.
 
     Raises:
-        ValueError: it is neither, cannot be loaded, or `dtype` or `device` cannot be used; the message names it.
+        ValueError: `path` is neither or cannot be loaded, or `dtype` or `device` cannot be used.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")
@@ -55,7 +55,7 @@ def load_model(
     ):
         stored = check_source(path, hub)
         if SIGN in stored:
-            return _of_before(path, stored, hub, dtype).to(place)
+            return _load_old_student(path, stored, hub, dtype).to(place)
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **hub)
         if config.model_type not in _CLASSES:
             raise ValueError(
@@ -68,15 +68,15 @@ def load_model(
         ).eval()
         if model._processor is None:
             raise ValueError(
-                f"{path} has no prompt: its processor_config.json is missing or not of a RabtrieverProcessor; "
+                f"{path} has no prompt: its processor_config.json is missing or not a RabtrieverProcessor's; "
                 "accepted: the folder as save_pretrained wrote it"
             )
     with refusing(f"{path} does not fit on {place}", "a device with more memory, or a smaller dtype"):
         return model.to(place)
 
 
-def _of_before(path: str | Path, stored: Mapping[str, Tensor], hub: dict[str, Any], dtype: str) -> Any:
-    """A student that was saved before version 0.1."""
+def _load_old_student(path: str | Path, stored: Mapping[str, Tensor], hub: dict[str, Any], dtype: str) -> Any:
+    """A student saved before version 0.1."""
     config, weights = converted(path, stored, hub)
     check_sizes(path, config, weights)
     saved = next(value.dtype for name, value in weights.items() if name.startswith("backbone."))
@@ -90,7 +90,7 @@ def _of_before(path: str | Path, stored: Mapping[str, Tensor], hub: dict[str, An
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """A device that can be computed on.
+    """The device, after a check that this machine can compute on it.
 
     Raises:
         ValueError: this machine has no such device.
@@ -107,7 +107,7 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def check_sizes(path: str | Path, config: Any, stored: Mapping[str, Tensor]) -> None:
-    """Compares a configuration with the weights before memory is taken for what it describes.
+    """Compares a configuration with the stored weights before memory is allocated for the model.
 
     Args:
         path: for messages.
@@ -115,12 +115,12 @@ def check_sizes(path: str | Path, config: Any, stored: Mapping[str, Tensor]) -> 
         stored: from `check_source`.
 
     Raises:
-        ValueError: the configuration describes another model than the weights.
+        ValueError: the configuration and the weights belong to different models.
     """
     layers = getattr(config.text_config, "num_hidden_layers", None)
     if isinstance(layers, int) and layers > max(len(stored), 1):
         raise ValueError(
-            f"{path}: num_hidden_layers is {layers} in its config.json, its weights are {len(stored)} tensors; "
+            f"{path}: num_hidden_layers is {layers} in its config.json, but its weights are {len(stored)} tensors; "
             "accepted: the configuration its weights were saved with"
         )
     with torch.device("meta"):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
-_ROWS = 65_536  # at once, of a matrix that need not fit the accelerator
+_ROWS = 65_536  # per block of a matrix that may not fit on the accelerator
 
 
 def fit_to_machine(config: TrainingArguments) -> None:
-    """Fills what a recipe leaves open: bf16 where the GPU has it, pinned memory where there is a GPU.
+    """Fills in what a recipe leaves open: bf16 if the GPU supports it, pinned memory if there is a GPU.
 
     Call it first in `__post_init__`: `TrainingArguments` checks the values there.
     """
@@ -22,32 +22,32 @@ def fit_to_machine(config: TrainingArguments) -> None:
     if config.bf16 is None and not config.fp16:
         config.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     if not torch.cuda.is_available():
-        config.dataloader_pin_memory = False  # else torch warns at every loader
+        config.dataloader_pin_memory = False  # otherwise torch warns for every data loader
 
 
 def on_cpus_together() -> bool:
-    """Whether a launcher started this process on a machine without accelerator.
+    """Whether a launcher started this process on a machine without an accelerator.
 
-    Unless it is told, accelerate takes such processes for strangers, each with a run of its own.
+    By default, accelerate treats each of these processes as a run of its own.
     """
     return "LOCAL_RANK" in os.environ and fastest_device().type == "cpu"
 
 
 def fastest_device() -> torch.device:
-    """The accelerator of this machine, or its CPU: where a model runs that no trainer places."""
+    """The machine's accelerator, or its CPU. A model that no trainer places runs here."""
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if found is None else found
 
 
 @torch.no_grad()
 def mapped_on(device: torch.device, compute: Callable[[Tensor], Tensor], rows: Tensor, back: bool = False) -> Tensor:
-    """`compute` of rows that lie in the CPU's memory, on `device`, a block at a time.
+    """Applies `compute` on `device` to rows in CPU memory, one block at a time.
 
     Args:
-        device: where.
-        compute: `(b, ...)` rows -> `(b, ...)`, each row on its own.
+        device: where to compute.
+        compute: `(b, ...)` rows -> `(b, ...)`, each row by itself.
         rows: `(n, ...)`.
-        back: whether the result lies in the CPU's memory too, instead of on `device`.
+        back: whether the result goes back to CPU memory instead of staying on `device`.
     """
     parts = (compute(block.to(device)) for block in rows.split(_ROWS))
     return torch.cat([part.cpu() if back else part for part in parts])

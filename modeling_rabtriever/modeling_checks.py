@@ -1,7 +1,6 @@
 """What a folder must be for its weights to be read: nothing from elsewhere, no pickle, no tensor left out."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -29,9 +28,9 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
     """
 
     def found(name: str) -> Any:
-        with suppress(OSError):  # transformers says itself what cannot be reached, when it reads the weights
-            return cached_file(path, name, **hub_options)
-        return None
+        # Private flags: without them a file that is not there and a download that was cut are the same OSError.
+        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        return cached_file(path, name, **hub_options, **missing)
 
     if found("adapter_config.json") is not None:
         raise ValueError(
@@ -41,10 +40,7 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
     for name, key in (("config.json", "transformers_weights"), ("tokenizer_config.json", "fast_tokenizer_files")):
         file = found(name)
         if file is not None and read_json(file).get(key) is not None:
-            raise ValueError(
-                f"{path}: {key} in its {name} names files to read; accepted: a model without it, as save_pretrained "
-                "writes it"
-            )
+            raise ValueError(f"{path}: {key} in its {name} names files to read; accepted: a model without it")
     weights, index = found(SAFE_WEIGHTS_NAME), found(SAFE_WEIGHTS_INDEX_NAME)
     names = [] if weights is None else [SAFE_WEIGHTS_NAME]
     if weights is None and index is not None:

@@ -7,10 +7,7 @@ from torch import Tensor
 
 
 def in_full_precision(tensor: Tensor) -> torch.autocast:
-    """Products inside this context are computed in their tensors' own type, whatever autocast is on around it.
-
-    Vectors and scores are fp32: rounded products tie the best candidates.
-    """
+    """No autocast inside: vectors and scores are fp32, because rounded products tie the best candidates."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 

@@ -18,8 +18,7 @@ from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, T
 # be filled (measured in benchmarks/LOG.md).
 TOKEN_BUDGETS = {"cpu": 2048}
 OTHER_TOKEN_BUDGET = 16_384
-# Text-level calls with at least this many texts show a progress bar.
-PROGRESS_FROM = 2048
+PROGRESS_FROM = 2048  # texts of a call that shows a progress bar
 
 _PLACES = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")  # of files on the Hub
 
@@ -33,7 +32,7 @@ class RankedDocument(TypedDict):
 
 
 class PromptedPreTrainedModel(PreTrainedModel):
-    """A model saved and loaded together with its processor, so that no text is ever scored without its prompt."""
+    """A model saved and loaded with its processor, so that no text is ever scored without its prompt."""
 
     config_class = PromptedConfig
     base_model_prefix = "backbone"  # lets from_pretrained read the checkpoint of a plain causal language model
@@ -51,13 +50,11 @@ class PromptedPreTrainedModel(PreTrainedModel):
         """The prompt this model was trained with.
 
         Raises:
-            ValueError: (reading) none was saved with the model; (assigning) its answers are not the model's, or its
-                longest prompt does not fit the backbone's window.
+            ValueError: none was saved with the model; or, when assigned, it does not fit the answers or the window.
         """
         if self._processor is None:
             raise ValueError(
-                f"this {type(self).__name__} has no processor: the folder it came from has none; accepted: one that is "
-                "assigned, model.processor = RabtrieverProcessor(tokenizer, ...)"
+                f"this {type(self).__name__} has no processor; accepted: one that is saved with it, or assigned to it"
             )
         return self._processor
 
@@ -118,25 +115,28 @@ class PromptedPreTrainedModel(PreTrainedModel):
         return loaded if wanted else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`; the processor and the code of both are written beside the weights."""
+        """As `PreTrainedModel.save_pretrained`, with the processor and the code of both."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:  # type: ignore[override]  # transformers wraps it
-        """As transformers'; the card of the folder or repository this model came from follows as a commit of its own.
-
-        A pull request (`create_pr`) brings no card.
-        """
+        """As transformers'; the card of this model's source follows as a second commit (none with `create_pr`)."""
         pushed: str = super().push_to_hub(repo_id, **kwargs)  # type: ignore[arg-type]
-        if self._source is not None and not kwargs.get("create_pr"):
-            with suppress(OSError):  # no card, the folder is gone, or the source cannot be reached
-                commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
-                token = kwargs.get("token")
-                card = ModelCard.load(str(cached_file(self._source, "README.md", revision=commit, token=token)))
-                card.data.tags = list(dict.fromkeys([*(card.data.tags or []), *(kwargs.get("tags") or [])])) or None
-                card.push_to_hub(repo_id, token=token, revision=kwargs.get("revision"), commit_message="Model card")
+        token, revision = kwargs.get("token"), kwargs.get("revision")
+        card = None if self._source is None or kwargs.get("create_pr") else self._card(token)
+        if card is not None:
+            data: Any = card.data
+            known = [] if revision else ModelCard.load(repo_id, token=token).data.to_dict().get("tags") or []
+            data.tags = list(dict.fromkeys([*(data.tags or []), *known, *(kwargs.get("tags") or [])])) or None
+            card.push_to_hub(repo_id, token=token, revision=revision, commit_message="Model card")
         return pushed
+
+    def _card(self, token: Any) -> ModelCard | None:
+        commit = getattr(self.config, "_commit_hash", None)  # set by loading from the Hub alone
+        with suppress(OSError):  # there is no card, the folder is gone, or the source cannot be reached
+            return ModelCard.load(str(cached_file(self._source, "README.md", revision=commit, token=token)))
+        return None
 
     def rank(
         self, query: str, documents: Sequence[str], top_k: int | None = None, token_budget: int | None = None

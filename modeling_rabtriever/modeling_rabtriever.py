@@ -35,7 +35,7 @@ class RabtrieverPredictor(nn.Module):
 
     def __init__(self, config: RabtrieverConfig) -> None:
         super().__init__()
-        features, k = config.feature_size, config.embedding_dim
+        self.unit_vectors, features, k = config.unit_vectors, config.feature_size, config.embedding_dim
         self.query_hidden = nn.Linear(features, config.query_hidden_size)  # V
         self.query_output = nn.Linear(config.query_hidden_size, k)  # W
         self.document_map = nn.Linear(features, k) if config.document_map else nn.Identity()  # A
@@ -43,12 +43,15 @@ class RabtrieverPredictor(nn.Module):
     def encode_query(self, features: Tensor) -> Tensor:
         """`u`: `(..., feature_size)` -> `(..., k)` fp32."""
         with in_full_precision(features):
-            return self.query_output(self.query_hidden(features).relu())
+            return self._scaled(self.query_output(self.query_hidden(features).relu()))
 
     def encode_document(self, features: Tensor) -> Tensor:
         """`v`: `(..., feature_size)` -> `(..., k)` fp32."""
         with in_full_precision(features):
-            return self.document_map(features)
+            return self._scaled(self.document_map(features))
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return nn.functional.normalize(vectors, dim=-1) if self.unit_vectors else vectors
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def cast(tensor: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ class RabtrieverPredictor(nn.Module):
 class RabtrieverModel(PromptedPreTrainedModel):
     """Ranks documents by an inner product of vectors: `similarity(encode_query(q), encode_document(d))`.
 
-    The vectors are not normalised: any vector store with a dot metric serves them as they are.
+    Any vector store with a dot metric serves the vectors as they are; only `config.unit_vectors` have length 1.
 
     Example:
         >>> from transformers import AutoModel
@@ -73,8 +76,7 @@ class RabtrieverModel(PromptedPreTrainedModel):
     """
 
     config_class = RabtrieverConfig
-    # Half-precision projections tie the best candidates; the backbone may still run in bf16. transformers reads lists:
-    # the strict one when it loads, the other one when it quantises.
+    # Half-precision projections tie the best candidates. transformers reads one list to load, the other to quantise.
     _keep_in_fp32_modules_strict = ["predictor"]  # noqa: RUF012
     _keep_in_fp32_modules = _keep_in_fp32_modules_strict
 

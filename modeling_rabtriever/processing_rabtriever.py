@@ -102,7 +102,7 @@ class RabtrieverProcessor(ProcessorMixin):
         self.max_document_length = _limit("max_document_length", max_document_length)
         self.max_query_length = _limit("max_query_length", max_query_length)
         if query_truncation_side not in TRUNCATION_SIDES:
-            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: {TRUNCATION_SIDES}")
+            raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: left, right")
         self.query_truncation_side = query_truncation_side
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")

@@ -118,7 +118,7 @@ def test_bad_lines_can_be_skipped(folder: Path, capsys: pytest.CaptureFixture[st
         (["encode", "--model", "teacher", "--corpus", "corpus.jsonl", "--output", "vectors"], "is a teacher; accepted"),
         (
             ["encode", "--model", "student", "--corpus", "nothing", "--output", "vectors"],
-            "is no file; accepted: .jsonl",
+            "is not a file; accepted: .jsonl",
         ),
         (["encode", "--model", "nothing", "--corpus", "corpus.jsonl", "--output", "vectors"], "nothing"),
         (["rank", "--model", "teacher", "--query", " ", "--documents", "corpus.jsonl"], "blank"),
@@ -186,9 +186,9 @@ def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in (folder / "towers").iterdir()} == {"query", "document", "combined"}
     to_encoder = ("export", "--model", "teacher", "--format", "cross-encoder", "--output", str(folder / "encoder"))
     assert run(folder, *to_encoder) == 0 and (folder / "encoder" / "tokenizer.json").is_file()
-    assert "queries of up to 16 are scored as by the teacher. A tokenizer has one limit" in capsys.readouterr().err
+    assert "queries of up to 16 get the teacher's scores. A tokenizer has one limit" in capsys.readouterr().err
     assert run(folder, *to_encoder) == 2
-    assert "encoder is there already; accepted: a new folder, or an empty one" in capsys.readouterr().err
+    assert "encoder already exists; accepted: a new folder, or an empty one" in capsys.readouterr().err
     assert run(folder, "export", "--model", "teacher", "--format", "onnx", "--output", str(folder / "graphs")) == 2
     assert "is a GenerativeRerankerModel; accepted for this format: RabtrieverModel" in capsys.readouterr().err
     assert not (folder / "graphs").exists()

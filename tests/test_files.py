@@ -24,7 +24,7 @@ TENSORS = {
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "{", "[]", "\xff"])
 def test_records_that_cannot_be_read_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "r.json").write_text(content, encoding="latin-1")
-    with pytest.raises(ValueError, match=r"r\.json is no .*; accepted"):
+    with pytest.raises(ValueError, match=r"r\.json is not .*; accepted"):
         read_record(tmp_path / "r.json")
 
 

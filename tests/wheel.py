@@ -28,10 +28,10 @@ FEW = "--max_steps 8 --warmup_steps 2"
 RUN = "--config household --data run/data/household --output_dir mine"
 COMMANDS = (
     "quickstart --output_dir run --train_reranker.max_steps 8 --train_reranker.warmup_steps 2 "
-    "--train_reranker.dev_groups 32 --distill.max_steps 12 --distill.warmup_steps 2 --distill.initial_candidates 4 "
-    "--distill.refresh_candidates 2 --evaluate.max_queries 12",
+    "--train_reranker.dev_groups 32 --distill.max_steps 12 --distill.warmup_steps 2 --distill.candidates 12 "
+    "--evaluate.max_queries 12",
     f"train {RUN} {FEW} --dev_groups 8",
-    f"distill {RUN} --config students/paper {FEW} --initial_candidates 4",
+    f"distill {RUN} --config students/paper {FEW} --candidates 4",
     f"evaluate {RUN} --splits test --max_queries 8",
     "card mine --license apache-2.0 data=apache-2.0",
     "encode --model mine/student/model --corpus run/data/household/corpus.jsonl --output vectors --quiet",

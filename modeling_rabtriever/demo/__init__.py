@@ -1,4 +1,4 @@
-"""The page to try a student on: its ranking beside BM25's and its teacher's. Of the extra "demo"."""
+"""The demo page: a student's ranking beside those of BM25 and its teacher. Needs the extra "demo"."""
 
 from .documents import read_corpus
 from .ranking import Collection, Ranker

@@ -1,4 +1,4 @@
-"""Documents of the page: the corpus it starts with, and what a visitor pastes or uploads, within limits."""
+"""Documents of the page: the corpus it starts with, and a visitor's pasted or uploaded texts, within limits."""
 
 import re
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from pathlib import Path
 from ..retrieval.documents import Document, DocumentReader, to_document
 from ..retrieval.json_lines import decode_line, numbered_lines, parse_line
 
-CORPUS_DOCUMENTS = 5_000  # of the corpus the page starts with; vectors and BM25 of all are in memory
-OWN_DOCUMENTS = 500  # of a visitor: each session keeps its own
+CORPUS_DOCUMENTS = 5_000  # in the corpus that the page starts with; all vectors and the BM25 index are in memory
+OWN_DOCUMENTS = 500  # per session
 OWN_BYTES = 256 * 1024  # pasted or uploaded at once
-CHARACTERS = 2_000  # of one document, and of a query
+CHARACTERS = 2_000  # in a document or a query
 UPLOADS = (".jsonl", ".txt")
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which is no text
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character
 
 
 def read_corpus(source: str | Path) -> list[Document]:
-    """The corpus a page starts with.
+    """The corpus that a page starts with.
 
     Raises:
-        ValueError: the source is none `DocumentReader` reads, holds a line that is no document, or none or more than
-            5,000 documents.
+        ValueError: `DocumentReader` cannot read the source, a line is not a document, or there are no documents or more
+            than 5,000.
     """
     documents = list(islice(DocumentReader(source), CORPUS_DOCUMENTS + 1))
     if not documents:
@@ -29,7 +29,7 @@ def read_corpus(source: str | Path) -> list[Document]:
     if len(documents) > CORPUS_DOCUMENTS:
         raise ValueError(
             f"{source} holds more than {CORPUS_DOCUMENTS:,} documents; accepted by the page: at most that many "
-            "(rabtriever index and search take any number)"
+            "(rabtriever index and search have no limit)"
         )
     return documents
 
@@ -38,7 +38,7 @@ def pasted_texts(text: str) -> list[str]:
     """One document per line that is not blank.
 
     Raises:
-        ValueError: there is no such line, the text or a line is too long, or a line holds half a character.
+        ValueError: all lines are blank, the text or a line is too long, or a line holds half a character.
     """
     return _within_limits("the pasted text", len(text.encode(errors="surrogatepass")), text.split("\n"))
 
@@ -47,12 +47,12 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
     """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines.
 
     Args:
-        path: where the file lies; its ending says how it is read.
-        name: what messages call it, where the path is the server's own business; default: the last part of the path.
+        path: of the file; its ending decides how it is read.
+        name: of the file in messages, which should not show the server's path; default: the last part of the path.
 
     Raises:
-        ValueError: another ending, too many bytes, no UTF-8, or a line that is no document, with its number; or the
-            file is gone.
+        ValueError: the file has another ending or too many bytes, is not UTF-8, or is gone; or a line is not a
+            document, with its number.
     """
     path = Path(path)
     name = name or path.name
@@ -64,13 +64,13 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
         _check_size(name, size)
         with path.open("rb") as file:
             lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
-    except OSError as error:  # others have uploaded much meanwhile
-        raise ValueError(f"{name} is not there any more; accepted: upload it again") from error
+    except OSError as error:  # later uploads pushed it out
+        raise ValueError(f"{name} is gone; accepted: upload it again") from error
     return _within_limits(name, size, lines)
 
 
 def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
-    """A visitor's documents and new ones; texts that are there already are left out.
+    """A visitor's documents and the new ones, without repeated texts.
 
     Raises:
         ValueError: together they are more than a session may keep.
@@ -78,8 +78,8 @@ def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
     texts = list(dict.fromkeys([*before, *new]))
     if len(texts) > OWN_DOCUMENTS:
         raise ValueError(
-            f"{len(before)} documents are there and {len(texts) - len(before)} would be added; accepted: "
-            f"{OWN_DOCUMENTS} in all"
+            f"there are {len(before)} documents and {len(texts) - len(before)} new ones; accepted: at most "
+            f"{OWN_DOCUMENTS} in total"
         )
     return texts
 
@@ -94,7 +94,9 @@ def _plain_text(name: str, number: int, line: bytes) -> str:
 def _json_text(name: str, number: int, line: bytes) -> str:
     try:
         row = parse_line(line)
-        return to_document({**row, "id": str(number), "_id": None} if isinstance(row, dict) else row).text
+        if isinstance(row, dict):
+            row = {**row, "id": str(number), "_id": None}
+        return to_document(row).text
     except ValueError as error:
         raise ValueError(f"{name} line {number}: {error}") from error
 

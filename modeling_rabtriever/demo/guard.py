@@ -1,4 +1,4 @@
-"""What stands before the page: who is answered, what may be asked, and how much is read of it."""
+"""Guards the page: who gets an answer, what a request may ask for, and how much of its body is read."""
 
 import ipaddress
 import json
@@ -18,29 +18,29 @@ from .documents import OWN_BYTES
 from .uploads import remove_old
 
 BODY_SECONDS = 60  # for a body to arrive
-LINGER_SECONDS = 5  # a refused body is read on, unkept: closed at once, the connection would lose the answer
-ROOT_PATH = "GRADIO_ROOT_PATH"  # where a proxy shows the page: a path, or a whole address
+LINGER_SECONDS = 5  # a refused body is still read and dropped: closing at once would lose the answer
+ROOT_PATH = "GRADIO_ROOT_PATH"  # the page's path or whole address behind a proxy
 API = "/gradio_api/"
 UPLOAD, EVENT = f"{API}upload", f"{API}queue/join"
-# Bytes a visitor may send, by path; everywhere else none.
+# Path -> bytes that a visitor may send; none to any other path.
 BODIES = {
     UPLOAD: OWN_BYTES + 16 * 1024,  # a file and the form around it
-    EVENT: 3 * OWN_BYTES + 64 * 1024,  # the box for lines counts characters, of up to three bytes
+    EVENT: 3 * OWN_BYTES + 64 * 1024,  # the text box counts characters, of up to three bytes
     f"{API}cancel": 4096,
     f"{API}reset": 4096,
 }
-# What else the page's own script asks Gradio for. The rest of its interface serves files of this machine, fetches
-# addresses of others, and calls models past the queue.
+# The other paths that the page's own script requests. The rest of Gradio's API serves files of this machine, fetches
+# foreign addresses, and calls models without the queue.
 ASKED = re.compile(rf"{API}(app_id|info|queue/data|upload_progress|theme\.css|heartbeat/[^/]+)")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:\d{1,5})?")
 
 
 class Guard:
-    """An ASGI middleware: what it does not let through gets a status, and a message as `{"detail": ...}`.
+    """An ASGI middleware: a refused request gets a status, and a message as `{"detail": ...}`.
 
-    400: the Host header names no address of the page, which is how DNS rebinding shows; or an event names a file that
-    was not uploaded. 403: a page of another origin asks. 404 and 405: nothing of the page's. 408 and 413: the body does
-    not arrive, or is larger than what a visitor may send; of such a body nothing is kept.
+    400: the Host header is not an address of the page, a sign of DNS rebinding, or an event names a file that was not
+    uploaded. 403: the request comes from a page of another origin. 404 and 405: the page has no such path or method.
+    408 and 413: the body does not arrive in time or is too large; nothing of it is kept.
 
     Args:
         app: the page.
@@ -51,17 +51,17 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Iterable[str], uploads: Path) -> None:
         self.app, self.uploads = app, uploads
         self.hosts = {_host_name(host) for host in hosts} | {"127.0.0.1", "localhost", "[::1]"}
-        # A Space has the name that its proxy asks for, and perhaps a domain of its own; others may say their address.
+        # A Space is requested by SPACE_HOST, perhaps with a domain of its own; other proxies may give a root path.
         names = [*os.environ.get("SPACE_HOST", "").split(","), urlsplit(os.environ.get(ROOT_PATH, "")).hostname or ""]
         self.hosts |= {name.strip().lower() for name in names if name.strip()}
-        # Rebinding needs a name, so all addresses of this machine can be answered, and what it calls itself.
+        # DNS rebinding needs a name, so every address is safe to answer, and so is the machine's own name.
         self.any_address = not self.hosts.isdisjoint({"0.0.0.0", "[::]"})
         if self.any_address:
             self.hosts.add(socket.gethostname().lower())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or lets the page answer it."""
-        if scope["type"] != "http":  # the server has no web sockets: this is its start and end
+        if scope["type"] != "http":  # startup and shutdown: the server has no web sockets
             await self.app(scope, receive, send)
             return
         try:
@@ -102,7 +102,7 @@ class Guard:
         if name not in self.hosts and not (self.any_address and _is_address(name)):
             raise _RefusedError(400, f"the host is {host!r}; accepted: {', '.join(sorted(self.hosts))}")
         site, origin = headers.get("sec-fetch-site"), headers.get("origin", "").lower()
-        if site == "same-origin":  # browsers alone write this header
+        if site == "same-origin":  # only browsers can set this header
             return
         if (origin and origin.partition("://")[2] != host) or not (reads or site in (None, "none")):
             raise _RefusedError(403, f"the request comes from {origin or site}; accepted: from the page itself")
@@ -111,14 +111,16 @@ class Guard:
         try:
             left = [json.loads(body)]
         except (ValueError, RecursionError):
-            raise _RefusedError(400, "the event is no JSON; accepted: an object") from None
+            raise _RefusedError(400, "the event is not JSON; accepted: an object") from None
         while left:
             value = left.pop()
             if isinstance(value, dict):
                 file = value.get("path")  # Gradio downloads what looks like an address
                 if file is not None and not self._is_upload(file):
                     raise _RefusedError(400, f"the event names the file {str(file)[:200]!r}; accepted: an upload")
-            left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+                left += value.values()
+            elif isinstance(value, list):
+                left += value
 
     def _is_upload(self, file: Any) -> bool:
         return isinstance(file, str) and os.path.normpath(file).startswith(f"{self.uploads}{os.sep}")
@@ -131,7 +133,7 @@ class _RefusedError(Exception):
 
 
 def _host_name(host: str) -> str:
-    """A name in small letters, or an address in its one spelling, IPv6 in brackets."""
+    """A name in lower case, or an address in its canonical form, IPv6 in brackets."""
     host = host.lower()
     if not _is_address(host):
         return host
@@ -158,14 +160,14 @@ async def _read(receive: Receive, limit: int) -> bytes:
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise _RefusedError(400, "the request ends early; accepted: a whole one")
+                raise _RefusedError(400, "the request ends early; accepted: a complete request")
             body += message.get("body", b"")
             if len(body) > limit:
-                raise _RefusedError(413, f"the request has more bytes than it may; accepted: at most {limit:,}")
+                raise _RefusedError(413, f"the request has too many bytes; accepted: at most {limit:,}")
             if not message.get("more_body", False):
                 break
     if time.cancelled_caught:
-        raise _RefusedError(408, f"the request did not arrive whole; accepted: within {BODY_SECONDS} seconds")
+        raise _RefusedError(408, f"the request was not complete; accepted: within {BODY_SECONDS} seconds")
     return bytes(body)
 
 

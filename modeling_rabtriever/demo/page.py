@@ -1,4 +1,4 @@
-"""The page itself: Gradio components and what happens between them. Ranking and HTML are made elsewhere."""
+"""The page itself: Gradio components and their events. `ranking` ranks, and `rendering` makes the HTML."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from .documents import CHARACTERS, OWN_BYTES, OWN_DOCUMENTS, UPLOADS, joined, pa
 from .ranking import Collection, Ranker, checked_query
 from .uploads import SESSION_SECONDS
 
-SESSIONS = 100  # whose documents are kept; the least recent one makes room
+SESSIONS = 100  # whose documents are kept; the least recent one is dropped first
 WAITING = 32  # visitors in the queue
-EXAMPLES = 8
-# One event at a time runs a model: times on the page are not those of a fight for the cores.
-MODELS = {"concurrency_limit": 1, "concurrency_id": "models"}
-# Fonts of the visitor's system: the default theme names fonts that are fetched.
+MOST_EXAMPLES = 8
+# One event at a time runs a model, so the times on the page do not depend on other events.
+ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "models"}
+# Fonts of the visitor's system: those of the default theme are downloaded.
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
 INTRODUCTION = """\
@@ -40,7 +40,7 @@ def build_page(
     """The page as a Gradio app that is not started yet.
 
     Raises:
-        ValueError: a model is not what it should be, there are no documents, or an example is blank or one too many.
+        ValueError: a model has the wrong class, there are no documents, an example is blank, or there are too many.
     """
     examples = checked_examples(examples)
     actions = _Actions(Ranker(student, teacher), [document.text for document in documents])
@@ -52,7 +52,7 @@ def build_page(
             query = gr.Textbox(
                 label="Query",
                 placeholder=examples[0] if examples else "Describe a situation or ask a question",
-                info="Enter searches",
+                info="Press Enter to search",
                 max_lines=1,
                 max_length=CHARACTERS,
                 autofocus=True,
@@ -103,14 +103,19 @@ def build_page(
             said = gr.HTML("", apply_default_css=False, elem_id="said")
 
         asked: dict[str, Any] = {"fn": actions.search, "inputs": [query, where, own], "outputs": found}
-        asked |= {"api_visibility": "private", "show_progress": "minimal", "trigger_mode": "always_last", **MODELS}
+        asked |= {
+            "api_visibility": "private",
+            "show_progress": "minimal",
+            "trigger_mode": "always_last",
+            **ONE_AT_A_TIME,
+        }
         changed = [own, where, chosen, said]
-        edit: dict[str, Any] = {"api_visibility": "private", **MODELS}
+        edit: dict[str, Any] = {"api_visibility": "private", **ONE_AT_A_TIME}
         gr.on([query.submit, search.click], **asked)
         where.input(**asked)
         for button, text in clicked:
             button.click(None, None, query, js=f"() => {json.dumps(text)}", api_visibility="private").then(**asked)
-        # An edit searches in the same event: Gradio's browser side may lose one that follows right behind another.
+        # An edit searches in the same event: Gradio's browser code may lose an event right after another one.
         add.click(actions.then_search(actions.add), [pasted, own, query], [*changed, pasted, found], **edit)
         upload.upload(actions.then_search(actions.upload), [upload, own, query], [*changed, upload, found], **edit)
         remove.click(actions.then_search(actions.remove), [chosen, own, query], [*changed, found], **edit)
@@ -123,7 +128,7 @@ def build_page(
 def theme() -> gr.themes.Base:
     """Colours and fonts."""
     base = gr.themes.Base(primary_hue="teal", neutral_hue="slate", font=SANS, font_mono=MONO)
-    # The theme's own greys and its white on light teal are too faint to read.
+    # The theme's own greys, and its white on light teal, have too little contrast.
     return base.set(
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_400",
@@ -139,18 +144,18 @@ def theme() -> gr.themes.Base:
 
 
 def checked_examples(examples: Sequence[str]) -> list[str]:
-    """Queries to click, without blanks at their edges.
+    """Example queries, without whitespace at their edges.
 
     Raises:
         ValueError: there are more than 8, or one is blank or too long.
     """
-    if len(examples) > EXAMPLES:
-        raise ValueError(f"{len(examples)} examples are given; accepted: at most {EXAMPLES}")
+    if len(examples) > MOST_EXAMPLES:
+        raise ValueError(f"{len(examples)} examples are given; accepted: at most {MOST_EXAMPLES}")
     return [checked_query(example) for example in examples]
 
 
 class _Actions:
-    """What the page's events do. Bad input comes back as a message beside what was typed, which stays."""
+    """The functions of the page's events. Bad input gives a message, and stays in its field."""
 
     def __init__(self, ranker: Ranker, texts: Sequence[str]) -> None:
         self.ranker = ranker
@@ -166,27 +171,27 @@ class _Actions:
             yield rendering.message("Type a query and press Enter.")
             return
         if collection is None:
-            yield rendering.message("There are no documents of yours yet. Add some below.")
+            yield rendering.message("You have no documents yet. Add some below.")
             return
         try:
             bm25 = self.ranker.rank_bm25(query, collection)
             student = self.ranker.rank_student(query, collection)
-            works = self.ranker.teacher is not None
-            yield rendering.results(len(collection), bm25, student, None, works)
-            if works:
+            has_teacher = self.ranker.teacher is not None
+            yield rendering.results(len(collection), bm25, student, None, teacher_works=has_teacher)
+            if has_teacher:
                 teacher = self.ranker.rank_teacher(query, collection)
-                yield rendering.results(len(collection), bm25, student, teacher, False)
+                yield rendering.results(len(collection), bm25, student, teacher, teacher_works=False)
         except ValueError as error:
             yield rendering.message(str(error), is_error=True)
 
     def then_search(self, edit: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-        """An edit and the search it calls for, as one event: its inputs and the query, its outputs and the results."""
+        """An edit followed by a search, as one event: the edit's inputs and a query -> its outputs and the results."""
 
         def both(*given: Any) -> tuple[Any, ...]:
             *rest, query = given
             changed = edit(*rest)
             own = changed[0]
-            if own is not None and not isinstance(own, Collection):  # it was refused
+            if own is not None and not isinstance(own, Collection):  # the edit was refused
                 return *changed, gr.skip()
             *_, found = self.search(query, "given" if own is None else "own", own)
             return *changed, found
@@ -211,21 +216,21 @@ class _Actions:
 
     def remove(self, chosen: list[str] | None, own: Collection | None) -> tuple[Any, ...]:
         if own is None or not chosen:
-            return self._refused(ValueError("nothing is chosen; accepted: one of your documents or more"))
+            return self._refused(ValueError("no document is chosen; accepted: at least one"))
         gone = set(chosen)
         left = [text for text in own.texts if _key(text) not in gone]
         said = f"{len(own) - len(left)} removed, {len(left)} left."
         return self._changed(self.ranker.collection(left, own) if left else None, said)
 
     def clear(self) -> tuple[Any, ...]:
-        return self._changed(None, "All of your documents are removed.")
+        return self._changed(None, "All your documents were removed.")
 
     def _with(self, new: Sequence[str], own: Collection | None) -> tuple[Any, ...]:
         before = () if own is None else own.texts
         texts = joined(before, new)
         added = len(texts) - len(before)
-        twice = f", {len(new) - added} were there already" if len(new) > added else ""
-        return self._changed(self.ranker.collection(texts, own), f"{added} added{twice}; {len(texts)} in all.")
+        repeated = f", {len(new) - added} repeated" if len(new) > added else ""
+        return self._changed(self.ranker.collection(texts, own), f"{added} added{repeated}; {len(texts)} in total.")
 
     def _changed(self, own: Collection | None, said: str) -> tuple[Any, ...]:
         texts = [] if own is None else [(text, _key(text)) for text in own.texts]
@@ -237,5 +242,5 @@ class _Actions:
 
 
 def _key(text: str) -> str:
-    """What a browser sends for a document that is chosen: a request stays small, however many are."""
+    """The key that a browser sends for a chosen document, so that requests stay small."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Three rankings of the same documents with the time each took, and what a student's score is made of."""
+"""Three rankings of the same documents with their times, and the terms of a student's score."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from ..modeling_rabtriever import RabtrieverModel
 from .documents import check_text
 
 TOP_K = 8
-TERMS = 5  # products of an explanation that are shown one by one
+TERMS = 5  # products that an explanation lists
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Term:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A score as the sum it is: the largest products one by one, all others as one number.
+    """A score as a sum: the largest products one by one, and all others as one number.
 
     Args:
         terms: the largest by absolute value, largest first.
-        others: how many dimensions are left.
+        others: number of the other dimensions.
         rest: the sum of their products.
         score: the inner product: `sum(term.product for term in terms) + rest`.
     """
@@ -60,9 +60,9 @@ class RankedText:
 
     Args:
         row: its place in the collection, from 0.
-        text: as it stands there.
-        score: of this query; rankers have scales of their own.
-        explanation: what the score is made of, if a student gave it.
+        text: of the document.
+        score: for this query; every ranker has its own scale.
+        explanation: the terms of the score, if a student gave it.
     """
 
     row: int
@@ -88,7 +88,7 @@ class RankedList:
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents ready to be searched. Made by `Ranker.collection`; never changed, so sessions can share one.
+    """Documents ready for search. `Ranker.collection` makes it. It never changes, so sessions can share one.
 
     Args:
         texts: the documents.
@@ -109,17 +109,14 @@ class Ranker:
     """Ranks a collection by BM25, by a student and, if there is one, by a teacher.
 
     Raises:
-        ValueError: `student` is no `RabtrieverModel`, or `teacher` no `GenerativeRerankerModel`.
+        ValueError: `student` is not a `RabtrieverModel`, or `teacher` not a `GenerativeRerankerModel`.
     """
 
     def __init__(self, student: RabtrieverModel, teacher: GenerativeRerankerModel | None = None) -> None:
-        for name, model, accepted in (
-            ("student", student, RabtrieverModel),
-            ("teacher", teacher, (GenerativeRerankerModel, type(None))),
-        ):
-            if not isinstance(model, accepted):
-                wanted = "RabtrieverModel" if name == "student" else "GenerativeRerankerModel"
-                raise ValueError(f"the {name} is a {type(model).__name__}; accepted: a {wanted}")
+        if not isinstance(student, RabtrieverModel):
+            raise ValueError(f"the student is a {type(student).__name__}; accepted: a RabtrieverModel")
+        if teacher is not None and not isinstance(teacher, GenerativeRerankerModel):
+            raise ValueError(f"the teacher is a {type(teacher).__name__}; accepted: a GenerativeRerankerModel")
         self.student, self.teacher = student, teacher
 
     def collection(self, texts: Sequence[str], known: Collection | None = None) -> Collection:
@@ -127,7 +124,7 @@ class Ranker:
 
         Args:
             texts: the documents.
-            known: an earlier collection; what stands there is not encoded again.
+            known: an earlier collection; its documents are not encoded again.
 
         Raises:
             ValueError: no documents, or a blank one.
@@ -186,12 +183,12 @@ class Ranker:
 
 
 def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -> Explanation:
-    """Takes an inner product apart.
+    """Splits an inner product into its terms.
 
     Args:
         query_embeds: `(k,)`.
         document_embeds: `(k,)`.
-        terms: how many products to name; the rest is summed up.
+        terms: how many products to list; the others are summed.
 
     Raises:
         ValueError: the two are not vectors of the same width.
@@ -209,7 +206,7 @@ def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -
 
 
 def checked_query(query: str) -> str:
-    """The query without blanks at its edges.
+    """The query without whitespace at its edges.
 
     Raises:
         ValueError: it is blank, too long, or holds half a character.

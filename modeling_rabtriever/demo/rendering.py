@@ -1,4 +1,4 @@
-"""Rankings as HTML. Every text of a visitor or a corpus is escaped: it is shown, never interpreted."""
+"""Rankings as HTML. Every text of a visitor or a corpus is escaped."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -52,12 +52,12 @@ footer { display: none !important; }
 
 
 def message(text: str, is_error: bool = False) -> str:
-    """A line for the visitor, read aloud by screen readers when it appears."""
+    """A line for the visitor, which screen readers read aloud when it appears."""
     return f'<p class="rabtriever-message" role="{"alert" if is_error else "status"}">{escape(text)}</p>'
 
 
 def sample(texts: Sequence[str]) -> str:
-    """What the corpus is like: its first, middle and last document, shortened."""
+    """A sample of the corpus: its first, middle and last document, shortened."""
     rows = sorted({0, len(texts) // 2, len(texts) - 1})
     shown = "; ".join(f"\u201c{escape(shorten(texts[row], 60, placeholder=' ...'))}\u201d" for row in rows)
     return f'<p class="rabtriever-note">In the example corpus: {shown}</p>'
@@ -66,13 +66,13 @@ def sample(texts: Sequence[str]) -> str:
 def results(
     documents: int, bm25: RankedList, student: RankedList, teacher: RankedList | None, teacher_works: bool
 ) -> str:
-    """The lists side by side and what the student's scores are made of.
+    """The rankings side by side, and the terms of the student's scores.
 
     Args:
         documents: how many were ranked.
-        bm25: BM25's list.
-        student: the student's list.
-        teacher: the teacher's, when there is one and it is done.
+        bm25: BM25's ranking.
+        student: the student's ranking.
+        teacher: the teacher's ranking, once it is done.
         teacher_works: whether the teacher is still reading.
     """
     places = {} if teacher is None else teacher.places

@@ -22,9 +22,9 @@ from .page import build_page, theme
 from .uploads import no_folder, swept, upload_folder
 
 FIRST_PORT, PORTS = 7860, 100
-CONNECTIONS = 800  # at once; a browser holds up to six
-PLACES = "an address or a name of this machine"
-END_SECONDS = 1  # for what is being done when the page ends
+CONNECTIONS = 800  # at once; a browser opens up to six
+ACCEPTED_HOSTS = "an address or a name of this machine"
+END_SECONDS = 1  # for requests in progress when the page ends
 
 
 def serve(
@@ -38,15 +38,15 @@ def serve(
     """Runs the page until it is interrupted.
 
     Args:
-        student: what is tried.
-        documents: the corpus the page starts with.
-        teacher: ranks beside the student.
-        examples: queries to click.
-        host: address to listen at, or a name of it; `None` is `GRADIO_SERVER_NAME`, or 127.0.0.1, this machine alone.
-        port: `None` is `GRADIO_SERVER_PORT`, or the first free one from 7860 on.
+        student: the student to try.
+        documents: the corpus that the page starts with.
+        teacher: its ranking is shown beside the student's.
+        examples: example queries to click.
+        host: address or host name to listen on; `None` is `GRADIO_SERVER_NAME`, or 127.0.0.1, this machine only.
+        port: `None` is `GRADIO_SERVER_PORT`, or the first free port from 7860.
 
     Raises:
-        ValueError: as `build_page`; the port is none or taken, or the address is not this machine's.
+        ValueError: as `build_page`; the port is invalid or taken, or the address is not this machine's.
     """
     host = (host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1").strip("[]")
     with closing(listen(host, port)) as listening, upload_folder() as uploads:
@@ -64,7 +64,11 @@ def serve(
                 timeout_graceful_shutdown=END_SECONDS,
             )
         )
-        shown = "localhost" if address in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        shown = host
+        if address in ("0.0.0.0", "::"):
+            shown = "localhost"
+        elif ":" in host:
+            shown = f"[{host}]"
         print(f"rabtriever: open http://{shown}:{taken}/ (Ctrl+C ends it)", file=sys.stderr, flush=True)
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
@@ -88,12 +92,12 @@ def _app(page: gr.Blocks, uploads: Path) -> FastAPI:
             footer_links=[],
             root_path=os.environ.get(ROOT_PATH),
         )
-    except OSError as error:  # the temporary folder of all pages of this machine is another user's
+    except OSError as error:  # Gradio's shared temporary folder belongs to another user
         raise no_folder(error) from error
 
 
 class _Server(uvicorn.Server):
-    """Ends at once: browsers hold streams open for as long as they show the page."""
+    """Shuts down at once: browsers keep streams open as long as they show the page."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in self.server_state.connections:
@@ -102,26 +106,26 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that listens already: of two pages that start at once, one gets the port.
+    """A socket that already listens: if two pages start at once, only one gets the port.
 
     Args:
-        host: an address of this machine, or a name of it.
-        port: `None` is `GRADIO_SERVER_PORT`, or the first free one from 7860 on.
+        host: an address or a host name of this machine.
+        port: `None` is `GRADIO_SERVER_PORT`, or the first free port from 7860.
 
     Raises:
-        ValueError: the port is none, is taken, or needs more rights; or the host is none of this machine.
+        ValueError: the port is invalid, taken, or needs more rights; or the host is not this machine's.
     """
     ports = range(FIRST_PORT, FIRST_PORT + PORTS)
-    said = os.environ.get("GRADIO_SERVER_PORT") if port is None else port
-    if said is not None:
-        if not (str(said).isdecimal() and 0 < int(said) < 65536):
-            raise ValueError(f"the port is {said}; accepted: 1 to 65535")
-        ports = range(int(said), int(said) + 1)
+    given = os.environ.get("GRADIO_SERVER_PORT") if port is None else port
+    if given is not None:
+        if not (str(given).isdecimal() and 0 < int(given) < 65536):
+            raise ValueError(f"the port is {given}; accepted: 1 to 65535")
+        ports = range(int(given), int(given) + 1)
     try:
-        # IPv4 first: "localhost" has both, and every machine has that.
+        # IPv4 first: "localhost" has both, and every machine has IPv4.
         family, *_, address = min(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM), key=lambda found: found[0])
     except (OSError, UnicodeError) as error:
-        raise ValueError(f"the host is {host!r}, which is not found; accepted: {PLACES}") from error
+        raise ValueError(f"the host is {host!r}, which is not found; accepted: {ACCEPTED_HOSTS}") from error
     for number in ports:
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -134,7 +138,7 @@ def listen(host: str, port: int | None) -> socket.socket:
             if error.errno == errno.EACCES:
                 raise ValueError(f"port {number} is not open to this user; accepted: 1024 to 65535") from error
             if error.errno != errno.EADDRINUSE:
-                reason = f"the page cannot listen at {host} ({error.strerror})"
-                raise ValueError(f"{reason}; accepted: {PLACES}") from error
+                reason = f"the page cannot listen on {host} ({error.strerror})"
+                raise ValueError(f"{reason}; accepted: {ACCEPTED_HOSTS}") from error
     taken = f"port {ports[0]} is" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]} are"
-    raise ValueError(f"{taken} taken at {host}; accepted: a free port")
+    raise ValueError(f"{taken} taken on {host}; accepted: a free port")

@@ -30,8 +30,8 @@ app_file: app.py
 
 # Rabtriever
 
-Ranks documents for a query with BM25, Rabtriever{and_teacher} side by side, on `corpus.jsonl` or on documents a visitor
-brings, and shows what a score is made of. On your machine: `pip install -r requirements.txt`, then `python app.py`.
+Ranks documents for a query with BM25, Rabtriever{and_teacher} side by side, on `corpus.jsonl` or on a visitor's own
+documents, and shows the terms of each score. On your machine: `pip install -r requirements.txt`, then `python app.py`.
 """
 APP = '''\
 """The page: `python app.py`, or a Space of the Hugging Face Hub."""
@@ -65,7 +65,7 @@ def write_space(
     teacher_id: str | None = None,
     revision: str = "main",
 ) -> Path:
-    """Writes `app.py`, `requirements.txt`, `README.md`, `corpus.jsonl` and the models that are on no Hub.
+    """Writes `app.py`, `requirements.txt`, `README.md`, `corpus.jsonl` and the models that are not on the Hub.
 
     Args:
         folder: a new folder.
@@ -73,7 +73,7 @@ def write_space(
         documents: as in `serve`.
         teacher: as in `serve`.
         examples: as in `serve`.
-        student_id: the student's Hub id, which the Space then loads it by; `None` saves it into the folder.
+        student_id: the student's Hub id, from which the Space loads it; `None` saves the student into the folder.
         teacher_id: the same for the teacher.
         revision: of both ids.
 
@@ -81,9 +81,9 @@ def write_space(
         The folder.
 
     Raises:
-        ValueError: the folder holds something already or cannot be written, or what `serve` refuses.
+        ValueError: the folder is not empty or cannot be written, or `serve` would refuse the arguments.
     """
-    Ranker(student, teacher)  # what the page would refuse is refused before anything is written
+    Ranker(student, teacher)  # checks the models before anything is written
     examples = checked_examples(examples)
 
     def write(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""The folder of uploaded files: the page's own, so that nothing in it outlives its visitor or the page."""
+"""The page's own folder for uploaded files. Nothing in it outlives its visitor or the page."""
 
 import os
 import shutil
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import anyio
 
-SESSION_SECONDS = 3600  # after the last change a session's documents are dropped; after the upload, a file nobody read
+SESSION_SECONDS = 3600  # a session's documents are dropped this long after the last change, an unread upload as well
 SWEEP_SECONDS = 60
-KEPT = 100  # files; the oldest makes room
+MOST_FILES = 100  # the oldest is removed first
 FOLDER = "GRADIO_TEMP_DIR"  # where Gradio writes uploads
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A new folder that Gradio writes uploads to, inside `GRADIO_TEMP_DIR` where that is set; gone at the end.
+    """A new folder for Gradio's uploads, inside `GRADIO_TEMP_DIR` if that is set. It is removed at the end.
 
     Raises:
-        ValueError: there is no such folder, or it cannot be written to.
+        ValueError: the folder cannot be made or written to.
     """
     before = os.environ.get(FOLDER)
     try:
@@ -41,16 +41,16 @@ def upload_folder() -> Iterator[Path]:
 
 
 def no_folder(error: OSError) -> ValueError:
-    """What is said where Gradio, or `upload_folder`, cannot write."""
+    """The error if Gradio or `upload_folder` cannot write."""
     return ValueError(
-        f"uploads cannot be kept in {error.filename} ({error.strerror}); accepted: a folder that can be written to, as "
-        f"{FOLDER}"
+        f"uploads cannot be kept in {error.filename} ({error.strerror}); accepted: a folder that can be written to, "
+        f"set as {FOLDER}"
     )
 
 
 @asynccontextmanager
 async def swept(folder: Path) -> AsyncIterator[None]:
-    """Removes what is too old for as long as the page runs, and the folder when it ends."""
+    """Removes old files while the page runs, and the folder when it ends."""
 
     async def sweep() -> None:
         while True:
@@ -71,14 +71,14 @@ def remove_old(folder: Path) -> None:
     oldest = time.time() - SESSION_SECONDS + SWEEP_SECONDS
     files: list[tuple[float, Path]] = []
     for path in folder.rglob("*"):
-        with suppress(OSError):  # somebody else was faster, or the folder is not empty
+        with suppress(OSError):  # already removed, or the folder is not empty
             changed = path.lstat().st_mtime
             if not path.is_dir():
                 files.append((changed, path))
             elif changed < oldest:
                 path.rmdir()
     for place, (changed, path) in enumerate(sorted(files, reverse=True)):
-        if changed < oldest or place >= KEPT:
+        if changed < oldest or place >= MOST_FILES:
             remove(path, folder)
 
 

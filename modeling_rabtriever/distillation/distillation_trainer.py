@@ -24,7 +24,7 @@ from .encoders import parameter_groups
 from .losses import answer_reverse_kl, hidden_state_mse, listwise_kl
 from .refresh import RefreshCallback
 from .sides import FrozenSide, MovingSide
-from .student import StudentOutput, TrainingStudent
+from .student import StudentOutput, TrainingPredictor, TrainingStudent
 from .teacher_states import TeacherScores, TeacherStates
 
 SAMPLING_SCORES = 64_000_000  # held in memory at once while drawing candidates: 256 MB in fp32
@@ -77,6 +77,11 @@ class RabtrieverDistillationTrainer(SharedTrainer):
                 f"mse_weight is {args.mse_weight} and kl_weight is {args.kl_weight}, but this teacher gives scores "
                 "without states; accepted: 0 for both, with listwise_weight above 0"
             )
+        if (args.mse_weight or args.kl_weight) and not isinstance(model.predictor, TrainingPredictor):
+            raise ValueError(
+                f"mse_weight is {args.mse_weight} and kl_weight is {args.kl_weight}; accepted: 0 for both, because a "
+                "student that starts from a retriever's cosines predicts no state"
+            )
         queries = list(train_dataset["query"])
         self.teacher, self._given = teacher, candidates
         self.rounds = args.rounds if candidates is None else 0  # in which candidates are drawn, after the start
@@ -84,10 +89,11 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         first_rows: dict[str, int] = {}  # text -> the first document that has it
         self._texts = torch.tensor([first_rows.setdefault(text, row) for row, text in enumerate(documents)])
         self._moving = args.train_encoder != "none"
-        if model.predictor.shift is not None and not (args.mse_weight or args.kl_weight):
-            model.predictor.shift.requires_grad_(False)  # it adds the same number to all scores of a query
+        shift = getattr(model.predictor, "shift", None)
+        if shift is not None and not (args.mse_weight or args.kl_weight):
+            shift.requires_grad_(False)  # it adds the same number to all scores of a query
         self._queries, self._documents = self._side(model, "query", queries), self._side(model, "document", documents)
-        if model.whitens:
+        if model.whitens and isinstance(model.predictor, TrainingPredictor):
             model.predictor.fit_whitening(self._queries.sample(FITTED_TEXTS), self._documents.sample(FITTED_TEXTS))
         if eval_dataset is not None:
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
@@ -146,7 +152,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         terms = {}
         if self.args.listwise_weight:
             terms["listwise"] = self._listwise(output, teacher, rows, documents, distinct)
-        if self.args.mse_weight and self._states is not None:
+        if self.args.mse_weight and self._states is not None and output.hidden_state is not None:
             states = self._states.hidden_states(queries, documents).to(device)
             terms["mse"] = hidden_state_mse(output.hidden_state, states)
         if self.args.kl_weight:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ class EncoderSettings(NamedTuple):
         document_prompt: text before every document.
         lowercase: whether texts are lower-cased before the tokenizer reads them.
         is_retriever: whether the model already ranks documents for a query, before any training here.
+        unit_vectors: whether its vectors have length 1.
     """
 
     pooling: str = "mean"
@@ -34,6 +34,7 @@ class EncoderSettings(NamedTuple):
     document_prompt: str = ""
     lowercase: bool = False
     is_retriever: bool = False
+    unit_vectors: bool = False
 
 
 def check_text_encoder(source: str, config: PreTrainedConfig) -> None:
@@ -72,9 +73,9 @@ def read_settings(source: str, hub: dict[str, Any]) -> EncoderSettings:
     """
 
     def found(name: str) -> Any:
-        with suppress(OSError):  # transformers reports a file it cannot reach when it reads the weights
-            return cached_file(source, name, **hub)
-        return None
+        # Private flags: without them a file that is not there and a download that was cut are the same OSError.
+        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        return cached_file(source, name, **hub, **missing)
 
     listed = found("modules.json")
     if listed is None:
@@ -103,7 +104,8 @@ def read_settings(source: str, hub: dict[str, Any]) -> EncoderSettings:
             "(include_prompt: true), or one without prompts"
         )
     lowercase = bool(read(found("sentence_bert_config.json")).get("do_lower_case"))
-    return EncoderSettings(_pooling(source, pooling), query, document, lowercase, is_retriever=True)
+    unit = "Normalize" in kinds
+    return EncoderSettings(_pooling(source, pooling), query, document, lowercase, is_retriever=True, unit_vectors=unit)
 
 
 def lowercasing(tokenizer: Any) -> Any:

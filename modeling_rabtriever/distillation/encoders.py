@@ -30,13 +30,15 @@ class Encoder(NamedTuple):
         processor: how it reads queries and documents.
         poolings: how its states become one vector.
         is_retriever: whether it already ranks documents for a query, before any training here.
+        unit_vectors: whether its vectors have length 1.
     """
 
     config: PreTrainedConfig
     weights: dict[str, torch.Tensor]
     processor: RabtrieverProcessor
     poolings: list[str]
-    is_retriever: bool
+    is_retriever: bool = False
+    unit_vectors: bool = False
 
 
 def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None) -> Encoder:
@@ -52,7 +54,7 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
         with refusing(f"encoder is {layers} layers", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
-    return Encoder(config, weights, teacher.processor, ["last", "mean"], is_retriever=False)
+    return Encoder(config, weights, teacher.processor, ["last", "mean"])
 
 
 def first_layers(text_config: Any, layers: int | None) -> Any:
@@ -149,7 +151,8 @@ def other_encoder(
             f"encoder {source}: its tokenizer has the id {highest}; accepted: ids below {config.vocab_size}, the "
             "number of its embeddings"
         )
-    return Encoder(config, weights, processor, [settings.pooling], settings.is_retriever)
+    how = settings.is_retriever, settings.unit_vectors
+    return Encoder(config, weights, processor, [settings.pooling], *how)
 
 
 def student_of(encoder: Encoder, direction: torch.Tensor, shape: StudentArguments) -> TrainingStudent:
@@ -165,7 +168,7 @@ def student_of(encoder: Encoder, direction: torch.Tensor, shape: StudentArgument
         ValueError: a setting is out of range, or the encoder cannot run with it, or its features of a text change when
             the batch has longer texts.
     """
-    config = student_config(encoder.config, encoder.poolings, encoder.is_retriever, shape)
+    config = student_config(encoder.config, encoder.poolings, shape, encoder.is_retriever, encoder.unit_vectors)
     student = TrainingStudent(config, direction)
     dtype = next(weight.dtype for weight in encoder.weights.values() if weight.is_floating_point())
     student.backbone.to(dtype).load_state_dict(encoder.weights)
@@ -178,15 +181,20 @@ def student_of(encoder: Encoder, direction: torch.Tensor, shape: StudentArgument
 
 
 def student_config(
-    text_config: PreTrainedConfig, poolings: list[str], is_retriever: bool, shape: StudentArguments
+    text_config: PreTrainedConfig,
+    poolings: list[str],
+    shape: StudentArguments,
+    is_retriever: bool = False,
+    unit_vectors: bool = False,
 ) -> RabtrieverConfig:
     """The configuration of a student on an encoder.
 
     Args:
         text_config: the encoder's.
         poolings: how its states become one vector.
-        is_retriever: whether the student starts with the encoder's own ranking.
         shape: form and width of the predictor.
+        is_retriever: whether the student starts with the encoder's own ranking.
+        unit_vectors: whether that ranking is by cosine.
 
     Raises:
         ValueError: the predictor's form or width does not fit the encoder.
@@ -199,16 +207,16 @@ def student_config(
                 f"predictor_type is {shape.predictor_type!r}, embedding_dim is {shape.embedding_dim}; accepted with an "
                 f"encoder that is a retriever: hadamard and {size}"
             )
-        settings |= {"embedding_dim": size, "query_hidden_size": 2 * size}
+        settings |= {"embedding_dim": size, "query_hidden_size": 2 * size, "unit_vectors": unit_vectors}
     return RabtrieverConfig(text_config=text_config.to_dict(), **settings)
 
 
 @torch.no_grad()
 def _start_as_retriever(student: TrainingStudent) -> None:
-    """Sets the predictor so that the untrained student ranks by the inner product of its features.
+    """Sets the predictor so that the untrained student ranks by the inner product of its features, or their cosine.
 
-    The MLP has a positive and a negative unit for every feature. Each of the `k` parts of the predicted state has the
-    same effect on the log-odds; noise of a tenth lets them diverge in training.
+    The MLP has a positive and a negative unit for every feature. If there is a predicted state, each of its `k` parts
+    has the same effect on the log-odds; noise of a tenth lets them diverge in training.
     """
     student.whitens = False
     predictor: Any = student.predictor
@@ -216,8 +224,11 @@ def _start_as_retriever(student: TrainingStudent) -> None:
     predictor.query_hidden.weight.copy_(torch.cat([eye, -eye]))
     predictor.query_output.weight.copy_(torch.cat([eye, -eye], dim=1))
     predictor.document_map.weight.copy_(eye)
-    unit = predictor.direction / predictor.direction.square().sum()
-    predictor.output_map.weight.mul_(0.1).add_(unit[:, None])
+    for name in ("query_hidden", "query_output", "document_map"):
+        getattr(predictor, name).bias.zero_()
+    if not student.config.unit_vectors:
+        unit = predictor.direction / predictor.direction.square().sum()
+        predictor.output_map.weight.mul_(0.1).add_(unit[:, None])
 
 
 def train_encoder(student: TrainingStudent, how: str) -> None:

@@ -9,6 +9,7 @@ from .. import RabtrieverConfig, RabtrieverModel
 from ..modeling_pooling import in_full_precision
 from ..modeling_rabtriever import RabtrieverPredictor, init_linear
 
+UNIT_SCALE = 40.0  # of a cosine in training: 20, as sentence-transformers has it, times a temperature of 2
 DAMPING = 0.1  # of the whitening, relative to the widest direction of the features
 
 
@@ -18,14 +19,14 @@ class StudentOutput(NamedTuple):
     Args:
         logits: `(n, c)` fp32; predicted log-odds `w . h_hat`.
         scores: `(n, c)` fp32; `<u, v>`, which equals `logits` up to one constant per query.
-        hidden_state: `(n, c, d)` fp32; `h_hat`, the predicted state `h_{Q|D}` of the teacher.
+        hidden_state: `(n, c, d)` fp32, if there is one; `h_hat`, the predicted state `h_{Q|D}` of the teacher.
         query_embeds: `(n, k)` fp32; `u`.
         document_embeds: `(m, k)` fp32; `v`, one row per distinct document.
     """
 
     logits: Tensor
     scores: Tensor
-    hidden_state: Tensor
+    hidden_state: Tensor | None
     query_embeds: Tensor
     document_embeds: Tensor
 
@@ -117,8 +118,25 @@ class TrainingPredictor(RabtrieverPredictor):
         return served
 
 
+class UnitPredictor(RabtrieverPredictor):
+    """Vectors of length 1, as a retriever has; it predicts no state. In training a score is `UNIT_SCALE` cosines."""
+
+    def encode_query(self, features: Tensor) -> Tensor:
+        """`UNIT_SCALE * u`: `(n, feature_size)` -> `(n, k)` fp32."""
+        return UNIT_SCALE * super().encode_query(features)
+
+    @torch.no_grad()
+    def folded(self, config: RabtrieverConfig) -> RabtrieverPredictor:
+        """The same predictor, whose scores are cosines."""
+        served = RabtrieverPredictor(config).to(self.query_hidden.weight.device)
+        served.load_state_dict(self.state_dict())
+        return served
+
+
 class TrainingStudent(RabtrieverModel):
-    """A student with a `TrainingPredictor`. Its encoder is frozen until a trainer unfreezes it.
+    """A student with a `TrainingPredictor`, or a `UnitPredictor` if its vectors have length 1.
+
+    Its encoder is frozen until a trainer unfreezes it.
 
     Args:
         config: the student's.
@@ -126,12 +144,12 @@ class TrainingStudent(RabtrieverModel):
     """
 
     _auto_class = None  # a checkpoint carries no code
-    predictor: TrainingPredictor
+    predictor: TrainingPredictor | UnitPredictor
 
     def __init__(self, config: RabtrieverConfig, direction: Tensor) -> None:
         super().__init__(config)
-        self.predictor = TrainingPredictor(config, direction)
-        self.whitens = config.document_map  # whether a trainer fits a whitening to its features
+        self.predictor = UnitPredictor(config) if config.unit_vectors else TrainingPredictor(config, direction)
+        self.whitens = config.document_map and not config.unit_vectors  # whether a trainer fits a whitening
         self.backbone.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "TrainingStudent":
@@ -153,10 +171,13 @@ class TrainingStudent(RabtrieverModel):
         query_embeds = self.predictor.encode_query(query_features)
         document_embeds = self.predictor.encode_document(document_features)
         candidates = document_embeds[document_places]
-        hidden_state = self.predictor(query_features, candidates)
         with in_full_precision(query_embeds):
             scores = torch.einsum("nck,nk->nc", candidates, query_embeds)
-            logits = hidden_state @ self.predictor.direction
+        logits, hidden_state = scores, None
+        if isinstance(self.predictor, TrainingPredictor):
+            hidden_state = self.predictor(query_features, candidates)
+            with in_full_precision(query_embeds):
+                logits = hidden_state @ self.predictor.direction
         return StudentOutput(
             logits=logits,
             scores=scores,

@@ -33,19 +33,19 @@ print(CrossEncoder("this folder").predict([("a query", "a document")]))
 def export_cross_encoder(reranker: GenerativeRerankerModel, folder: str | Path) -> Path:
     """Writes a folder that `sentence_transformers.CrossEncoder(folder)` loads without `trust_remote_code`.
 
-    Its `predict` and `rank` give the log-odds of `GenerativeRerankerModel.predict`: the backbone becomes a classifier
+    Its `predict` and `rank` give the log-odds of `GenerativeRerankerModel.predict`. The backbone becomes a classifier
     whose only row is the difference of the answers' rows, and its tokenizer puts the prompt around a pair, document
-    first. Batches are padded on the right, so that backbones with learned positions score alike in them. Everything is
-    fp32, and compared with the teacher before the folder appears. `pair_limits` says what over-long pairs become.
+    first. Batches are padded on the right, so backbones with learned positions give the same scores in a batch.
+    Everything is fp32, and is compared with the teacher before the folder appears. `pair_limits` says how over-long
+    pairs are cut.
 
     Args:
         reranker: the teacher, with its processor.
-        folder: new or empty; appears when all is written and checked.
+        folder: new or empty; it appears when everything is written and checked.
 
     Raises:
-        ValueError: the weights are quantised; transformers has no classifier of this family; the folder holds
-            something; no stock tokenizer reads as the processor does (`save_pair_tokenizer`); or scores come out
-            otherwise.
+        ValueError: the weights are quantised, transformers has no classifier for this family, the folder is not empty,
+            no stock tokenizer gives the processor's ids (`save_pair_tokenizer`), or the scores differ.
     """
     check_backbone(reranker)
 
@@ -64,14 +64,14 @@ def export_cross_encoder(reranker: GenerativeRerankerModel, folder: str | Path) 
 
 
 def pair_limits(reranker: GenerativeRerankerModel) -> str:
-    """What the exported cross-encoder does with texts beyond the teacher's limits, in two sentences."""
+    """What the exported cross-encoder does with texts beyond the teacher's limits."""
     processor = reranker.processor
+    cut_end = "beginning" if processor.query_truncation_side == "left" else "end"
     return (
         f"Documents of up to {processor.max_document_length} tokens and queries of up to {processor.max_query_length} "
-        f"are scored as by the teacher. A tokenizer has one limit for both: a longer prompt is cut to "
-        f"{processor.max_pair_length} tokens, the longer text first and at its "
-        f"{'beginning' if processor.query_truncation_side == 'left' else 'end'}, so a text beyond its own limit may be "
-        "read further than by the teacher, and score otherwise."
+        "get the teacher's scores. A tokenizer has one limit for both: a longer prompt is cut to "
+        f"{processor.max_pair_length} tokens, the longer text first and at its {cut_end}. So the cross-encoder may "
+        "read more of a text beyond its own limit than the teacher, and give it another score."
     )
 
 

@@ -1,4 +1,4 @@
-"""The two towers as ONNX: token ids in, vector out, through PyTorch's exporter. Needs the extra `onnx`."""
+"""Exports the two towers to ONNX (token ids in, vectors out) with PyTorch's exporter. Needs the extra `onnx`."""
 
 import logging
 import shutil
@@ -22,12 +22,12 @@ from .towers import FILES, check_close, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
-LARGEST_FILE = 1.5e9  # bytes of weights; beyond it they lie beside the graph (protobuf ends at 2 GB)
-_LONGEST = 1 << 20  # of the dynamic axes
+LARGEST_FILE = 1.5e9  # bytes of weights; more go into a file beside the graph (protobuf is limited to 2 GB)
+_LONGEST = 1 << 20  # largest size of the dynamic axes
 
 
 class _Tower(nn.Module):
-    """A tower of sentence-transformers as one function of tensors."""
+    """A sentence-transformers tower as one function of tensors."""
 
     def __init__(self, tower: SentenceTransformer) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class _Tower(nn.Module):
 def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
     """Writes `query` and `document`, each with `model.onnx` and the tokenizer that holds the prompt.
 
-    A graph takes `input_ids` and `attention_mask`, int64 `(batch, length)`, right-padded as the tokenizer pads, and
-    gives `sentence_embedding`, fp32 `(batch, k)`. `tokenizer.json` by itself pads and cuts over-long texts; through
-    `AutoTokenizer` ask for it: `tokenizer(texts, padding=True, truncation=True, return_tensors="np")`. The graph is run
-    in ONNX Runtime and held against the student before the folder appears. Weights beyond `LARGEST_FILE` lie in a file
-    beside the graph.
+    A graph takes `input_ids` and `attention_mask`, int64 `(batch, length)`, padded on the right like the tokenizer
+    pads, and gives `sentence_embedding`, fp32 `(batch, k)`. `tokenizer.json` by itself pads and truncates; with
+    `AutoTokenizer` ask for it: `tokenizer(texts, padding=True, truncation=True, return_tensors="np")`. The graph's
+    vectors in ONNX Runtime are compared with the student's before the folder appears. Weights beyond `LARGEST_FILE` are
+    in a file beside the graph.
 
     Raises:
         ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
@@ -80,9 +80,9 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     axes = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
     inputs = tokenizer(sample[:2], padding=True, truncation=True, return_tensors="pt")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it lists what is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs optional packages that are not installed
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's exporter about torch's own functions
+        warnings.simplefilter("ignore")  # torch's exporter warns about torch's own functions
         program: Any = torch.onnx.export(
             _Tower(tower).eval(),
             tuple(inputs[name] for name in INPUTS),

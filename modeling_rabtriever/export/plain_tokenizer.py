@@ -1,4 +1,4 @@
-"""A tokenizer with a prompt in it, which reads texts as the processor does, by its `tokenizer.json` alone."""
+"""A tokenizer that contains the prompt, and gives the processor's ids from its `tokenizer.json` alone."""
 
 import json
 import re
@@ -8,34 +8,34 @@ from tokenizers import Tokenizer
 
 from ..processing_rabtriever import TokenIds
 
-# A noncharacter of Unicode, which no text should hold: what names of tokens have instead of what texts could say.
+# A Unicode noncharacter, which no text should hold. With it in its name, a token cannot match in a text.
 _MARK = "\ufdd0"
 _LEFT_OUT = {"normalizer": None, "post_processor": None, "truncation": None, "padding": None}
 
 
 class Prompt(NamedTuple):
-    """What stands around the texts of a tokenizer, and how it cuts and fills."""
+    """The ids around a tokenizer's texts, and how it truncates and pads."""
 
-    single: list[str | TokenIds]  # of one text: "A" is its place, ids stand around it
-    pair: list[str | TokenIds]  # of two: "A" and "B"
-    longest: int  # tokens in all
-    cut_at: str  # "left" or "right"
-    padding: int  # id that fills batches, on the right
+    single: list[str | TokenIds]  # for one text: "A" is its place, the ids go around it
+    pair: list[str | TokenIds]  # for two texts: "A" and "B"
+    longest: int  # tokens in total
+    cut_at: str  # truncation side, "left" or "right"
+    padding: int  # padding id, on the right
 
 
 class Seams(NamedTuple):
-    """The ends of a template's words that may become part of the text's tokens, and so have to be text themselves."""
+    """The ends of a template's words that may merge with the text's tokens, so they must be text themselves."""
 
     head: str
     tail: str
-    if_missing: bool = False  # no head before texts that begin with the blank of sentencepiece
+    if_missing: bool = False  # no head before texts that begin with sentencepiece's space
 
 
 def plain_tokenizer(given: Tokenizer, seams: Seams, prompt: Prompt) -> Tokenizer:
     """A tokenizer with the same vocabulary that strips a text, puts the seams beside it and the prompt's ids around it.
 
-    Special tokens are read as plain text: those of the vocabulary lose their special reading, those beyond it a name
-    that a text could hold. Other added tokens are words like any other, and keep their ids.
+    Special tokens in a text are read as plain text: those in the vocabulary are no longer special, and those outside
+    it get a name that no text holds. Other added tokens are ordinary words, and keep their ids.
 
     Raises:
         ValueError: an added token would get another id, or lose its name.
@@ -80,7 +80,7 @@ def plain_tokenizer(given: Tokenizer, seams: Seams, prompt: Prompt) -> Tokenizer
     }
     made = Tokenizer.from_str(json.dumps(content))
     lost = [token["content"] for token in added if made.normalizer.normalize_str(token["content"]) == ""]
-    if lost:  # with a token without a name tokenizers never ends
+    if lost:  # tokenizers hangs on a token with an empty name
         raise ValueError(
             f"this tokenizer's normalizer leaves nothing of its added token {lost[0].strip(_MARK)!r}; accepted: added "
             "tokens that it keeps"
@@ -93,12 +93,13 @@ def _added_tokens(tokens: list[dict[str, Any]], vocabulary: dict[str, int]) -> l
     for token in tokens:
         name = token["content"]
         if name in vocabulary:
-            continue  # what the vocabulary's own rules make of it is compared with the processor like everything else
+            continue  # the vocabulary's own rules read it; the result is compared with the processor's like any text
         if token["special"]:
             kept.append({**token, "content": _MARK + name, "normalized": False})
         else:
-            # Matched in the whole text, after its normalization. Otherwise it would be cut into parts first, and each
-            # part be stripped and get its own seams. The marks keep those off the token itself (`_beside`).
+            # It is matched in the whole text, after normalization. Otherwise the text would be split at the token
+            # first, and each part would be stripped and get its own seams. The marks keep seams off the token itself
+            # (`_beside`).
             kept.append({**token, "content": _MARK + name + _MARK, "normalized": True})
     return kept
 

@@ -1,4 +1,4 @@
-"""The prompt as part of a plain tokenizer, so that no engine can forget it: a bare text in, the prompt's ids out."""
+"""Puts the prompt into a plain tokenizer, so that no engine can forget it: plain text in, the prompt's ids out."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -15,53 +15,53 @@ from .plain_tokenizer import Prompt, Seams, plain_tokenizer
 from .trials import Trials, trials_of
 
 SIDES = ("query", "document")
-_CHUNK = 2_000  # inputs that are compared at once
-_ENDLESS = 10**9
+_CHUNK = 2_000  # inputs compared at once
+_UNLIMITED = 10**9
 _ADVICE = (
-    "accepted: a template with a blank or a special token of the model right before the text and a special token right "
-    "behind it, such as 'Document: {document}<|im_end|>\\n'; or this model through AutoModel"
+    "accepted: a template with a space or a special token of the model right before the text and a special token right "
+    "after it, such as 'Document: {document}<|im_end|>\\n'; or this model through AutoModel"
 )
 _ADVICE_FOR_PAIRS = (
-    "accepted for a cross-encoder: templates that have the same sign right before both texts, a blank or a special "
-    "token of the model, and a special token right behind both, such as 'Document: {document}<|im_end|>\\n' and "
+    "accepted for a cross-encoder: templates with the same space or special token of the model right before both "
+    "texts, and a special token right after both, such as 'Document: {document}<|im_end|>\\n' and "
     "'Query: {query}<|im_end|>\\n{instruction}'; or this model through AutoModel"
 )
 
 
 class _Wanted(NamedTuple):
-    """Inputs of a tokenizer, texts or pairs `(query, document)`, and what the processor makes of each."""
+    """Inputs of a tokenizer, texts or pairs `(query, document)`, and the processor's ids for each."""
 
     inputs: list[Any]
     ids: list[TokenIds]
 
 
 class _Misread(NamedTuple):
-    """The first input that a tokenizer reads otherwise."""
+    """The first input for which a tokenizer gives other ids."""
 
     place: int
     ids: TokenIds
 
 
 def save_tower_tokenizer(processor: RabtrieverProcessor, side: str, padding: int, folder: Path) -> Trials:
-    """Writes `tokenizer.json` and its settings: a bare text becomes the ids of the processor's prompt of one side.
+    """Writes `tokenizer.json` and its settings: a plain text becomes the ids of the processor's prompt for one side.
 
-    The template's words go into the post-processor, as ids around every text, where truncation does not reach them.
-    What may merge with the text at its edges (the blank of `"Query: "`; with some vocabularies the line break behind a
-    full stop) goes into the normalizer, as text. Special tokens inside a text stay text. Over-long texts are cut where
+    The template's words go into the post-processor, as ids around every text, so truncation cannot remove them. Parts
+    that may merge with the text at its edges (the space of `"Query: "`, or with some vocabularies the line break after
+    a full stop) go into the normalizer, as text. Special tokens inside a text stay text. Over-long texts are cut like
     the processor cuts them.
 
     Args:
         processor: of the model.
         side: `"query"` or `"document"`.
-        padding: id that fills batches, on the right.
-        folder: where the backbone's `config.json` is, which decides how `AutoTokenizer` reads the files.
+        padding: padding id, on the right.
+        folder: with the backbone's `config.json`, which decides how `AutoTokenizer` reads the files.
 
     Returns:
-        What it was tried on.
+        The texts it was tested on.
 
     Raises:
-        ValueError: `side` is another one, or a text is read otherwise than by the processor, from `tokenizer.json` by
-            itself or through `AutoTokenizer`; the message names the text.
+        ValueError: `side` is not one of these, or a text gets other ids than from the processor, either from
+            `tokenizer.json` by itself or through `AutoTokenizer`. The message names the text.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; accepted: {', '.join(SIDES)}")
@@ -78,22 +78,23 @@ def save_tower_tokenizer(processor: RabtrieverProcessor, side: str, padding: int
 
 
 def save_pair_tokenizer(processor: RabtrieverProcessor, padding: int, folder: Path) -> dict[str, list[str]]:
-    """As `save_tower_tokenizer`, for pairs: `(query, document)` becomes the ids of the whole prompt, document first.
+    """Like `save_tower_tokenizer`, for pairs: `(query, document)` becomes the ids of the whole prompt, document first.
 
-    A tokenizer has one limit for both texts, so over-long ones are not tried: a prompt is cut at `max_pair_length`
+    A tokenizer has one limit for both texts, so over-long texts are not tested: a prompt is cut to `max_pair_length`
     tokens, the longer text first.
 
     Returns:
-        By side, texts within its limit, one of each kind.
+        Side -> texts within its limit, one of each kind.
 
     Raises:
-        ValueError: a text within its limit is read otherwise than by the processor; the message names it.
+        ValueError: a text within its limit gets other ids than from the processor. The message names it.
     """
     within, samples = {}, {}
     for side in SIDES:
         trials = trials_of(processor, side)
-        within[side], samples[side] = (_uncut(processor, side, texts) for texts in trials)
-    query, document = (within[side][0] for side in SIDES)
+        within[side] = _uncut(processor, side, trials.texts)
+        samples[side] = _uncut(processor, side, trials.sample)
+    query, document = within["query"][0], within["document"][0]
     inputs = [(text, document) for text in within["query"]] + [(query, text) for text in within["document"]]
     ids = [processor.document_ids(document)[0] + own for own in processor.query_ids(within["query"])]
     ids += [own + processor.query_ids(query)[0] for own in processor.document_ids(within["document"])]
@@ -106,7 +107,7 @@ def save_pair_tokenizer(processor: RabtrieverProcessor, padding: int, folder: Pa
 
 
 def padding_id(processor: RabtrieverProcessor, rows: int) -> int:
-    """An id to fill batches with. No prompt ends with it: classifiers look for the last token that is another one.
+    """A padding id that no prompt ends with: classifiers read the state of the last token with another id.
 
     Args:
         processor: of the model.
@@ -115,14 +116,16 @@ def padding_id(processor: RabtrieverProcessor, rows: int) -> int:
     Raises:
         ValueError: prompts end in the query's own tokens, and the tokenizer has no special token.
     """
-    own, frame = processor.tokenizer, processor._query_frame
+    tokenizer, frame = processor.tokenizer, processor._query_frame
     fixed = [*frame.tail_ids, *frame.end][-1:]
-    special = [id_ for id_, token in own.added_tokens_decoder.items() if token.special]
-    known = [own.pad_token_id, own.eos_token_id, own.bos_token_id, *special, *(range(rows) if fixed else ())]
+    special = [id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special]
+    known = [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id, *special]
+    if fixed:  # any other id will do
+        known += range(rows)
     found = next((id_ for id_ in known if id_ is not None and id_ < rows and id_ not in fixed), None)
     if found is None:
         raise ValueError(
-            "this tokenizer has no token to fill batches with; accepted: a tokenizer with a special token (pad_token)"
+            "this tokenizer has no token for padding; accepted: a tokenizer with a special token (pad_token)"
         )
     return int(found)
 
@@ -136,8 +139,8 @@ def _read(processor: RabtrieverProcessor, side: str, texts: list[str]) -> list[T
 
 
 def _uncut(processor: RabtrieverProcessor, side: str, texts: list[str]) -> list[str]:
-    endless = processor.replace(max_document_length=_ENDLESS, max_query_length=_ENDLESS)
-    read = zip(texts, _read(processor, side, texts), _read(endless, side, texts), strict=True)
+    unlimited = processor.replace(max_document_length=_UNLIMITED, max_query_length=_UNLIMITED)
+    read = zip(texts, _read(processor, side, texts), _read(unlimited, side, texts), strict=True)
     return [text for text, ids, whole in read if ids == whole]
 
 
@@ -151,7 +154,7 @@ def _save(
 ) -> None:
     made = None
     nearest = _Misread(-1, [])
-    with refusing("no tokenizer with this model's prompt in it can be made", "a tokenizer that transformers saves"):
+    with refusing("this model's prompt cannot be put into a tokenizer", "a tokenizer that transformers saves"):
         for seams in _seams(frames):
             made = plain_tokenizer(processor.tokenizer.backend_tokenizer, seams, prompt)
             misread = _misread(wanted, _raw(made))
@@ -163,7 +166,7 @@ def _save(
         assert made is not None
         write_text(folder / "tokenizer.json", made.to_str(pretty=True))
         settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast",  # a name that transformers 4 knows as well
+            "tokenizer_class": "PreTrainedTokenizerFast",  # transformers 4 knows this name too
             "model_max_length": prompt.longest,
             "padding_side": "right",
             "truncation_side": prompt.cut_at,
@@ -174,20 +177,22 @@ def _save(
         }
         write_json(folder / "tokenizer_config.json", settings)
         loaded: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        readers = {
-            "tokenizers": _raw(Tokenizer.from_file(str(folder / "tokenizer.json"))),
-            f"AutoTokenizer ({type(loaded).__name__})": lambda inputs: loaded(inputs, truncation=True)["input_ids"],
-        }
-        for reader, read in readers.items():
+
+        def read_loaded(inputs: list[Any]) -> list[TokenIds]:
+            ids: list[TokenIds] = loaded(inputs, truncation=True)["input_ids"]
+            return ids
+
+        written = _raw(Tokenizer.from_file(str(folder / "tokenizer.json")))
+        for reader, read in (("tokenizers", written), (f"AutoTokenizer ({type(loaded).__name__})", read_loaded)):
             misread = _misread(wanted, read)
             if misread is not None:
                 _refuse(refusal, reader, wanted, misread)
         if loaded.pad_token_id != prompt.padding:
-            raise RuntimeError(f"AutoTokenizer fills batches with {loaded.pad_token_id}, not {prompt.padding}")
+            raise RuntimeError(f"AutoTokenizer pads with {loaded.pad_token_id}, not {prompt.padding}")
 
 
 def _seams(frames: Sequence[Any]) -> Iterator[Seams]:
-    """Ways to divide templates, the least text first. Words stay ids, where truncation cannot take them."""
+    """Ways to divide templates, the least text first. Words stay ids, so truncation cannot remove them."""
     head, tail = frames[0].head, frames[0].tail
     heads = [head[place:] for place in range(len(head), -1, -1) if not any(map(str.isalnum, head[place:]))]
     tails = [tail[:place] for place in range(len(tail) + 1) if not any(map(str.isalnum, tail[:place]))]
@@ -195,7 +200,7 @@ def _seams(frames: Sequence[Any]) -> Iterator[Seams]:
     for seams in sorted(every, key=lambda seams: len(seams.head) + len(seams.tail)):
         if all(frame.head.endswith(seams.head) and frame.tail.startswith(seams.tail) for frame in frames):
             yield seams
-    # Tokenizers that put a blank before every text put none where another one was stripped.
+    # Tokenizers that put a space before every text do not put one if the text had a space that was stripped.
     yield from (Seams(" ", tail, if_missing=True) for tail in tails if all(f.tail.startswith(tail) for f in frames))
 
 

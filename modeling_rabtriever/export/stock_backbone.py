@@ -1,4 +1,4 @@
-"""A backbone as other libraries load it: stock weights in fp32, of a family that keeps the tokenizer it is given."""
+"""Writes a backbone that other libraries load: stock weights in fp32, in a family that keeps the saved tokenizer."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from ..files import write_json
 
 Weights = dict[str, Tensor]
 _IDENTITY = "torch.nn.modules.linear.Identity"
-# What a Qwen2 has in common with a Llama; its projections of queries, keys and values have biases.
+# Settings that a Qwen2 shares with a Llama. Its projections of queries, keys and values have biases.
 _SHARED_WITH_LLAMA = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "hidden_act", "max_position_embeddings", "initializer_range", "rms_norm_eps",
@@ -23,7 +23,7 @@ _SHARED_WITH_LLAMA = (
 
 
 def check_backbone(model: Any) -> None:
-    """Raises a ValueError if no stock backbone computes what this teacher's or student's does."""
+    """Raises a ValueError if no stock backbone gives the same states as this teacher's or student's."""
     parameters = model.backbone.parameters()
     if getattr(model, "is_quantized", False) or not all(tensor.is_floating_point() for tensor in parameters):
         raise ValueError("this model is quantised; accepted for an export: its full weights (float32, bfloat16)")
@@ -36,10 +36,10 @@ def check_backbone(model: Any) -> None:
 
 
 def stock_backbone(model: Any) -> tuple[PreTrainedConfig, Weights]:
-    """The configuration and the fp32 weights, on the CPU, of a backbone that computes what the model's does.
+    """The configuration and the fp32 weights, on the CPU, of a stock backbone with the same states as the model's.
 
-    `AutoTokenizer` gives some families a tokenizer of its own, whatever their `tokenizer.json` says, and the prompt in
-    it is lost. Qwen2, the one in common use, is written as a Llama whose projections have biases: the same numbers.
+    For some families, `AutoTokenizer` builds its own tokenizer and ignores `tokenizer.json`, so the prompt is lost.
+    Qwen2, the one in common use, is therefore written as a Llama whose projections have biases, with the same states.
 
     Args:
         model: a teacher or a student that `check_backbone` accepts.
@@ -59,14 +59,14 @@ def stock_backbone(model: Any) -> tuple[PreTrainedConfig, Weights]:
 
 
 def write_backbone(config: PreTrainedConfig, weights: Weights, folder: Path) -> None:
-    """Writes a backbone without head, `AutoModel`'s.
+    """Writes a backbone without a head, as `AutoModel` loads it.
 
     Raises:
         ValueError: transformers builds another model from this configuration.
     """
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    # A student leaves out BERT's pooler, which nothing reads; without numbers for it others warn of missing weights.
+    # A student leaves out BERT's pooler, which nothing reads. Zeros keep other libraries from warning about it.
     unread = {name: torch.zeros(own.shape) for name, own in model.state_dict().items() if name.startswith("pooler.")}
     _fill(model, unread | weights)
     _write(model, folder)
@@ -79,13 +79,13 @@ def write_classifier(config: PreTrainedConfig, weights: Weights, direction: Tens
         config: of the backbone; its `pad_token_id` tells padding from a text's last token.
         weights: of the backbone.
         direction: `(d,)` fp32.
-        folder: where to.
+        folder: output folder.
 
     Raises:
-        ValueError: transformers has no classifier of this family.
+        ValueError: transformers has no classifier for this family.
     """
     config.num_labels = 1
-    # Log-odds, no probability: what sentence-transformers reads from version 4 on, and before.
+    # Log-odds instead of probabilities: the setting of sentence-transformers from version 4 on, and the older one.
     config.sentence_transformers = {"activation_fn": _IDENTITY}
     config.sbert_ce_default_activation_function = _IDENTITY
     with (
@@ -115,7 +115,7 @@ def _write(model: PreTrainedModel, folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.get("rope_parameters")
-    if isinstance(rope, dict) and "rope_theta" in rope:  # transformers 4 looks for it here, or takes 10000
+    if isinstance(rope, dict) and "rope_theta" in rope:  # transformers 4 reads it here; its default is 10000
         config["rope_theta"] = rope["rope_theta"]
         if rope.get("rope_type", "default") != "default":
             config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}

@@ -20,19 +20,20 @@ from .stock_backbone import check_backbone, stock_backbone, write_backbone
 
 TOLERANCE = 1e-4  # of scores, relative to the largest one
 COMBINED = "combined"
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # what decides how a tower reads texts
-# sentence-transformers joins poolings in this order, whatever the order they are named in.
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")  # the files that decide how a tower reads texts
+# sentence-transformers always concatenates poolings in this order.
 _POOLING_KEYS = {
     "first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"
 }  # fmt: skip
-# The names before version 5.4: vLLM skipped modules of the newer ones without a word until 2026-08-31, and
+# The module names before version 5.4: until 2026-08-31 vLLM silently skipped modules with the newer names, and
 # sentence-transformers reads both.
 _MODULES = "sentence_transformers.models"
-_ACTIVATIONS = {True: "torch.nn.modules.activation.ReLU", False: "torch.nn.modules.linear.Identity"}
+_RELU = "torch.nn.modules.activation.ReLU"
+_IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 class DenseLayer(NamedTuple):
-    """`x -> weight x + bias`, and a ReLU if it says so."""
+    """`x -> weight x + bias`, followed by a ReLU if `relu` is true."""
 
     weight: Tensor
     bias: Tensor
@@ -42,17 +43,18 @@ class DenseLayer(NamedTuple):
 def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -> Path:
     """Writes `query`, `document` and `combined`, loaded by `SentenceTransformer(...)` without `trust_remote_code`.
 
-    `combined` routes: its `encode_query` and `encode_document` are the two towers. Vectors are not normalised and
-    `similarity` is the dot product, so scores are the student's (checked before the folder appears, to `TOLERANCE`
-    times the largest). The prompt lives in each tower's tokenizer and cannot be forgotten. The towers are fp32.
+    `combined` is a router: its `encode_query` and `encode_document` are the two towers. Vectors are not normalised and
+    `similarity` is the dot product, so scores equal the student's. This is checked before the folder appears, to
+    `TOLERANCE` times the largest score. The prompt is in each tower's tokenizer and cannot be forgotten. The towers are
+    fp32.
 
     Args:
         student: with its processor.
-        folder: new or empty; appears when all is written and checked.
+        folder: new or empty; it appears when everything is written and checked.
 
     Raises:
-        ValueError: the student's weights are quantised; the folder holds something; no stock tokenizer reads as the
-            processor does (`save_tower_tokenizer`); or scores come out otherwise.
+        ValueError: the student's weights are quantised, the folder is not empty, no stock tokenizer gives the
+            processor's ids (`save_tower_tokenizer`), or the scores differ.
     """
     check_backbone(student)
 
@@ -62,7 +64,7 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         router = Router.for_query_document(list(towers["query"]), list(towers["document"]))
         combined = SentenceTransformer(modules=[router], similarity_fn_name="dot", device="cpu")
         combined.save_pretrained(str(new / COMBINED), create_model_card=False)
-        for side in SIDES:  # as they were made: a tokenizer that is saved again has its special tokens back
+        for side in SIDES:  # the original files: saving a tokenizer again brings its special tokens back
             (place,) = (new / COMBINED).glob(f"{side}_0_*")
             for name in FILES:
                 shutil.copy(new / side / name, place / name)
@@ -75,10 +77,10 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
 
 
 def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
-    """One tower as a folder of sentence-transformers: backbone, tokenizer with the prompt, pooling, dense layers.
+    """Writes one tower as a sentence-transformers folder: backbone, tokenizer with the prompt, pooling, dense layers.
 
     Returns:
-        Texts to compare vectors of, one of each kind that is read oddly.
+        Texts for a comparison of vectors, one of each kind that is hard to tokenize.
     """
     config, weights = stock_backbone(student)
     config.pad_token_id = padding_id(student.processor, config.vocab_size)
@@ -87,6 +89,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
     layers = dense_layers(student, side)
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
     kinds += [(f"{number}_Dense", "Dense") for number in range(2, 2 + len(layers))]
+    kinds += [(f"{2 + len(layers)}_Normalize", "Normalize")] if student.config.unit_vectors else []
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}.{kind}"}
         for number, (path, kind) in enumerate(kinds)
@@ -105,17 +108,18 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
         place = folder / f"{number}_Dense"
         out_features, in_features = layer.weight.shape
         shape = {"in_features": in_features, "out_features": out_features, "bias": True}
-        write_json(place / "config.json", shape | {"activation_function": _ACTIVATIONS[layer.relu]})
+        activation = _RELU if layer.relu else _IDENTITY
+        write_json(place / "config.json", shape | {"activation_function": activation})
         write_tensors(place / "model.safetensors", {"linear.weight": layer.weight, "linear.bias": layer.bias})
     return trials.sample
 
 
 @torch.no_grad()
 def dense_layers(student: RabtrieverModel, side: str) -> list[DenseLayer]:
-    """The predictor's side as plain layers over pooled states in the order of sentence-transformers; fp32, on the CPU.
+    """One side of the predictor as plain layers over pooled states in sentence-transformers' order; fp32, on the CPU.
 
-    A document tower without a document map has none, since its vector is the features themselves; or one that puts
-    them into the student's order.
+    Without a document map, the document's vector is the features themselves. Its tower then has no layer, or one that
+    puts the features into the student's order.
     """
     config: Any = student.config
     predictor: Any = copy.deepcopy(student.predictor).cpu()
@@ -132,14 +136,14 @@ def dense_layers(student: RabtrieverModel, side: str) -> list[DenseLayer]:
 
 
 def _reordered(weight: Tensor, config: Any) -> Tensor:
-    """Columns from the order of the poolings in the configuration to the order sentence-transformers joins them in."""
+    """Reorders columns from the configuration's order of poolings to that of sentence-transformers."""
     ours: Sequence[str] = config.feature_poolings
     blocks = dict(zip(ours, weight.split(config.hidden_size, dim=1), strict=True))
     return torch.cat([blocks[name] for name in _POOLING_KEYS if name in blocks], dim=1)
 
 
 def full_precision(model: Any) -> Any:
-    """A teacher or student in fp32: itself, or a copy, as it would be loaded (casts also round what is no weight)."""
+    """A teacher or student in fp32: the model itself, or a copy as if loaded (a cast would also round buffers)."""
     if model.backbone.dtype == torch.float32:
         return model
     copied: Any = type(model)._from_config(model.config, dtype=torch.float32)
@@ -157,12 +161,12 @@ def check_close(what: str, found: Tensor, expected: Tensor) -> None:
 
 @torch.no_grad()
 def check_scores(student: RabtrieverModel, folder: Path, samples: Mapping[str, list[str]]) -> None:
-    """Raises a ValueError if the towers or the combined model score otherwise than the student.
+    """Raises a ValueError if scores of the towers or of the combined model differ from the student's.
 
     Args:
         student: that was exported.
         folder: with the three folders of an export.
-        samples: texts by side.
+        samples: side -> texts.
     """
     exact = full_precision(student)
     queries, documents = samples["query"], samples["document"]

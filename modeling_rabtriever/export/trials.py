@@ -1,4 +1,4 @@
-"""Texts an export is tried on before it is handed over: every kind that is read oddly, from the vocabulary at hand."""
+"""Texts that test an export: every kind that is hard to tokenize, taken from the model's vocabulary."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -17,21 +17,22 @@ WORDS = (
     "x\u200by\x00z\ufeff",
 )
 _EDGES = (*BLANKS, "\r\n", "\n\n", "  ", " \n ", "\t \r\n")
-_LONGEST_WALL = 20_000  # tokens of over-long texts per seam that is tried, so that wide limits take no minutes
-_BEHIND_BLANK = 3  # characters of words that are tried behind a blank: they are half the vocabulary
-_SHOWN = 64  # texts whose vectors are compared
+_LONGEST_WALL = 20_000  # tokens of over-long texts per tested seam, so that models with wide limits do not take minutes
+_AFTER_SPACE = 3  # characters of a word tested after a space: such words are half the vocabulary
+_COMPARED = 64  # texts whose vectors are compared
 
 
 class Trials(NamedTuple):
-    """What one side is tried on."""
+    """The texts that test one side."""
 
-    texts: list[str]  # token ids are compared for all of them
-    sample: list[str]  # one of each kind, for vectors and scores
+    texts: list[str]  # for a comparison of token ids
+    sample: list[str]  # one of each kind, for a comparison of vectors and scores
 
 
 def trials_of(processor: RabtrieverProcessor, side: str) -> Trials:
-    """Texts with blanks at their edges, special tokens, every character that starts or ends a token of the vocabulary,
-    every part of a token that would lie across a seam between template and text, and texts at and beyond the limit.
+    """Texts with whitespace at their edges, special tokens, every character that starts or ends a token of the
+    vocabulary, every part of a token that would cross a seam between template and text, and texts at and beyond the
+    limit.
 
     Args:
         processor: of the model.
@@ -44,7 +45,7 @@ def trials_of(processor: RabtrieverProcessor, side: str) -> Trials:
     edged = [f"{blank}some words{blank}" for blank in _EDGES]
     added = [text for token in processor.tokenizer.get_added_vocab() for text in _around(token)]
     starts, ends = _beside_seams(pieces, frame.head, frame.tail)
-    names = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)  # with the blanks of sentencepiece
+    names = processor.tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False)  # with sentencepiece's spaces
     for character in dict.fromkeys(character for piece in [*pieces, *names] for character in (piece[0], piece[-1])):
         starts += [character, f"{character}a"]
         ends += [character, f"a{character}"]
@@ -55,11 +56,11 @@ def trials_of(processor: RabtrieverProcessor, side: str) -> Trials:
     long = _over_long(limit, of_starts[:room], of_ends[:room])
     texts = _usable([*WORDS, *edged, *added, *starts, *ends, *long])
     kinds = [*WORDS, *edged[::4], *added[::7], *long[:: len(long) // 3], long[-1], *of_ends[:16], *of_starts[:16]]
-    return Trials(texts, _usable(kinds)[:_SHOWN])
+    return Trials(texts, _usable(kinds)[:_COMPARED])
 
 
 def _pieces(backend: Any) -> list[str]:
-    """The text of every token of the vocabulary that is whole characters, as it stands inside a text."""
+    """The text, as inside a longer text, of every token of the vocabulary that is made of whole characters."""
     before = list(backend.encode("a", add_special_tokens=False).ids)
     ids = list(backend.get_vocab(with_added_tokens=False).values())
     start = len(backend.decode(before, skip_special_tokens=False))
@@ -72,10 +73,10 @@ def _beside_seams(pieces: Iterable[str], head: str, tail: str) -> tuple[list[str
     starts, ends = [], []
     for piece in pieces:
         for place in range(1, len(piece)):
-            before, behind = piece[:place], piece[place:]
+            before, after = piece[:place], piece[place:]
             if head.endswith(before):
-                starts.append(behind[:_BEHIND_BLANK] if before.isspace() else behind)
-            if tail.startswith(behind):
+                starts.append(after[:_AFTER_SPACE] if before.isspace() else after)
+            if tail.startswith(after):
                 ends.append(before)
     return starts, ends
 
@@ -89,7 +90,7 @@ def _usable(texts: Iterable[str]) -> list[str]:
 
 
 def _merging(processor: RabtrieverProcessor, texts: list[str], words: str, before: bool) -> set[str]:
-    """Those texts that share a token with the template's words beside them."""
+    """The texts that share a token with the template's words beside them."""
     if not words:
         return set()
     alone = processor._texts.ids([words])[0]
@@ -99,7 +100,7 @@ def _merging(processor: RabtrieverProcessor, texts: list[str], words: str, befor
 
 
 def _of_each_kind(texts: list[str], edge: int, merging: set[str]) -> list[str]:
-    """One text of each kind of character at its edge, and of each length up to 3; first those that merge."""
+    """One text per kind of character at its edge and per length up to 3, then all others that merge."""
     kinds: dict[Any, str] = {}
     for text in sorted(texts, key=lambda text: text not in merging):
         kinds.setdefault((text in merging, unicodedata.category(text.strip(BLANKS)[edge]), min(len(text), 3)), text)

@@ -1,6 +1,6 @@
-"""What lies around the models when they are searched with: encoding a corpus, keeping it, searching it.
+"""Search with the models: encode a corpus, store it, search it.
 
-Of the extra "retrieval". A name is imported when it is first used: documents are read without a store being installed.
+Needs the extra "retrieval". A name is imported when it is first used, so reading documents needs no store.
 """
 
 from typing import TYPE_CHECKING

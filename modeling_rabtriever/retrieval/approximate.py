@@ -1,7 +1,7 @@
-"""Approximate search: inverted lists of 8-bit vectors, the best of which are scored again with all digits, by FAISS.
+"""Approximate search with FAISS: inverted lists of 8-bit vectors, and the best candidates scored again in fp32.
 
-Chosen by measurement (docs/scale.md): built in seconds, fast, and un-normalised inner products do not mislead it as
-they do graph indexes.
+Chosen by measurement (docs/scale.md): it builds in seconds, it is fast, and unlike graph indexes it copes with
+un-normalised inner products.
 """
 
 import zlib
@@ -18,19 +18,19 @@ from torch import Tensor
 
 from ..files import replace_file
 
-PROBES = 16  # lists a query looks into; the square root of the corpus are there
-REFINED = 10  # candidates per document wanted that are scored again
-_CHECKSUM = "crc32"
+PROBES = 16  # lists searched per query; their number is the square root of the corpus size
+REFINED = 10  # candidates scored again per document asked for
+_CHECKSUM_KEY = "crc32"  # in the metadata of the file of row ids
 _TRAINED_ON = 100  # vectors per list
-_FEWEST = 39  # vectors per list below which FAISS calls a clustering meaningless
+_FEWEST = 39  # vectors per list below which FAISS warns that the clustering is meaningless
 
 
 class ApproximateIndex:
-    """Documents by the list their vector falls into.
+    """Documents grouped by the list that their vector belongs to.
 
     Args:
         index: a FAISS index of inner products, refined, over inverted lists.
-        row_ids: `(m,)` int64, what the documents are called in the store, in the index' order.
+        row_ids: `(m,)` int64, the documents' row ids in the store, in the order of the index.
     """
 
     def __init__(self, index: Any, row_ids: Tensor) -> None:
@@ -56,14 +56,14 @@ class ApproximateIndex:
     def search(
         self, queries: Tensor, top_k: int, probes: int = PROBES, allowed: Tensor | None = None
     ) -> tuple[list[list[float]], list[list[int]]]:
-        """Scores, falling, and row ids of each query's best documents among those looked at.
+        """Scores, in falling order, and row ids of each query's best documents in the lists searched.
 
         Args:
             queries: `(n, k)`.
-            top_k: documents per query; fewer come back where the lists looked into hold fewer.
-            probes: lists a query looks into. More find more, and take longer.
-            allowed: row ids that may come back, `None` for all. All lists are looked into then, since the allowed
-                documents may be anywhere.
+            top_k: documents per query; fewer come back if the lists searched hold fewer.
+            probes: lists searched per query. More lists find more and take longer.
+            allowed: row ids that may come back, `None` for all. All lists are then searched, since the allowed
+                documents may be in any of them.
 
         Raises:
             ValueError: `top_k` or `probes` is below 1, or the queries have another width or hold NaN or infinity.
@@ -102,14 +102,15 @@ class ApproximateIndex:
                 faiss.write_index(self._index, str(temporary))
             except RuntimeError as error:
                 raise OSError(f"{path} cannot be written ({str(error).rpartition('failed: ')[2]})") from error
-            held, noted = torch.from_numpy(self._row_ids), {_CHECKSUM: _checksum(temporary, self._row_ids)}
-            replace_file(path.with_suffix(".safetensors"), lambda beside: save_file({"row_ids": held}, beside, noted))
+            held = {"row_ids": torch.from_numpy(self._row_ids)}
+            metadata = {_CHECKSUM_KEY: _checksum(temporary, self._row_ids)}
+            replace_file(path.with_suffix(".safetensors"), lambda beside: save_file(held, beside, metadata))
 
         replace_file(path, write)
 
     @classmethod
     def load(cls, folder: Path, version: int) -> "ApproximateIndex":
-        """Reads what `save` wrote; FAISS sees the file only if its checksum is right.
+        """Reads what `save` wrote. FAISS only opens the file if its checksum is right.
 
         Raises:
             ValueError: there is no index of this version, or it is broken.
@@ -117,7 +118,7 @@ class ApproximateIndex:
         path = index_path(folder, version)
         try:
             with safe_open(path.with_suffix(".safetensors"), "pt") as side:
-                row_ids, checksum = side.get_tensor("row_ids"), (side.metadata() or {}).get(_CHECKSUM)
+                row_ids, checksum = side.get_tensor("row_ids"), (side.metadata() or {}).get(_CHECKSUM_KEY)
             if _checksum(path, row_ids.numpy()) != checksum:
                 raise ValueError("it does not match its checksum")
             index = faiss.read_index(str(path))
@@ -130,7 +131,7 @@ class ApproximateIndex:
                 f"{folder} has {state}; accepted: one of this version, which build_index (rabtriever index "
                 "--approximate) makes"
             ) from None
-        except Exception as error:  # whatever safetensors and FAISS make of a broken file
+        except Exception as error:  # safetensors and FAISS raise many kinds of errors for a broken file
             raise ValueError(
                 f"{path} is broken ({error}); accepted: a whole one, which build_index (rabtriever index "
                 "--approximate) makes"
@@ -138,7 +139,7 @@ class ApproximateIndex:
 
 
 def index_path(folder: Path, version: int) -> Path:
-    """The file of FAISS with the index of a version of a store."""
+    """The FAISS file with the index of a version of a store."""
     return folder / f"approximate-{version}.faiss"
 
 

@@ -1,4 +1,4 @@
-"""Document vectors on disk: Parquet shards any tool reads, with ids, texts and metadata beside the numbers.
+"""Document vectors on disk: Parquet shards that any tool can read, with ids, texts and metadata.
 
 <folder>/encoding.json            model, width and type of the vectors, digests of the shards, done or not
 <folder>/vectors-000000.parquet   columns id, text, metadata (JSON), vector (k numbers), factor (of int8 vectors)
@@ -23,8 +23,9 @@ from .metadata_columns import metadata_json, read_metadata
 from .vector_types import narrow, widen
 
 MANIFEST = "encoding.json"
-_DIGEST = b"rabtriever.documents"
-_CHECKSUM = b"rabtriever.vectors"
+# In a shard's metadata.
+_DIGEST_KEY = b"rabtriever.documents"
+_CHECKSUM_KEY = b"rabtriever.vectors"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class CorpusVectors:
     """A folder of encoded documents; one shard at a time is in memory.
 
     Args:
-        folder: where `encode_corpus` put them.
+        folder: that `encode_corpus` wrote.
 
     Raises:
         ValueError: the folder holds no finished encoding.
@@ -50,7 +51,7 @@ class CorpusVectors:
         path = self.folder / MANIFEST
         record = read_record(path, done=bool)
         if not record.get("done"):
-            state = "an unfinished encoding; call it again to go on" if record else "no encoded corpus"
+            state = "an unfinished encoding (another call finishes it)" if record else "no encoded corpus"
             raise ValueError(
                 f"{folder} holds {state}; accepted: a folder that encode_corpus (rabtriever encode) finished"
             )
@@ -61,14 +62,17 @@ class CorpusVectors:
         self._documents: int = record["documents"]
         self._digests = recorded_digests(path, record)
         if self._documents < 1 or self.embedding_dim < 1:
-            raise ValueError(f"{path} is no record of ours; accepted: at least one document, of one number")
+            raise ValueError(
+                f"{path} is not a valid record; accepted: documents ({self._documents}) and embedding_dim "
+                f"({self.embedding_dim}) of at least 1"
+            )
 
     def __len__(self) -> int:
         """Number of documents."""
         return self._documents
 
     def __iter__(self) -> Iterator[Shard]:
-        """The shards in the order of the documents, checked against their checksums.
+        """The shards in the order of the documents, after a check of their checksums.
 
         Raises:
             ValueError: a shard is missing, broken, or not the one that was written here.
@@ -80,7 +84,7 @@ class CorpusVectors:
         for number, path in enumerate(paths):
             if not path.exists():
                 raise ValueError(
-                    f"{path} is missing; accepted: all shards. Encode the corpus again, the others are kept"
+                    f"{path} is missing; accepted: all shards. Encode the corpus again; the other shards are kept"
                 )
             shard, digest = read_shard(path)
             if self._digests is not None and digest != self._digests[number]:
@@ -100,14 +104,14 @@ class CorpusVectors:
 
 
 def recorded_digests(path: Path, record: dict[str, Any]) -> list[str] | None:
-    """The digests of all shards by their number, from a manifest; `None` from one of an older version.
+    """The digests of all shards by their number, from a manifest; `None` if an older version wrote it.
 
     Raises:
-        ValueError: they are none.
+        ValueError: they are not a list of strings.
     """
     found = record.get("shards")
     if found is not None and not (isinstance(found, list) and all(isinstance(digest, str) for digest in found)):
-        raise ValueError(f"{path} is no record of ours; accepted: a list of digests as shards")
+        raise ValueError(f"{path} is not a valid record; accepted: a list of digests as shards")
     return found
 
 
@@ -131,11 +135,10 @@ def write_shard(path: Path, documents: Sequence[Document], vectors: NDArray[np.f
     columns = document_columns(documents, held)
     if vector_type == "int8":
         columns["factor"] = pa.array(factors)
-    # The pages' checksums are for any reader of Parquet. They leave out what says how to read the pages; ours are of
-    # what was read.
-    checksums = {_DIGEST: documents_digest(documents), _CHECKSUM: _checksum(held, factors)}
+    # Any Parquet reader checks the page checksums, but they do not cover the page headers. Ours cover the content.
+    checksums = {_DIGEST_KEY: documents_digest(documents), _CHECKSUM_KEY: _checksum(held, factors)}
     table = pa.table(columns).replace_schema_metadata(checksums)
-    # The numbers are as good as random: dictionaries and compression would only cost time.
+    # The vectors look random, so dictionaries and compression would only cost time.
     compression = {"id": "zstd", "text": "zstd", "metadata": "zstd"}
     options = {"compression": compression, "use_dictionary": False, "write_page_checksum": True}
     replace_file(path, lambda temporary: pq.write_table(table, temporary.absolute(), **options))
@@ -155,7 +158,7 @@ def read_shard(path: Path) -> tuple[Shard, str]:
     """A shard with its vectors in fp32, and the digest of its documents.
 
     Raises:
-        ValueError: the file is broken; shards of this version notice any changed bit that changes what is read.
+        ValueError: the file is broken. In shards of this version, any changed bit that changes the content is noticed.
         OSError: it cannot be opened.
     """
     try:
@@ -167,48 +170,49 @@ def read_shard(path: Path) -> tuple[Shard, str]:
         factors = table["factor"].to_numpy() if "factor" in table.column_names else np.ones(len(held), dtype=np.float32)
         rows = list(zip(*(table[name].to_pylist() for name in ("id", "text", "metadata")), strict=True))
         digest = _digest(rows)
-        if written.get(_DIGEST, digest.encode()) != digest.encode():
+        if written.get(_DIGEST_KEY, digest.encode()) != digest.encode():
             raise ValueError("the documents do not match their checksum")
         checksum = _checksum(held, factors).encode()
-        if written.get(_CHECKSUM, checksum) != checksum:
+        if written.get(_CHECKSUM_KEY, checksum) != checksum:
             raise ValueError("the vectors do not match their checksum")
         documents = [Document(id_, text, read_metadata(metadata)) for id_, text, metadata in rows]
         return Shard(documents, widen(held, factors)), digest
     except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # pyarrow has a dozen names for what it finds in a broken file
+    except Exception as error:  # pyarrow raises many kinds of errors for a broken file
         raise ValueError(
-            f"{path} is broken ({error}); accepted: a whole shard. Encode the corpus again, the other shards are kept"
+            f"{path} is broken ({error}); accepted: a whole shard. Encode the corpus again; the other shards are kept"
         ) from error
 
 
 def holds(path: Path, digest: str) -> bool:
-    """Whether a whole shard of the documents with this digest is there.
+    """Whether the file is a whole shard of the documents with this digest.
 
     Raises:
-        ValueError: a whole shard is there, but of other documents.
+        ValueError: the file is a whole shard of other documents.
     """
     try:
         _, found = read_shard(path)
     except (FileNotFoundError, ValueError):
-        return False  # broken by a failing disk: written again
+        return False  # a broken shard is written again
     check_place(path, found, digest)
     return True
 
 
 def written_digest(path: Path) -> str | None:
-    """The digest a shard says it has, without reading it; `None` if it is not there or broken."""
+    """The digest in a shard's metadata, without reading the shard; `None` if it is missing or broken."""
     try:
-        return (pq.read_schema(path.absolute()).metadata or {})[_DIGEST].decode()
-    except Exception:  # pyarrow has a dozen names for what it finds in a broken file
+        return (pq.read_schema(path.absolute()).metadata or {})[_DIGEST_KEY].decode()
+    except Exception:  # pyarrow raises many kinds of errors for a broken file
         return None
 
 
 def check_place(path: Path, found: str | None, digest: str) -> None:
-    """Raises a ValueError if the shard at a place, unless there is none, is of other documents than the corpus'."""
+    """Raises a ValueError if there is a shard at this place and it holds other documents than the corpus."""
     if found not in (None, digest):
         raise ValueError(
-            f"{path} holds other documents than the corpus has at this place: it was changed; accepted: another folder"
+            f"{path} holds other documents than the corpus at this place, so the corpus has changed; accepted: another "
+            "folder"
         )
 
 
@@ -225,7 +229,7 @@ def _digest(rows: Iterable[tuple[str, str, str]]) -> str:
 
 
 def _checksum(held: NDArray[Any], factors: NDArray[np.float32]) -> str:
-    """Of vectors as they are held: types, shape and numbers."""
+    """A checksum of stored vectors: types, shape and numbers."""
     found = zlib.crc32(f"{held.dtype} {held.shape} {factors.dtype}".encode())
     for numbers in (held, factors):
         found = zlib.crc32(np.ascontiguousarray(numbers).data, found)

@@ -1,6 +1,6 @@
-"""Documents as they come in: JSON lines from a file or a pipe, Parquet, or a data set of the Hub.
+"""Reads documents: JSON lines from a file or a pipe, Parquet, or a data set of the Hub.
 
-Everything that reads a corpus or queries reads them here: encoding and searching, training, evaluation, the page.
+Encoding, search, training, evaluation and the page all read their corpus and queries through this module.
 """
 
 import math
@@ -20,11 +20,11 @@ _TEXT_FIELDS = ("title", "text")
 
 @dataclass(frozen=True)
 class Document:
-    """A text under an id.
+    """A text with an id.
 
     Args:
         id: unique in its corpus.
-        text: what the model reads; a title, if the source has one, goes before it.
+        text: what the model reads; it begins with the title, if the source has one.
         metadata: the source's other fields, for filters and results.
     """
 
@@ -34,25 +34,25 @@ class Document:
 
 
 class BadDocumentError(ValueError):
-    """A line that is no document."""
+    """A line that is not a document."""
 
 
 class DocumentReader:
-    """Reads documents one at a time; can be iterated again unless it reads a pipe.
+    """Reads documents one at a time. It can be iterated again unless it reads a pipe.
 
-    A document is an object with `id` (or `_id`), `text`, perhaps `title`; all other fields are metadata. Memory holds
-    one document, and a number for each id.
+    A document is an object with `id` (or `_id`), `text` and perhaps `title`; all other fields are metadata. Memory
+    holds one document and a number per id.
 
     Args:
         source: a `.jsonl` or `.parquet` file, `-` for JSON lines on standard input, or `hub:<data set>[:<part>]`,
-            which the extra "train" reads (`datasets`); the part is a split, default `train`, or a configuration, such
+            which needs the extra "train" (`datasets`). The part is a split, default `train`, or a configuration, such
             as `corpus`.
-        skip_bad: whether lines that are no document are counted in `skipped` instead of raising.
+        skip_bad: whether to skip lines that are not documents and count them in `skipped`, instead of raising.
         span: the part of a file to read, one of `spans()`.
 
     Raises:
-        ValueError: the source is none of these or does not exist; while reading: a line is broken, lacks a field or
-            repeats an id, with its number, or a Parquet file or data set cannot be read.
+        ValueError: the source is none of these or does not exist. While reading: a line is broken, lacks a field or
+            repeats an id (the message gives its number), or a Parquet file or data set cannot be read.
     """
 
     def __init__(self, source: str | Path, skip_bad: bool = False, span: tuple[int, int] | None = None) -> None:
@@ -78,10 +78,10 @@ class DocumentReader:
             return sum(1 for _ in numbered_lines(file))
 
     def spans(self, size: int) -> Iterator[tuple[int, int]]:
-        """Parts of the file with `size` documents each, the last perhaps fewer, that others can read on their own.
+        """Parts of the file with `size` documents each, the last perhaps fewer, that can be read independently.
 
         Raises:
-            ValueError: the source is no file, or as when reading.
+            ValueError: the source is not a file, or as when reading.
         """
         if not self._is_file():
             raise ValueError(f"{self.source} cannot be read in parts; accepted: a .jsonl or .parquet file")
@@ -98,9 +98,9 @@ class DocumentReader:
         return self.source != "-" and not self.source.startswith("hub:")
 
     def _documents(self) -> Iterator[tuple[int, Document]]:
-        """Documents, each with the position behind it: bytes of JSON lines, or rows."""
+        """Documents, each with the position after it: bytes of JSON lines, or rows."""
         self.skipped = 0
-        seen: set[int] = set()  # hashes take a third of the memory of ids; a false alarm needs billions of documents
+        seen: set[int] = set()  # hashes take a third of the memory of ids; a collision needs billions of documents
         for end, place, row in self._rows():
             try:
                 document = to_document(row)
@@ -123,7 +123,7 @@ class DocumentReader:
 
 
 def document_text(title: str | None, text: str | None) -> str:
-    """What a model reads of a document: the title, if there is one, a blank, and the text."""
+    """The text of a document that a model reads: the title, if there is one, a space, and the text."""
     return f"{(title or '').strip()} {(text or '').strip()}".strip()
 
 
@@ -136,18 +136,18 @@ def to_document(row: Any) -> Document:
     if isinstance(row, BadDocumentError):
         raise row
     if not isinstance(row, dict):
-        raise BadDocumentError(f"{str(row)[:60]!r} is no object; accepted: an object with id and text")
+        raise BadDocumentError(f"{str(row)[:60]!r} is not an object; accepted: an object with id and text")
     id_ = row_id(row)
     if id_ is None or not id_.strip():
         raise BadDocumentError("the id is missing or blank; accepted: a field id or _id")
-    title, body = (row.get(name) for name in _TEXT_FIELDS)
+    title, body = row.get("title"), row.get("text")
     if not isinstance(title, str | None) or not isinstance(body, str | None):
-        raise BadDocumentError("title or text is no text; accepted: strings")
+        raise BadDocumentError("title or text is not a string; accepted: strings")
     text = document_text(title, body)
     if not text:
         raise BadDocumentError(f"the document {id_!r} has no text; accepted: a title or a text that is not blank")
     rest = {name: value for name, value in row.items() if name not in (*_ID_FIELDS, *_TEXT_FIELDS)}
-    if isinstance(rest.get("metadata"), dict):  # BEIR keeps other fields there
+    if isinstance(rest.get("metadata"), dict):  # BEIR's place for other fields
         rest = {**rest.pop("metadata"), **rest}
     return Document(id_, text, {name: value for name, value in rest.items() if value is not None})
 
@@ -169,7 +169,7 @@ def row_id(row: dict[str, Any]) -> str | None:
     """The id of an object, `id` or `_id`, as text; `None` if it has none.
 
     Raises:
-        BadDocumentError: it is no string or number, or there are two.
+        BadDocumentError: it is not a string or a number, or there are two.
     """
     found = {name: id_text(row[name]) for name in _ID_FIELDS if row.get(name) is not None}
     if len(set(found.values())) > 1:
@@ -185,11 +185,11 @@ def file_rows(path: Path, span: tuple[int, int] | None = None) -> Iterator[tuple
         span: the part to read, in bytes or rows.
 
     Yields:
-        The position behind the row, as spans count; its place, for messages; the row, or a `BadDocumentError` where it
+        The position after the row, as spans count; its place, for messages; the row, or a `BadDocumentError` if it
         cannot be read.
 
     Raises:
-        ValueError: it is no such file, or a Parquet file is broken.
+        ValueError: it is not such a file, or a Parquet file is broken.
     """
     _check_file(path)
     if path.suffix == ".parquet":
@@ -203,25 +203,24 @@ def file_rows(path: Path, span: tuple[int, int] | None = None) -> Iterator[tuple
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise ValueError(f"{path} is no file; accepted: .jsonl, .parquet, - (standard input), hub:<data set>")
+        raise ValueError(f"{path} is not a file; accepted: .jsonl, .parquet, - (standard input), hub:<data set>")
     if path.suffix not in FORMATS:
         raise ValueError(
-            f"{path} ends in {path.suffix!r}; accepted: .jsonl, .ndjson, .json (one per line), .parquet; none of them "
-            "compressed"
+            f"{path} ends in {path.suffix!r}; accepted: .jsonl, .ndjson, .json (one per line), .parquet; not compressed"
         )
 
 
 def _json_rows(file: Iterable[bytes], begin: int = 0, stop: int | None = None) -> Iterator[tuple[int, str, Any]]:
-    behind = begin
+    line_begin = begin
     for number, end, line in numbered_lines(file, begin):
-        if stop is not None and behind >= stop:
+        if stop is not None and line_begin >= stop:
             return
-        place = f"line {number}" if begin == 0 else f"line {number} of those from byte {begin} on"
+        place = f"line {number}" if begin == 0 else f"line {number} from byte {begin}"
         try:
             yield end, place, parse_line(line)
         except ValueError as error:
             yield end, place, BadDocumentError(str(error))
-        behind = end
+        line_begin = end
 
 
 def _parquet(path: Path) -> Any:
@@ -231,7 +230,7 @@ def _parquet(path: Path) -> Any:
     try:
         return ParquetFile(path.absolute(), page_checksum_verification=True)
     except (ArrowException, OSError) as error:
-        raise ValueError(f"{path} is no Parquet file ({error}); accepted: a whole one") from error
+        raise ValueError(f"{path} is not a Parquet file ({error}); accepted: a whole one") from error
 
 
 def _parquet_rows(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[int, str, Any]]:
@@ -251,14 +250,14 @@ def _parquet_rows(path: Path, span: tuple[int, int] | None) -> Iterator[tuple[in
                         if begin < number <= end:
                             yield number, f"row {number}", row
             except (ArrowException, OSError) as error:
-                raise ValueError(f"{path} is broken behind row {number} ({error}); accepted: a whole file") from error
+                raise ValueError(f"{path} is broken after row {number} ({error}); accepted: a whole file") from error
         first += rows
 
 
 def _batch_rows(batch: Any) -> Iterable[Any]:
     try:
         return map(_checked_row, batch.to_pylist())
-    except (ValueError, OverflowError):  # a text that is no UTF-8, or a date Python does not know: find its row
+    except (ValueError, OverflowError):  # some row holds invalid UTF-8 or a date that Python cannot hold: find it
         return (_single_row(batch.slice(place, 1)) for place in range(batch.num_rows))
 
 
@@ -277,7 +276,7 @@ def _checked_row(row: dict[str, Any]) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """The value with None for NaN, which is how tables write a missing number."""
+    """The value with None for NaN, which tables use for a missing number."""
     if isinstance(value, dict):
         return {name: _without_nan(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):

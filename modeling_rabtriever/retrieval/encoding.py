@@ -1,4 +1,4 @@
-"""Encoding a corpus of any size: document by document from the source, shard by shard to the disk."""
+"""Encodes a corpus of any size: reads documents one at a time, and writes vectors to disk shard by shard."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,17 +38,18 @@ def encode_corpus(
     documents_per_shard: int = 8192,
     token_budget: int | None = None,
 ) -> CorpusVectors:
-    """Encodes documents into a folder; called again after an interruption, it encodes what is missing or broken.
+    """Encodes documents into a folder. A second call after an interruption encodes what is missing or broken.
 
-    A shard is written in one piece, so that a killed process loses the shard in work. What is finished is recognised by
-    its documents, so the source is read again from its start. Memory holds one shard, and a number for each id.
+    Shards are written atomically, so a killed process only loses the shard it was working on. Finished shards are
+    recognised by their documents, so the source is read again from its start. Memory holds one shard and a number per
+    id.
 
     Args:
         model: the student.
-        documents: `DocumentReader`, or any iterable; its length, if it has one, is the progress bar's. NaN in metadata
+        documents: `DocumentReader`, or any iterable; its length, if any, is shown in the progress bar. NaN in metadata
             is a missing value.
-        folder: where to; created if missing.
-        vector_type: how numbers are kept: `float32`, `float16` (half the bytes) or `int8` with one factor per vector
+        folder: output folder; created if missing.
+        vector_type: how numbers are stored: `float32`, `float16` (half the bytes) or `int8` with one factor per vector
             (a quarter).
         documents_per_shard: documents per file, encoded together.
         token_budget: padded tokens per forward pass; `None` fits the device.
@@ -57,8 +58,8 @@ def encode_corpus(
         The finished folder.
 
     Raises:
-        ValueError: there are no documents, an id occurs twice, metadata cannot be kept, a setting is out of range, or
-            the folder belongs to another model, other settings or another corpus. Such a folder is left as it was.
+        ValueError: there are no documents, an id occurs twice, metadata cannot be stored, a setting is out of range, or
+            the folder belongs to another model, other settings or another corpus. Such a folder is left unchanged.
         OSError: the folder cannot be written, or the disk is full; finished shards are kept.
     """
     target = EncodingFolder(folder, model, vector_type, documents_per_shard)
@@ -76,7 +77,7 @@ def encode_corpus(
 
 
 class EncodingFolder:
-    """A folder that shards of one model, with one set of settings, of one corpus are written into.
+    """A folder for the shards of one corpus, encoded by one model with one set of settings.
 
     Args:
         path: of the folder.
@@ -105,10 +106,10 @@ class EncodingFolder:
         if found.get("done"):
             check_record(manifest, found, documents=int)
         elif not shard_paths(self.path):
-            found = {}  # a call that was stopped before its first shard binds nobody
+            found = {}  # nothing was encoded yet, so these settings do not matter
         differing = [name for name, value in self._record.items() if found and found.get(name) != value]
         if "model" in differing and same_encoder(str(found.get("model")), self._record["model"]):
-            differing.remove("model")  # in another number type
+            differing.remove("model")  # the same model in another dtype
         if differing:
             listed = ", ".join(
                 f"{name} {shown(str(found.get(name)))} (this call: {shown(str(self._record[name]))})"
@@ -118,22 +119,22 @@ class EncodingFolder:
         self._found, self._digests = found, recorded_digests(manifest, found)
 
     def admit(self, number: int, documents: int, digest: str) -> None:
-        """Compares a shard to come with what the folder is known to hold at its place.
+        """Checks the next shard against the one that the folder holds at its place, if any.
 
         Args:
             number: of the shard.
             documents: how many it holds.
-            digest: of them.
+            digest: of its documents.
 
         Raises:
-            ValueError: the folder is of another corpus.
+            ValueError: the folder holds another corpus.
         """
         if self._found.get("done"):
             size = self._record["documents_per_shard"]
             if documents != max(0, min(size, self._found["documents"] - number * size)):
                 raise ValueError(
-                    f"{self.path} holds {self._found['documents']} documents, the corpus has more or fewer: it was "
-                    "changed; accepted: another folder"
+                    f"{self.path} holds {self._found['documents']} documents, but the corpus has changed and has more "
+                    "or fewer; accepted: another folder"
                 )
         path = shard_path(self.path, number)
         known = written_digest(path)
@@ -142,13 +143,13 @@ class EncodingFolder:
         check_place(path, known, digest)
 
     def begin(self, digests: Sequence[str] | None = None) -> None:
-        """Marks the folder as of an unfinished encoding; one that is finished stays so, and only gets shards it lacks.
+        """Marks the folder as unfinished. A finished folder stays finished, and only gets the shards it lacks.
 
         Args:
-            digests: of the documents of all shards, if they are known before.
+            digests: of the documents of all shards, if they are known in advance.
 
         Raises:
-            ValueError: it is known to hold more shards.
+            ValueError: the folder holds more shards.
             OSError: it cannot be written.
         """
         if digests is not None:
@@ -167,7 +168,7 @@ class EncodingFolder:
             digests: of the documents of its shards.
 
         Raises:
-            ValueError: there are no documents, or the folder is of more.
+            ValueError: there are no documents, or the folder holds a longer corpus.
         """
         if not count:
             raise ValueError("the corpus has no documents; accepted: at least one")
@@ -185,7 +186,7 @@ class EncodingFolder:
 def encode_shard(
     model: RabtrieverModel, path: Path, documents: Sequence[Document], vector_type: str, token_budget: int | None
 ) -> None:
-    """Encodes some documents into a file, unless it is there.
+    """Encodes some documents into a file, unless the file already holds them.
 
     Raises:
         ValueError: the file holds other documents, or the vectors do not fit the type.
@@ -196,13 +197,13 @@ def encode_shard(
 
 
 def checked(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents as they come, as they are kept.
+    """The documents as they are stored, in the same order.
 
     Raises:
-        ValueError: an id occurs twice, or metadata cannot be kept.
+        ValueError: an id occurs twice, or metadata cannot be stored.
     """
     fields = MetadataFields()
-    if not isinstance(documents, DocumentReader):  # which has looked for repeated ids
+    if not isinstance(documents, DocumentReader):  # a DocumentReader finds repeated ids itself
         documents = distinct(documents)
     for document in cleaned(documents):
         fields.add(document)
@@ -210,7 +211,7 @@ def checked(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def distinct(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents as they come.
+    """The documents, unchanged.
 
     Raises:
         ValueError: an id occurs twice.

@@ -5,21 +5,21 @@ from torch import Tensor
 
 from ..modeling_pooling import in_full_precision
 
-# Scores of a block, 4 MB, stay in the cache between the product and the look for new best ones.
+# The scores of a block, 4 MB, stay in the cache between the product and the search for the best.
 BLOCK_SCORES = 1 << 20
 SMALLEST_BLOCK = 4096
-CHUNK = 256  # scores in a row, of which the best is looked at first
-FEW_QUERIES = 3  # up to which fp16 vectors are multiplied as they are, on a CPU
-SPARE = 32  # candidates beyond the wanted ones when scores are rounded
+CHUNK = 256  # consecutive scores, whose maximum is compared first
+FEW_QUERIES = 3  # on a CPU, up to this many queries are multiplied in fp16
+SPARE = 32  # extra candidates if scores are rounded
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class ExactIndex:
-    """All document vectors in memory, and the best of them for any query.
+    """Exact search over all document vectors in memory.
 
-    Vectors held in half precision are half the bytes to read, and search is bound by reading. Their products are
-    rounded, so the best are looked for among more candidates than asked for and their scores computed again in fp32:
-    the result is the exact order of the rounded vectors, unless more than `SPARE` documents tie within rounding.
+    Half precision halves the bytes to read, and memory reads limit the speed of search. Products in half precision are
+    rounded, so more candidates than asked for are kept and scored again in fp32. The result is the exact order of the
+    rounded vectors, unless more than `SPARE` documents tie within rounding.
 
     Args:
         vectors: `(m, k)` document vectors, any float type; copied only if the type or device changes.
@@ -27,7 +27,7 @@ class ExactIndex:
         device: where they are held and searched.
 
     Raises:
-        ValueError: the precision is unknown, or the vectors are no matrix or hold NaN or infinity.
+        ValueError: the precision is unknown, or the vectors are not a matrix or hold NaN or infinity.
     """
 
     def __init__(self, vectors: Tensor, precision: str = "float32", device: str | torch.device = "cpu") -> None:
@@ -49,11 +49,11 @@ class ExactIndex:
 
         Args:
             queries: `(n, k)` query vectors.
-            top_k: documents per query; fewer come back where there are fewer.
+            top_k: documents per query; fewer come back if there are fewer.
             allowed: `(m,)` bool, the documents that may come back; `None` means all.
 
         Returns:
-            Scores `(n, top)` fp32, falling, and rows `(n, top)` int64; equal scores come by rising row.
+            Scores `(n, top)` fp32, falling, and rows `(n, top)` int64; equal scores are in order of rising row.
 
         Raises:
             ValueError: `top_k` is below 1, or the shapes do not fit.
@@ -77,13 +77,13 @@ class ExactIndex:
             if rounded:
                 candidates = self.vectors[found].float()  # (n, top, k)
                 scores = torch.einsum("nk,nck->nc", queries, candidates)
-        order = found.argsort(1)  # equal scores by rising row, whatever block they came from
+        order = found.argsort(1)  # equal scores in order of rising row, across blocks
         scores, found = scores.gather(1, order), found.gather(1, order)
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         return scores[:, :top_k], found.gather(1, order)[:, :top_k]
 
     def _scan(self, queries: Tensor, top: int, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Unordered best `top` by the products as they are rounded: scores `(n, top)` fp32, rows `(n, top)`."""
+        """The best `top` by the rounded products, unordered: scores `(n, top)` fp32, rows `(n, top)`."""
         total, n = len(self.vectors) if rows is None else len(rows), len(queries)
         top = min(top, total)
         size = max(SMALLEST_BLOCK, BLOCK_SCORES // max(n, 1), top)
@@ -94,7 +94,7 @@ class ExactIndex:
             block_rows = None if rows is None else rows[first : first + size]
             block = self.vectors[first : first + size] if block_rows is None else self.vectors[block_rows]
             scores = _products(held, block)
-            # A block seldom holds a new best one, once many blocks have been seen.
+            # After many blocks, a new block seldom improves a query's best.
             asked = (scores.amax(1) > best.amin(1)).nonzero()[:, 0] if first else torch.arange(n, device=scores.device)
             if not len(asked):
                 continue
@@ -109,7 +109,7 @@ class ExactIndex:
 def _best(scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The `top` highest of each row, in any order: `(n, b)` -> fp32 values and places, `(n, top)` each.
 
-    A score among them lies in a chunk whose best score is among the `top` best of all chunks: only these are sorted.
+    Each of them is in one of the `top` chunks with the highest maximum, so only these chunks are sorted.
     """
     n, b = scores.shape
     chunks = b // CHUNK
@@ -128,10 +128,10 @@ def _best(scores: Tensor, top: int) -> tuple[Tensor, Tensor]:
 def _products(queries: Tensor, block: Tensor) -> Tensor:
     """Inner products at the block's precision or better: `(n, k)`, `(b, k)` -> `(n, b)`. Reasons: benchmarks/LOG.md."""
     if block.device.type == "cpu" and block.dtype == torch.float16 and len(queries) > FEW_QUERIES:
-        queries, block = queries.float(), block.float()  # processors multiply few or no fp16 numbers at a time
+        queries, block = queries.float(), block.float()  # CPUs multiply few or no fp16 numbers at a time
     if block.device.type != "cpu" or block.dtype != torch.float32:
         return queries @ block.T
-    # Documents first, and never a single query: MKL then reads memory at full speed, eight times faster for a few
-    # queries than the other way round on the processor this was measured on.
+    # Documents first, and at least two queries: MKL then reads memory at full speed. For a few queries this was eight
+    # times faster than the other order on the processor it was measured on.
     asked = queries if len(queries) > 1 else queries.repeat(2, 1)
     return (block @ asked.T).T[: len(queries)].contiguous()

@@ -1,4 +1,4 @@
-"""The files of a data set of the Hub, downloaded as they stand: whoever reads them decides what a value is."""
+"""Downloads the files of a Hub data set unchanged. The code that reads them decides how to parse a value."""
 
 import functools
 import itertools
@@ -17,7 +17,7 @@ _SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)")
 class HubDataSet:
     """A data set of the Hub, or a folder laid out as one: configurations, each with splits, each with files.
 
-    What is downloaded stays in the Hub's cache, which serves it where there is no network.
+    Downloads stay in the Hub's cache, so they also work without a network.
 
     Args:
         name: Hub id, or folder.
@@ -35,7 +35,7 @@ class HubDataSet:
 
     @property
     def configurations(self) -> list[str]:
-        """Their names; `default` alone where README.md names none."""
+        """Their names; only `default` if README.md names none."""
         return [str(name) for name in self._configurations]
 
     def files(
@@ -49,7 +49,7 @@ class HubDataSet:
             formats: endings of files that can be read.
 
         Raises:
-            ValueError: there is no such configuration, or a file cannot be had, is missing or of another kind.
+            ValueError: there is no such configuration, or a file cannot be read, is missing or has another ending.
         """
         if configuration not in self._configurations:
             raise ValueError(
@@ -78,10 +78,10 @@ class HubDataSet:
         if name in self._configurations:
             return list(itertools.chain.from_iterable(self.files(name).values()))
         known = ", ".join(f"hub:{self.name}:{part}" for part in dict.fromkeys([*splits, *self.configurations]))
-        raise ValueError(f"hub:{self.name}:{name} is no split and no configuration; accepted: {known}")
+        raise ValueError(f"hub:{self.name}:{name} is neither a split nor a configuration; accepted: {known}")
 
     def _patterns(self, configuration: str) -> tuple[str, dict[str, list[str]]]:
-        """The folder a configuration is in, and per split the patterns of its files; none where their names tell."""
+        """A configuration's folder, and split -> patterns of its files; empty if the file names give the splits."""
         from datasets.data_files import sanitize_patterns
 
         about = self._configurations[configuration]
@@ -107,12 +107,12 @@ class HubDataSet:
         from datasets.data_files import DataFilesDict, get_data_patterns
 
         if not self._local:
-            # "**/" also stands for no folder at all, but not where the Hub's client reads it.
+            # "**/" also matches no folder at all, but not in the Hub's client.
             wanted = [pattern.replace("**/", "*") for pattern in itertools.chain.from_iterable(patterns.values())]
             wanted = wanted or [f"*{ending}" for ending in formats]
             _download(self.name, [str(PurePosixPath(inside, pattern)) for pattern in wanted], self.folder.name)
         base = str(self.folder / inside)
-        kinds = None if patterns else list(formats)  # what nobody named, such as a licence, is no data
+        kinds = None if patterns else list(formats)  # without patterns, skip files such as a licence
         found = DataFilesDict.from_patterns(patterns or get_data_patterns(base), base, allowed_extensions=kinds)
         return {str(split): [Path(path) for path in paths] for split, paths in found.items()}
 
@@ -140,16 +140,16 @@ class HubDataSet:
         try:
             return ask()
         except ImportError as error:
-            raise ImportError(f"hub:{self.name} is read with the extra 'train' ({error})") from error
-        except Exception as error:  # of the Hub's client, its network, YAML and datasets
+            raise ImportError(f"hub:{self.name} needs the extra 'train' ({error})") from error
+        except Exception as error:  # of the Hub's client, the network, YAML and datasets
             found = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ValueError(
                 f"hub:{self.name} cannot be read ({found[:300]}); accepted: a data set of the Hub that can be reached "
-                "or was read before, or a folder laid out as one"
+                "or is in the cache, or a folder laid out as one"
             ) from error
 
 
-@functools.cache  # a process reads one version of a data set, whatever happens to it on the Hub
+@functools.cache  # a process reads one version of a data set, even if it changes on the Hub
 def _card_folder(name: str) -> Path:
     return _download(name, ["README.md"])
 

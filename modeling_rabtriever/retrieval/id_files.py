@@ -1,4 +1,4 @@
-"""Files of ids, exactly as they were encoded."""
+"""Reads files of ids, exactly as they were encoded."""
 
 import sys
 from pathlib import Path
@@ -8,24 +8,25 @@ from .json_lines import parse_line
 
 
 def read_ids(source: str) -> list[str]:
-    r"""The ids a file names.
+    r"""The ids in a file.
 
-    Lines end at `\n` or `\r\n` alone, nothing is stripped of them, and empty ones are passed over. In a `.jsonl`,
-    `.ndjson` or `.json` file each is read as a line of a corpus is: a JSON string, or an object with `id` or `_id`, so
-    that any id can be named. In another file a line is an id.
+    Lines end only at `\n` or `\r\n`. They are not stripped, and empty ones are skipped. In a `.jsonl`, `.ndjson` or
+    `.json` file, each line is read like a line of a corpus: a JSON string, or an object with `id` or `_id`. So it can
+    name any id. In any other file a line is an id.
 
     Args:
-        source: a file of UTF-8, or `-` for ids on standard input.
+        source: a UTF-8 file, or `-` for ids on standard input.
 
     Raises:
-        ValueError: there is no such file, or a line is no UTF-8, or no JSON with an id.
+        ValueError: there is no such file, or a line is not UTF-8, or not JSON with an id.
         OSError: the file cannot be read.
     """
     path = Path(source)
     if source != "-" and not path.is_file():
-        raise ValueError(f"{source} is no file; accepted: a file of ids, one per line, or - (standard input)")
+        raise ValueError(f"{source} is not a file; accepted: a file of ids, one per line, or - (standard input)")
     content = sys.stdin.buffer.read() if source == "-" else path.read_bytes()
-    as_json, ids = path.suffix in JSON_LINES, []
+    as_json = path.suffix in JSON_LINES
+    ids = []
     *lines, last = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     for number, line in enumerate([*(line.removesuffix(b"\r") for line in lines), last], start=1):
         if not (line.strip() if as_json else line):

@@ -1,4 +1,4 @@
-"""JSON lines, read strictly: a line is UTF-8 and standard JSON, or it is refused; types are never guessed."""
+"""Reads JSON lines strictly: a line that is not UTF-8 and standard JSON is refused, and types are never guessed."""
 
 import codecs
 import json
@@ -7,20 +7,20 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-DEPTH = 64  # objects and lists in one another; what writes them again goes one level deeper for each
-_ID_FIELDS = ("id", "_id", "query-id", "corpus-id")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+DEPTH = 64  # levels of nested objects and lists; code that writes them again recurses once per level
+_EXACT_FIELDS = ("id", "_id", "query-id", "corpus-id")  # a number in them is an id, and is kept as its text
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def numbered_lines(lines: Iterable[bytes], begin: int = 0) -> Iterator[tuple[int, int, bytes]]:
     """Lines that are not blank, without a byte order mark at the start of the file.
 
     Args:
-        lines: what iterating a binary file gives.
-        begin: byte of the file where they begin.
+        lines: of a binary file.
+        begin: byte of the file at which they begin.
 
     Yields:
-        The line's number, from 1 at `begin`; the byte of the file behind it; the line.
+        The line's number, from 1 at `begin`; the byte of the file after it; the line.
     """
     end = begin
     for number, line in enumerate(lines, start=1):
@@ -34,20 +34,20 @@ def decode_line(line: bytes) -> str:
     """The line as text, without its line break.
 
     Raises:
-        ValueError: it is no UTF-8.
+        ValueError: it is not UTF-8.
     """
     try:
         return line.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"no UTF-8 (byte {error.start} of the line); accepted: UTF-8") from None
+        raise ValueError(f"not UTF-8 (byte {error.start} of the line); accepted: UTF-8") from None
 
 
 def parse_line(line: bytes) -> Any:
-    """The line's value. A number that stands as an id (`id`, `_id`, `query-id`, `corpus-id`) becomes its text.
+    """The line's value. A number used as an id (`id`, `_id`, `query-id`, `corpus-id`) keeps its exact text.
 
     Raises:
-        ValueError: it is no UTF-8 or no JSON, holds NaN, an infinite number or half of a surrogate pair, or goes deeper
-            than 64 levels.
+        ValueError: the line is not UTF-8 or not JSON, holds NaN, an infinite number or half of a surrogate pair, or is
+            nested deeper than 64 levels.
     """
     text = decode_line(line)
     try:
@@ -61,10 +61,10 @@ def parse_line(line: bytes) -> Any:
         raise ValueError(f"broken JSON ({str(error).partition(';')[0]}); accepted: one object per line") from None
     if text.count("[") + text.count("{") > DEPTH and _depth(value) > DEPTH:
         raise ValueError(_too_deep())
-    if _SURROGATE.search(text):
+    if _ESCAPED_SURROGATE.search(text):
         _check_text(value)
     if isinstance(value, dict):
-        numbers = [name for name in _ID_FIELDS if _may_differ_from_its_text(value.get(name))]
+        numbers = [name for name in _EXACT_FIELDS if _may_differ_from_its_text(value.get(name))]
         if numbers:
             exact = _TEXTS.decode(text)
             value.update({name: exact[name] for name in numbers})
@@ -79,7 +79,7 @@ def _finite(text: str) -> float:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 _VALUES = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
@@ -95,10 +95,12 @@ def _too_deep() -> str:
 
 
 def _depth(value: Any) -> int:
-    depth, level = 0, [value] if isinstance(value, (dict, list)) else []
+    depth = 0
+    level = [value] if isinstance(value, (dict, list)) else []
     while level:
+        depth += 1
         parts = [part for item in level for part in (item.values() if isinstance(item, dict) else item)]
-        depth, level = depth + 1, [part for part in parts if isinstance(part, (dict, list))]
+        level = [part for part in parts if isinstance(part, (dict, list))]
     return depth
 
 

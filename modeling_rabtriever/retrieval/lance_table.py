@@ -1,7 +1,7 @@
-"""The LanceDB table of a store: how it is opened, and how it is changed while others change it.
+"""The LanceDB table of a store: opens it, and changes it while others may change it too.
 
-LanceDB lets two writers insert the same new id, both successfully. So writers of ours take turns, by a lock on a file;
-where a foreign one changed the table, rows that share an id are looked for before the next change.
+LanceDB lets two writers both insert the same new id. So our writers take turns with a file lock. If another program
+changed the table, the next change first looks for rows that share an id.
 """
 
 import json
@@ -26,9 +26,9 @@ _IDENTITY = b"rabtriever"
 _LOCK = "writing.lock"
 _DISTINCT = "distinct.json"
 _COLUMNS = {"id": pa.string(), "text": pa.string(), "metadata": pa.string()}
-_WIDE, _NARROW = "_rabtriever_wide_", "_rabtriever_narrow_"  # columns while a type is changed
+_WIDE, _NARROW = "_rabtriever_wide_", "_rabtriever_narrow_"  # prefixes of temporary columns
 _TRIES = 10
-_AT_ONCE = 1000  # ids or rows named in one condition
+_AT_ONCE = 1000  # ids or rows per SQL condition
 _CONFLICT = re.compile("commit conflict|incompatible transaction|concurrent writers", re.IGNORECASE)
 _SOURCE_LINE = re.compile(r",?\s*\S+\.rs:\d+(:\d+)?")
 
@@ -52,11 +52,15 @@ class StoreTable:
     def __init__(self, folder: Path) -> None:
         self.folder, self.lock = folder, write_lock(folder)
         if not self.exists(folder):
-            raise ValueError(f"{folder} holds no store; accepted: a folder VectorStore.create (rabtriever index) made")
+            raise ValueError(
+                f"{folder} holds no store; accepted: a folder that VectorStore.create (rabtriever index) made"
+            )
         schema = self.latest().schema
         identity = (schema.metadata or {}).get(_IDENTITY)
         if identity is None:
-            raise ValueError(f"{folder} holds a table that is not ours; accepted: a folder VectorStore.create made")
+            raise ValueError(
+                f"{folder} holds a table that is not ours; accepted: a folder that VectorStore.create made"
+            )
         try:
             record = json.loads(identity)
             check_record(folder, record, model=str, embedding_dim=int)
@@ -75,12 +79,12 @@ class StoreTable:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether the folder holds a table; what a process killed while it made one left is none."""
+        """Whether the folder holds a table. What a killed process left of an unfinished table does not count."""
         return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
     @classmethod
     def make(cls, folder: Path, model: str, embedding_dim: int) -> None:
-        """Makes an empty table. Callers hold the lock.
+        """Makes an empty table. The caller holds the lock.
 
         Raises:
             ValueError: the folder holds a store.
@@ -90,7 +94,7 @@ class StoreTable:
             raise ValueError(
                 f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
             )
-        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # of a table somebody removed
+        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # left from a removed table
             left.unlink(missing_ok=True)
         identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
         with foreign_errors(f"no store can be made in {folder}"):
@@ -98,21 +102,21 @@ class StoreTable:
             lancedb.connect(folder.absolute()).create_table(TABLE, schema=schema)
 
     def latest(self) -> Any:
-        """The table at its newest version, for this caller alone.
+        """The table at its newest version, as a new object.
 
         Raises:
             ValueError: it is broken.
         """
         with foreign_errors(f"{self.folder} cannot be opened"):
             table = lancedb.connect(self.folder.absolute()).open_table(TABLE)
-            table.schema  # noqa: B018  (what is broken shows here)
+            table.schema  # noqa: B018  (fails here if the table is broken)
             return table
 
     def change(self, change: Callable[["Changes"], T]) -> T:
-        """Calls `change` under the lock, with the newest version; again where a foreign writer came in between.
+        """Calls `change` under the lock with the newest version, and retries if another program changed the table.
 
         Raises:
-            ConflictError: foreign writers came in between each of ten times.
+            ConflictError: another program changed the table in each of ten attempts.
         """
         with self.lock:
             for number in range(_TRIES):
@@ -130,7 +134,7 @@ class StoreTable:
 
 
 class Changes:
-    """Commits to a table, one after the other, by the only writer of ours.
+    """Commits to a table, made one by one while the lock is held.
 
     Args:
         folder: of the store.
@@ -147,19 +151,19 @@ class Changes:
         """Calls a method of the table that makes one version.
 
         Raises:
-            ConflictError: a foreign writer came in between.
+            ConflictError: another program changed the table in between.
             ValueError: the table is broken.
             OSError: it cannot be written.
         """
         with foreign_errors(f"{self.folder} cannot be changed"):
             made = call(*arguments)
-        # Whoever else made a version may have inserted ids that are there.
+        # A version that another program made may hold an id twice.
         self._distinct = self._distinct and made.version in (self._version, self._version + 1)
         self._version = made.version
         return made
 
     def delete_duplicates(self) -> None:
-        """Deletes rows that share their id with a newer one. They are looked for unless it is known there are none."""
+        """Deletes rows that share their id with a newer row. Skips the search if there are known to be none."""
         if self._distinct:
             return
         rows = self.ids()
@@ -167,16 +171,17 @@ class Changes:
         several = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
         rows = rows.filter(pc.is_in(rows["id"], value_set=several))
         row_ids = rows["_rowid"].to_pylist()
-        newest = set(dict(zip(rows["id"].to_pylist(), row_ids, strict=True)).values())  # a scan goes by age
+        # A scan returns older rows first, so the dictionary keeps the newest row of each id.
+        newest = set(dict(zip(rows["id"].to_pylist(), row_ids, strict=True)).values())
         older = [row_id for row_id in row_ids if row_id not in newest]
         self._distinct = True
         for first in range(0, len(older), _AT_ONCE):
             self.commit(self.table.delete, f"_rowid IN ({', '.join(map(str, older[first : first + _AT_ONCE]))})")
 
     def remember_distinct(self) -> None:
-        """Notes that this version has one row per id, if that is known, so that the next writer needs not look."""
+        """Records that this version has one row per id, if that is known, so that the next writer need not check."""
         if self._distinct and self._recorded != self._version:
-            with suppress(OSError):  # the change is made; the next writer will look
+            with suppress(OSError):  # the change is already made; the next writer will check
                 write_json(self.folder / _DISTINCT, {"version": self._version})
 
     def _read_distinct(self) -> int | None:
@@ -198,9 +203,9 @@ class Changes:
             self.commit(self.table.delete, f"id IN ({', '.join(quoted)})")
 
     def fit(self, given: pa.Table) -> None:
-        """Gives the table the columns it lacks, and makes whole numbers numbers where numbers are given."""
+        """Adds the columns that the table lacks, and widens columns of integers if floats are given."""
         left = [name for name in self.table.schema.names if name.startswith((_WIDE, _NARROW))]
-        if left:  # by a process killed below
+        if left:  # by a process that was killed in `_widen`
             self.commit(self.table.drop_columns, left)
         schema = self.table.schema
         new = [column for column in given.schema if column.name not in schema.names]
@@ -213,22 +218,24 @@ class Changes:
     def upsert(self, given: pa.Table) -> None:
         """Replaces the rows whose ids are given, and adds the others. Columns that are not given become null."""
         schema = self.table.schema
-        rows = {
-            column.name: given[column.name] if column.name in given.column_names else pa.nulls(len(given), column.type)
-            for column in schema
-        }
+        rows = {}
+        for column in schema:
+            if column.name in given.column_names:
+                rows[column.name] = given[column.name]
+            else:
+                rows[column.name] = pa.nulls(len(given), column.type)
         merge = self.table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         self.commit(merge.execute, pa.table(rows).cast(pa.schema([schema.field(name) for name in rows])))
 
     def compact(self) -> None:
-        """Merges small files. Foreign writers that came in between cannot be told from its own versions."""
+        """Merges small files. It makes versions of its own, so changes by other programs cannot be told apart."""
         with foreign_errors(f"{self.folder} cannot be changed"):
             self.table.optimize()
         self._distinct = self._distinct and self.table.version == self._version
         self._version = self.table.version
 
     def _widen(self, name: str) -> None:
-        """Makes a column of whole numbers one of numbers; each version has it, as one or the other."""
+        """Turns a column of integers into one of floats. Every version in between has the column in one type."""
         self.commit(self.table.add_columns, {f"{_WIDE}{name}": f"CAST(`{name}` AS DOUBLE)"})
         renamed = [{"path": name, "rename": f"{_NARROW}{name}"}, {"path": f"{_WIDE}{name}", "rename": name}]
         self.commit(self.table.alter_columns, *renamed)
@@ -236,7 +243,7 @@ class Changes:
 
 
 def write_lock(folder: Path) -> FileLock:
-    """What writers take turns by, over all threads and processes of all machines that share the folder."""
+    """The lock of a store's writers, across all threads, processes and machines that share the folder."""
     return FileLock(folder.absolute() / _LOCK)
 
 
@@ -247,15 +254,15 @@ def columns(embedding_dim: int) -> dict[str, pa.DataType]:
 
 @contextmanager
 def foreign_errors(what: str) -> Iterator[None]:
-    """Turns what LanceDB raises into a ValueError that begins with `what`, or an OSError where the disk is at fault."""
+    """Turns errors of LanceDB into a ValueError that begins with `what`, or an OSError if the disk is at fault."""
     try:
         yield
-    except Exception as error:  # its errors are RuntimeErrors, ValueErrors, OSErrors, and panics of Rust
-        said = _SOURCE_LINE.sub("", str(error))
-        if _CONFLICT.search(said):
+    except Exception as error:  # LanceDB raises RuntimeErrors, ValueErrors, OSErrors and Rust panics
+        message = _SOURCE_LINE.sub("", str(error))
+        if _CONFLICT.search(message):
             raise ConflictError(
-                f"{what}: others change it at the same time ({said}); accepted: another call"
+                f"{what}: another program changed it at the same time ({message}); accepted: another call"
             ) from error
-        if number := re.search(r"\(os error (\d+)\)", said):
+        if number := re.search(r"\(os error (\d+)\)", message):
             raise OSError(int(number[1]), f"{what}: {os.strerror(int(number[1]))}") from error
-        raise ValueError(f"{what}: {said}; accepted: a whole store, settings of its own columns") from error
+        raise ValueError(f"{what}: {message}; accepted: a whole store, and conditions on its own columns") from error

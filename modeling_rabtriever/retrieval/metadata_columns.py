@@ -1,4 +1,4 @@
-"""Metadata that can be kept: JSON that any tool reads, and columns a store can filter by, one type per field."""
+"""Metadata as it is stored: JSON that any tool can read, and columns that a store can filter by, one type per field."""
 
 import json
 import math
@@ -11,34 +11,34 @@ import pyarrow as pa
 from .documents import Document
 
 RESERVED = ("id", "text", "metadata", "vector")
-_COLUMNS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-# Made once: json.dumps and json.loads make one a call.
+_ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+# Made once: json.dumps and json.loads make a new one per call.
 _WRITER = json.JSONEncoder(default=str, allow_nan=False)
 _READER = json.JSONDecoder(parse_constant=lambda _: None)
-_SAID = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_TYPE_NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 class MetadataFields:
-    """What each metadata field holds: texts, truth values, whole numbers or numbers, the same in all documents.
+    """The type of each metadata field: text, bool, int or float, the same in all documents.
 
-    Where whole numbers and numbers meet, all are numbers. Nested values are left out: no filter reads them.
+    A field with ints and floats is a float field. Nested values are left out: no filter reads them.
 
     Args:
-        schema: of a table whose columns the fields are to fit; `None` starts with none.
+        schema: of a table whose columns the fields must fit; `None` starts without fields.
     """
 
     def __init__(self, schema: pa.Schema | None = None) -> None:
-        # By name: the type, and where it was seen first.
+        # Name -> type, and where it was seen first.
         self._known: dict[str, tuple[type | str, str]] = {}
         for column in [] if schema is None else schema:
             if column.name not in RESERVED:
                 self._known[column.name] = (_python_type(column.type), "the store")
 
     def add(self, document: Document) -> None:
-        """Takes in a document's metadata.
+        """Adds a document's metadata.
 
         Raises:
-            ValueError: a field has a name that no column can have, another type than before, or is beyond 64 bits.
+            ValueError: a field has a name that no column can have, another type than before, or more than 64 bits.
         """
         for name, value, kind in _scalars(document):
             if name not in self._known:
@@ -53,38 +53,41 @@ class MetadataFields:
             if {known, kind} == {int, float}:
                 self._known[name] = (float, where)
             elif known is not kind:
+                earlier = known if isinstance(known, str) else _TYPE_NAMES[known]
                 raise ValueError(
-                    f"the metadata field {name!r} is {_SAID[kind]} in the document {document.id!r} and "
-                    f"{known if isinstance(known, str) else _SAID[known]} in {where}; accepted: one type per field"
+                    f"the metadata field {name!r} is {_TYPE_NAMES[kind]} in the document {document.id!r} and "
+                    f"{earlier} in {where}; accepted: one type per field"
                 )
 
     def columns(self, documents: Sequence[Document]) -> dict[str, pa.Array]:
-        """The fields of documents that were taken in, as columns; missing values are null."""
+        """The fields of documents that were added, as columns; missing values are null."""
         values: dict[str, list[Any]] = {}
         for row, document in enumerate(documents):
             for name, value, _ in _scalars(document):
-                whole = self._known[name][0] is not float
-                values.setdefault(name, [None] * len(documents))[row] = value if whole else float(value)
-        return {name: pa.array(found, _COLUMNS[self._type(name)]) for name, found in values.items()}
+                is_float = self._known[name][0] is float
+                values.setdefault(name, [None] * len(documents))[row] = float(value) if is_float else value
+        return {name: pa.array(found, _ARROW_TYPES[self._type(name)]) for name, found in values.items()}
 
     def _type(self, name: str) -> type:
         known = self._known[name][0]
-        assert not isinstance(known, str)  # `add` refuses columns of a type that is not ours
+        assert not isinstance(known, str)  # `add` refuses columns of other types
         return known
 
 
 def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
-    """Documents as they are kept: NaN, which no JSON can hold, is a missing value.
+    """Documents as they are stored: NaN, which JSON cannot hold, becomes a missing value.
 
     Raises:
-        ValueError: an id or a text is no string of valid Unicode, or metadata cannot be written as JSON.
+        ValueError: an id or a text is not a string of valid Unicode, or metadata cannot be written as JSON.
     """
     for document in documents:
         if not isinstance(document.id, str) or not isinstance(document.text, str):
-            raise ValueError(f"the document {document.id!r} has an id or a text that is no string; accepted: strings")
+            raise ValueError(
+                f"the document {document.id!r} has an id or a text that is not a string; accepted: strings"
+            )
         if not isinstance(document.metadata, dict) or not all(isinstance(name, str) for name in document.metadata):
             raise ValueError(
-                f"the document {document.id!r} has other metadata; accepted: a dictionary with names for keys"
+                f"the metadata of the document {document.id!r} is not a dictionary with string keys; accepted: one"
             )
         try:
             try:
@@ -110,12 +113,12 @@ def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
 
 
 def metadata_json(document: Document) -> str:
-    """Metadata as it is kept. Raises a ValueError where JSON has no such number."""
+    """Metadata as JSON. Raises a ValueError if it holds a number that JSON cannot hold."""
     return _WRITER.encode(document.metadata)
 
 
 def read_metadata(held: str) -> dict[str, Any]:
-    """What `metadata_json` wrote; NaN and infinity, which older versions wrote, become `None`."""
+    """Reads what `metadata_json` wrote. NaN and infinity, which older versions wrote, become `None`."""
     found = _READER.decode(held)
     if not isinstance(found, dict):
         raise ValueError(f"metadata is {held[:60]!r}; accepted: an object")
@@ -125,23 +128,23 @@ def read_metadata(held: str) -> dict[str, Any]:
 def _scalars(document: Document) -> Iterator[tuple[str, Any, type]]:
     for name, value in document.metadata.items():
         kind = type(value)
-        if kind not in _COLUMNS:  # nested, or of a subclass, such as numpy's float64
-            kind = next((ours for ours in _COLUMNS if isinstance(value, ours)), type(None))
-        if kind in _COLUMNS:
+        if kind not in _ARROW_TYPES:  # nested, or a subclass, such as numpy's float64
+            kind = next((known for known in _ARROW_TYPES if isinstance(value, known)), type(None))
+        if kind in _ARROW_TYPES:
             yield name, value, kind
 
 
 def _check_name(name: str, document: str) -> None:
     if name in RESERVED or name.startswith("_") or not name or set(name) & set(".`\"'\0"):
         raise ValueError(
-            f"the document {document!r} has a metadata field called {name!r}; accepted: names without . ` \" ' and NUL "
-            "that do not start with _, and none of " + ", ".join(RESERVED)
+            f"the document {document!r} has a metadata field called {name!r}; accepted: names without . ` \" ' or NUL "
+            "that do not start with _, except " + ", ".join(RESERVED)
         )
 
 
 def _python_type(column: pa.DataType) -> type | str:
-    """The type of a column's values; that of a column which is not ours by its name."""
-    return next((kind for kind, ours in _COLUMNS.items() if column == ours), str(column))
+    """The Python type of a column's values, or the name of a column type that no field has."""
+    return next((kind for kind, arrow_type in _ARROW_TYPES.items() if column == arrow_type), str(column))
 
 
 def _without_nan(value: Any) -> Any:

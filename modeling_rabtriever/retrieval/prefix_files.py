@@ -1,4 +1,4 @@
-"""Document prefixes of a corpus on disk, for a teacher that scores the same documents again and again."""
+"""Document prefixes of a corpus on disk, for a teacher that scores the same documents many times."""
 
 import hashlib
 import json
@@ -17,19 +17,19 @@ from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
 
 MANIFEST = "prefixes.json"
 _FIELDS = {"model": str, "backbone": str, "prompt": str, "documents": int, "shards": list, "done": bool}
-_DIGEST = "documents"  # in a shard's metadata
+_DIGEST_KEY = "documents"  # in a shard's metadata
 
 
 class PrefixFiles:
     """The prefixes of a corpus in safetensors shards; one shard at a time is in memory.
 
-    Made by `PrefixFiles.write`, which a killed process can simply call again: finished shards are kept.
+    `PrefixFiles.write` makes them. After an interruption call it again: finished shards are kept.
 
     Args:
-        folder: where `write` put them.
+        folder: that `write` wrote.
 
     Raises:
-        ValueError: the folder is not one that `write` finished.
+        ValueError: `write` has not finished this folder.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -47,7 +47,7 @@ class PrefixFiles:
         """The shards, in the order of the documents, on the CPU.
 
         Raises:
-            ValueError: one is missing, broken, or of other documents.
+            ValueError: a shard is missing, broken or of other documents.
         """
         for number, digest in enumerate(self._record["shards"]):
             yield DocumentPrefixes.from_tensors(_read(self.folder, number, digest), self._record["model"])
@@ -62,9 +62,11 @@ class PrefixFiles:
                 another model or prompt.
         """
         if not same_encoder(backbone_fingerprint(reranker), self._record["backbone"]):
-            raise ValueError(f"{self.folder} holds prefixes of another model; accepted: those of this model's own")
+            raise ValueError(f"{self.folder} holds prefixes of another model; accepted: prefixes of this model")
         if reading_fingerprint(reranker.processor) != self._record["prompt"]:
-            raise ValueError(f"{self.folder} holds prefixes of another prompt; accepted: those of this model's own")
+            raise ValueError(
+                f"{self.folder} holds prefixes of another prompt; accepted: prefixes of this model's prompt"
+            )
         return torch.cat([reranker.score(queries, shard, token_budget) for shard in self], dim=1)
 
     @classmethod
@@ -76,10 +78,10 @@ class PrefixFiles:
         documents_per_shard: int = 256,
         token_budget: int | None = None,
     ) -> "PrefixFiles":
-        """Reads all documents and writes their prefixes, shard by shard, each atomically; broken ones again.
+        """Computes the prefixes of all documents and writes them atomically, shard by shard. Rewrites broken shards.
 
         Args:
-            folder: where to; created if missing.
+            folder: output folder; created if missing.
             reranker: the teacher.
             documents: the corpus.
             documents_per_shard: bounds memory, here and when scoring.
@@ -111,7 +113,7 @@ class PrefixFiles:
         for number, part in enumerate(logging.tqdm(parts, unit="shard", disable=len(parts) < 2)):
             if not _holds(Path(folder), number, record["shards"][number]):
                 tensors = reranker.prefill(part, token_budget).tensors()
-                write_tensors(_shard(Path(folder), number), tensors, {_DIGEST: record["shards"][number]})
+                write_tensors(_shard(Path(folder), number), tensors, {_DIGEST_KEY: record["shards"][number]})
         write_json(path, {**record, "done": True})
         return cls(folder)
 
@@ -135,10 +137,10 @@ def _shard(folder: Path, number: int) -> Path:
 def _read(folder: Path, number: int, digest: str) -> dict[str, Tensor]:
     path = _shard(folder, number)
     tensors, metadata = read_tensors(path)
-    if metadata.get(_DIGEST) != digest:
+    if metadata.get(_DIGEST_KEY) != digest:
         raise ValueError(
-            f"{path} holds prefixes of other documents; accepted: the shard as it was written. PrefixFiles.write makes "
-            "it again"
+            f"{path} holds prefixes of other documents; accepted: the shard as it was written. PrefixFiles.write "
+            "rewrites it"
         )
     return tensors
 
@@ -147,5 +149,5 @@ def _holds(folder: Path, number: int, digest: str) -> bool:
     try:
         _read(folder, number, digest)
     except ValueError:
-        return False  # missing or broken: made again
+        return False  # missing or broken: rewritten
     return True

@@ -1,7 +1,7 @@
-"""The same encoding on many machines: a Ray Data pipeline, spans of the source -> read and encode (actors) -> shards.
+"""Encoding on many machines with a Ray Data pipeline: spans of the source -> actors that read and encode -> shards.
 
-Ray deals out numbers alone: an actor reads its span of the source and writes one shard. A lost worker costs the shards
-it had in work, which Ray gives to another one; a job called again writes what is missing.
+Ray only passes numbers: an actor reads its span of the source and writes one shard. If a worker is lost, Ray gives the
+shards it was working on to another one. A second call writes what is missing.
 """
 
 from pathlib import Path
@@ -44,23 +44,23 @@ def encode_corpus_with_ray(
     address: str | None = None,
     **options: Any,
 ) -> CorpusVectors:
-    """As `encode_corpus`, by actors of a Ray cluster.
+    """Like `encode_corpus`, with the actors of a Ray cluster.
 
-    The source is read twice here, to cut it into spans and to check it, and once more by the actors.
+    This process reads the source twice, to cut it into spans and to check it. The actors read it once more.
 
     Args:
         model: folder or Hub id of the student, which every actor loads.
         documents: a `.jsonl` or `.parquet` file on a file system that all machines share.
-        folder: where to, on such a file system.
-        workers: actors; each takes a GPU where the cluster has enough of them, or else one core.
+        folder: output folder, on such a file system.
+        workers: number of actors; each takes a GPU if the cluster has enough of them, and otherwise a CPU core.
         vector_type: as for `encode_corpus`.
-        documents_per_shard: as for `encode_corpus`; what an actor takes at once.
+        documents_per_shard: as for `encode_corpus`; an actor encodes one shard at a time.
         token_budget: as for `encode_corpus`.
         address: of a running cluster; `None` starts a local one.
         options: of `load_model` (`dtype`, `revision`, `trust_remote_code`).
 
     Raises:
-        ValueError: as `encode_corpus`, and before the workers start; or `workers` is below 1, or the source is no file.
+        ValueError: as `encode_corpus`, before the workers start; or `workers` is below 1, or the source is not a file.
     """
     import ray
 
@@ -79,7 +79,7 @@ def encode_corpus_with_ray(
         digests.append(documents_digest(chunk))
         target.admit(number, len(chunk), digests[-1])
     if len(digests) != len(rows):
-        raise ValueError(f"{documents.source} changed while it was read; accepted: a file nobody writes")
+        raise ValueError(f"{documents.source} changed while it was read; accepted: a file that does not change")
     if rows:
         target.begin(digests)
         if not ray.is_initialized():
@@ -87,7 +87,7 @@ def encode_corpus_with_ray(
             ray.init(address=address, log_to_driver=False, **local)
         gpus = ray.cluster_resources().get("GPU", 0) >= workers
         pipeline = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-            _Encoder,  # type: ignore[arg-type]  # Ray's annotation knows functions alone
+            _Encoder,  # type: ignore[arg-type]  # Ray's annotation only allows functions
             fn_constructor_args=(model, options, str(target.path), vector_type, token_budget),
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
             num_gpus=1 if gpus else 0,

@@ -1,4 +1,4 @@
-"""Text in, documents out: the student finds, and the teacher may judge the best again."""
+"""Search by text: the student retrieves documents, and a teacher may rerank the best of them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ class Searcher:
     Args:
         model: the student.
         store: vectors of this student.
-        reranker: judges the best `rerank_depth` documents of each query again.
+        reranker: a teacher that reranks the best `rerank_depth` documents of each query.
 
     Raises:
         ValueError: the store holds vectors of another model or prompt.
@@ -42,28 +42,28 @@ class Searcher:
             queries: texts.
             top_k: documents per query.
             where: an SQL condition on metadata, see `VectorStore.search`.
-            rerank_depth: how many of the student's best the teacher judges, if there is a teacher; scores are then its
-                log-odds.
-            approximate: whether an approximate index is asked instead of all documents.
+            rerank_depth: how many of the student's best documents the teacher reranks, if there is a teacher. Scores
+                are then its log-odds.
+            approximate: whether to search the approximate index instead of all documents.
 
         Raises:
-            ValueError: a blank query, a setting out of range, or a condition that cannot be read.
+            ValueError: a query is blank, a setting is out of range, or the condition cannot be read.
         """
         if self.reranker is not None and rerank_depth < top_k:
             raise ValueError(f"rerank_depth is {rerank_depth}; accepted: at least top_k, {top_k}")
         depth = top_k if self.reranker is None else rerank_depth
         found = self.store.search(self.model.encode_query(queries), depth, where, approximate)
-        return found if self.reranker is None else self._judged(self.reranker, queries, found, top_k)
+        return found if self.reranker is None else self._reranked(self.reranker, queries, found, top_k)
 
     @staticmethod
-    def _judged(
+    def _reranked(
         reranker: GenerativeRerankerModel, queries: Sequence[str], found: list[list[Hit]], top_k: int
     ) -> list[list[Hit]]:
         texts = {text: row for row, text in enumerate(dict.fromkeys(hit.text for hits in found for hit in hits))}
         if not texts:
             return found
-        # A document that several queries found is read once.
+        # The teacher reads a document that several queries found only once.
         pairs = [(query, texts[hit.text]) for query, hits in enumerate(found) for hit in hits]
         scores = iter(reranker.score_pairs(queries, list(texts), pairs).tolist())
-        judged = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
-        return [sorted(hits, key=lambda hit: -hit.score)[:top_k] for hits in judged]
+        rescored = [[replace(hit, score=next(scores)) for hit in hits] for hits in found]
+        return [sorted(hits, key=lambda hit: -hit.score)[:top_k] for hits in rescored]

@@ -1,4 +1,4 @@
-"""What searches read: one version of a store, which no writer changes."""
+"""A snapshot for searches: one version of a store, which no writer changes."""
 
 import re
 import threading
@@ -15,7 +15,7 @@ from .exact import ExactIndex
 from .lance_table import StoreTable, foreign_errors
 from .metadata_columns import read_metadata
 
-# What brackets do not count in: texts, names in quotes, comments.
+# Brackets do not count inside strings, quoted names and comments.
 _UNCOUNTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 
 
@@ -37,7 +37,7 @@ class Hit:
 
 
 class Snapshot:
-    """The newest version of a store, as it stays while others are made. Threads may share it.
+    """The version of a store that is the newest when this is made. Threads may share it.
 
     Args:
         store: the table.
@@ -72,11 +72,11 @@ class Snapshot:
                 row_ids[rows] = torch.from_numpy(batch["_rowid"].to_numpy().astype(np.int64))
                 first += len(batch)
             if first != count:
-                raise ValueError(f"{first} of {count} vectors are there")
+                raise ValueError(f"only {first} of {count} vectors were found")
         return vectors, row_ids
 
     def build_index(self) -> None:
-        """Writes an approximate index of this version, unless there is a whole one, and removes those of others.
+        """Writes an approximate index of this version, unless a valid one exists, and removes those of other versions.
 
         Raises:
             ValueError: there are no documents.
@@ -134,7 +134,7 @@ class Snapshot:
                     metadata = read_metadata(row["metadata"])
                     documents[row["_rowid"]] = {"id": row["id"], "text": row["text"], "metadata": metadata}
                 if len(documents) < len(row_ids):
-                    raise ValueError(f"{len(documents)} of {len(row_ids)} documents are there")
+                    raise ValueError(f"only {len(documents)} of {len(row_ids)} documents were found")
         return [
             [Hit(score=score, **documents[row]) for score, row in zip(own, rows, strict=True)]
             for own, rows in zip(scores, found, strict=True)
@@ -146,10 +146,10 @@ class Snapshot:
 
 
 def _whole(where: str) -> str:
-    """A condition in brackets: LanceDB reads one as far as it goes and passes over the rest, but not inside brackets.
+    """A condition in brackets. LanceDB ignores anything after a complete condition, but not inside brackets.
 
     Raises:
-        ValueError: it closes a bracket that it did not open, and would end the brackets around it.
+        ValueError: the condition closes a bracket that it did not open, which would close the brackets around it.
     """
     depth = 0
     for bracket in re.findall("[()]", _UNCOUNTED.sub("", where)):

@@ -1,13 +1,13 @@
-"""A store of document vectors on disk: upsert, delete, filter, search. LanceDB keeps it, no server runs.
+"""A store of document vectors on disk: upsert, delete, filter, search. It is a LanceDB table; no server runs.
 
-Every change is a version: readers keep the one they opened until they `refresh`, also while a writer appends. Writers
-take turns, whatever process or thread they are in.
+Every change makes a version. Readers keep the version they opened until they `refresh`, even while a writer appends.
+Writers take turns, across processes and threads.
 
 <folder>/documents.lance        the table
 <folder>/approximate-N.*        an approximate index of version N
 <folder>/writing.lock           held while the store is changed
 <folder>/distinct.json          the version that is known to have one row per id
-<folder>/unfinished.json        corpora of which a part was added; there only if there are any
+<folder>/unfinished.json        partly added corpora; only if there are any
 """
 
 import threading
@@ -33,11 +33,11 @@ from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, rea
 
 
 class Deleted(NamedTuple):
-    """What a deletion did.
+    """The result of a deletion.
 
     Args:
-        documents: how many were removed.
-        missing: the ids that were not there, in the order they were given.
+        documents: how many were deleted.
+        missing: the ids that were not found, in the given order.
     """
 
     documents: int
@@ -45,12 +45,12 @@ class Deleted(NamedTuple):
 
 
 class VectorStore:
-    """Documents with vectors of one model, in a folder. Threads may share it, to search and to change it.
+    """Documents with vectors of one model, in a folder. Threads may share it for searches and changes.
 
     Args:
         folder: of the store.
-        model: fingerprint of the student whose query vectors will be asked with (`encoder_fingerprint`); `None` skips
-            the comparison.
+        model: fingerprint (`encoder_fingerprint`) of the student that will encode the queries; `None` skips the
+            check.
         precision: of the vectors while they are searched exactly, see `ExactIndex`.
         device: where they are searched.
 
@@ -89,11 +89,11 @@ class VectorStore:
         return cls(folder, model, **options)
 
     def check_model(self, model: str) -> None:
-        """Raises a ValueError if `model`, a fingerprint, is not of the student that made the vectors."""
+        """Raises a ValueError if the fingerprint `model` is not that of the student that made the vectors."""
         if not same_encoder(model, self.model):
             raise ValueError(
                 f"{self.folder} holds vectors of the model {shown(self.model)}, this model is {shown(model)}: scores "
-                "would mean nothing; accepted: the model the corpus was encoded with"
+                "would mean nothing; accepted: the model that encoded the corpus"
             )
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class VectorStore:
 
     @property
     def unfinished(self) -> list[Unfinished]:
-        """Corpora of which this store holds a part, because a process that added them ended before its time."""
+        """Corpora of which this store holds only a part, because the process that added them ended early."""
         return read_unfinished(self.folder)
 
     @property
@@ -111,27 +111,27 @@ class VectorStore:
         return has_index(self.folder)
 
     def refresh(self) -> None:
-        """Reads the newest version from now on, with what other processes wrote."""
+        """Switches to the newest version, which includes the changes of other processes."""
         with self._refreshing:
             self._snapshot = Snapshot(self._table, self._precision, self._device)
 
     def upsert(self, documents: Sequence[Document], vectors: Tensor | NDArray[np.float32]) -> None:
-        """Adds documents; one whose id is there is replaced.
+        """Adds documents, and replaces those whose id the store already holds.
 
         Args:
             documents: with distinct ids. NaN in metadata is a missing value.
             vectors: `(m, k)` of the store's model.
 
         Raises:
-            ValueError: the width is another, an id is given twice, a number is not finite, or a metadata field has
-                another type than in the store. The store is left as it was.
+            ValueError: the vectors have another width, an id is given twice, a number is not finite, or a metadata
+                field has another type than in the store. The store is left unchanged.
             OSError: it cannot be written.
         """
         held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
         if held.shape != (len(documents), self.embedding_dim):
             raise ValueError(
-                f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the documents "
-                "and the width of this store's model"
+                f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the number of "
+                "documents and the width of this store's vectors"
             )
         if not np.isfinite(held).all():
             raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
@@ -146,27 +146,27 @@ class VectorStore:
             self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
-        """Upserts an encoded corpus, shard by shard. Until all are there, the store is noted as unfinished.
+        """Upserts an encoded corpus, shard by shard. The store is marked as unfinished until all shards are added.
 
         Raises:
-            ValueError: it was encoded by another model, a shard of it is broken, or a metadata field has another type
-                than in the store. The store is left as it was.
+            ValueError: another model encoded the corpus, a shard is broken, or a metadata field has another type than
+                in the store. The store is left unchanged.
             OSError: the store cannot be written.
         """
         if not same_encoder(corpus.model, self.model):
             raise ValueError(
-                f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store's is {shown(self.model)}; "
-                "accepted: vectors of the store's own model"
+                f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(self.model)}; "
+                "accepted: vectors of the store's model"
             )
         _check(corpus, self._table.latest().schema)
         self._add(corpus)
 
     @classmethod
     def of_corpus(cls, folder: str | Path, corpus: CorpusVectors) -> "VectorStore":
-        """The store in a folder, made if missing, with an encoded corpus added.
+        """Adds an encoded corpus to the store in a folder. Creates the store if it is missing.
 
         Raises:
-            ValueError: as `add_corpus`; no store is made then.
+            ValueError: as `add_corpus`; no store is created then.
             OSError: the store cannot be written.
         """
         folder, made = Path(folder), False
@@ -174,7 +174,7 @@ class VectorStore:
             _check(corpus, None)
             folder.mkdir(parents=True, exist_ok=True)
             with write_lock(folder):
-                if not cls.exists(folder):  # nobody else made it meanwhile
+                if not cls.exists(folder):  # another process may have made it meanwhile
                     note_unfinished(folder, _part(corpus, 0))
                     StoreTable.make(folder, corpus.model, corpus.embedding_dim)
                     made = True
@@ -186,10 +186,10 @@ class VectorStore:
         return store
 
     def delete(self, ids: Iterable[str]) -> Deleted:
-        """Removes the documents with these ids.
+        """Deletes the documents with these ids.
 
         Raises:
-            ValueError: `ids` is a string, or they are no strings.
+            ValueError: `ids` is a string, or holds something other than strings.
             OSError: the store cannot be written.
         """
         if isinstance(ids, str):
@@ -211,7 +211,7 @@ class VectorStore:
         return deleted
 
     def compact(self) -> None:
-        """Merges the files many small changes left. It is a change too: an approximate index is to be built again.
+        """Merges the files of many small changes. This is a change too: an approximate index must be built again.
 
         Raises:
             OSError: the store cannot be written.
@@ -220,9 +220,9 @@ class VectorStore:
         self.refresh()
 
     def build_index(self) -> None:
-        """An approximate index over all documents, for `search(approximate=True)`.
+        """Builds an approximate index over all documents, for `search(approximate=True)`.
 
-        It belongs to the version it is built from; after a change it is built again, which takes seconds per million.
+        It belongs to one version. Build it again after a change, which takes seconds per million documents.
 
         Raises:
             ValueError: the store is empty.
@@ -240,14 +240,14 @@ class VectorStore:
         approximate: bool = False,
         probes: int = PROBES,
     ) -> list[list[Hit]]:
-        """The best documents of each query, best first. `UnfinishedStoreWarning` says that documents are missing.
+        """The best documents of each query, best first. Warns with `UnfinishedStoreWarning` if documents are missing.
 
         Args:
             queries: `(n, k)` query vectors.
             top_k: documents per query.
             where: an SQL condition on `id`, `text` and metadata fields, such as `"lang = 'en' AND year > 2020"`.
-            approximate: whether the index of `build_index` is asked; otherwise every document is scored. The vectors of
-                an exact search stay in memory for the next.
+            approximate: whether to search the index of `build_index`; otherwise every document is scored. The vectors
+                of an exact search stay in memory for the next one.
             probes: of an approximate search, see `ApproximateIndex.search`.
 
         Raises:
@@ -284,7 +284,7 @@ def _upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np
 
 
 def _check(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
-    """Reads a corpus once, to find what is broken or does not fit before anything is written."""
+    """Reads a whole corpus, to find broken shards and metadata that does not fit before anything is written."""
     fields = MetadataFields(schema)
     for shard in corpus:
         for document in shard.documents:

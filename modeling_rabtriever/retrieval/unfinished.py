@@ -1,7 +1,7 @@
-"""Which corpora a store was being given when a process ended: it lacks the rest of them.
+"""Records which corpora a store holds only in part, because the process that added them ended early.
 
-A file in the store's folder says so from before the first document is added until all are there. Who wants to keep
-such a store as it is deletes the file.
+A file in the store's folder lists a corpus from before its first document is added until the last one is. To keep such
+a store as it is, delete the file.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Unfinished:
 
     Args:
         vectors: the folder of the encoded corpus.
-        added: documents of it that were added, in the order of the corpus; perhaps a shard more.
-        documents: how many there are.
+        added: number of its documents that were added, in the order of the corpus; up to one shard more may be there.
+        documents: number of its documents.
     """
 
     vectors: str
@@ -27,37 +27,37 @@ class Unfinished:
     documents: int
 
     def warning(self, store: Path) -> str:
-        """What to tell who searches that store."""
+        """The warning for a search of that store."""
         return (
             f"{store} holds {self.added} of {self.documents} documents of {self.vectors}: rabtriever index --vectors "
-            f"{self.vectors} --store {store} adds the others"
+            f"{self.vectors} --store {store} adds the rest"
         )
 
 
 class UnfinishedStoreWarning(UserWarning):
-    """A store is searched that holds a part of a corpus."""
+    """A search reads a store that holds only a part of a corpus."""
 
 
 def read_unfinished(store: Path) -> list[Unfinished]:
-    """The corpora a store holds parts of.
+    """The corpora of which a store holds only a part.
 
     Raises:
-        ValueError: the file that says so is broken.
+        ValueError: the file that lists them is broken.
     """
     path = store / UNFINISHED
     try:
         found = read_record(path)
-    except FileNotFoundError:  # a writer is done with the last of them at this moment
+    except FileNotFoundError:  # a writer has just finished the last of them
         return []
     for counts in found.values():
         if not isinstance(counts, dict):
-            raise ValueError(f"{path} is no record of ours; accepted: the file as it was written, or none")
+            raise ValueError(f"{path} is not a valid record; accepted: the file as it was written, or no file")
         check_record(path, counts, added=int, documents=int)
     return [Unfinished(vectors, counts["added"], counts["documents"]) for vectors, counts in found.items()]
 
 
 def note_unfinished(store: Path, corpus: Unfinished) -> None:
-    """Notes how far a corpus was added, and nothing of one that was added whole. Callers hold the store's lock."""
+    """Records how much of a corpus was added; one that is complete is removed. The caller holds the store's lock."""
     found = {held.vectors: held for held in read_unfinished(store)} | {corpus.vectors: corpus}
     left = {
         held.vectors: {"added": held.added, "documents": held.documents}

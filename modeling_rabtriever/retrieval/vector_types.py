@@ -1,4 +1,4 @@
-"""How a vector is held: as fp32, fp16, or int8 with a scale of its own."""
+"""How a vector is stored: as fp32, fp16, or int8 with one factor per vector."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +8,10 @@ Vectors = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
 
 
 def narrow(vectors: NDArray[np.float32], vector_type: str) -> tuple[Vectors, NDArray[np.float32]]:
-    """Vectors in a narrower type, and the factor that undoes it.
+    """Vectors in a narrower type, and the factors that restore them.
 
-    int8 is symmetric per vector: the largest number becomes 127. Its error is at most half a step, that is 1/254 of
-    that number.
+    int8 is symmetric per vector: the largest absolute number becomes 127. The error is at most half a step, that is
+    1/254 of that number.
 
     Args:
         vectors: `(m, k)` fp32.
@@ -41,5 +41,5 @@ def narrow(vectors: NDArray[np.float32], vector_type: str) -> tuple[Vectors, NDA
 
 
 def widen(vectors: Vectors, factors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What `narrow` made, as fp32 again: `(m, k)`."""
+    """The output of `narrow` as fp32 `(m, k)`."""
     return vectors.astype(np.float32) * factors[:, None]

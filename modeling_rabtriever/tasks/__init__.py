@@ -1,4 +1,4 @@
-"""Retrieval tasks: folders in BEIR layout, data sets of the Hub, tasks by name, the generated household task.
+"""Retrieval tasks: folders in BEIR layout, data sets of the Hub, named tasks, the generated household task.
 
 A name is imported when it is first used.
 """

@@ -1,7 +1,7 @@
 """Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub.
 
-What is broken is refused by file and line. With `skip_bad`, lines that are no document or query and judgements of
-documents or queries that are not there are left out and counted: public sets have some.
+Errors name the file and line. With `skip_bad`, lines that are not documents or queries, and judgements of absent
+documents or queries, are left out and counted: public data sets have some.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..retrieval.documents import DocumentReader
 from ..retrieval.hub_files import HubDataSet
-from .qrels import QRELS_FORMATS, TEXT, Judgement, read_qrels, read_rows
+from .qrels import QRELS_FORMATS, TSV, Judgement, read_qrels, read_rows
 
 Judgements = Callable[[], Iterator[Judgement]]
 BAD_DOCUMENTS, BAD_QUERIES = "bad lines of the corpus", "bad lines of the queries"
@@ -63,7 +63,7 @@ class RetrievalTask:
         corpus_ids: one id per document.
         corpus: one text per document.
         splits: name -> split.
-        left_out: what was not read because it was bad, in words -> how many.
+        left_out: kind of bad data, in words -> how many were left out.
     """
 
     name: str
@@ -83,7 +83,7 @@ class RetrievalTask:
         return self.splits[name]
 
     def fingerprint(self) -> str:
-        """A digest of all texts and judgements: what cached teacher states of this task belong to."""
+        """A digest of all texts and judgements. Cached teacher states are valid for one fingerprint."""
         digest = hashlib.sha256()
         for part in (*self.corpus_ids, *self.corpus):
             digest.update(part.encode() + b"\0")
@@ -97,15 +97,15 @@ def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
     """Reads a task from a folder in BEIR layout. A document's text is its title, if any, and its text.
 
     Args:
-        folder: holds `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` (`read_qrels`).
-        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out and counted.
+        folder: with `corpus.jsonl`, `queries.jsonl` and `qrels/<split>.tsv` (`read_qrels`).
+        skip_bad: whether to leave out and count bad lines, and judgements of an absent document or query.
 
     Raises:
-        ValueError: the folder or a file is missing, a line is no document or query, an id occurs twice, a judgement is
-            malformed, names an absent id or contradicts another one, or a split has no relevant document.
+        ValueError: the folder or a file is missing, a line is not a document or query, an id occurs twice, a judgement
+            is malformed, names an absent id or contradicts another one, or a split has no relevant document.
     """
     folder = Path(folder)
-    qrels_files = sorted((folder / "qrels").glob(f"*{TEXT}"))
+    qrels_files = sorted((folder / "qrels").glob(f"*{TSV}"))
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl"):
         if not path.is_file():
             compressed = f" ({path.name}.gz must be unpacked)" if path.with_name(f"{path.name}.gz").exists() else ""
@@ -119,15 +119,15 @@ def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
 
 
 def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
-    """Reads a task from the Hub in BEIR layout, as `mteb/scifact` has it.
+    """Reads a task from the Hub in BEIR layout, such as `mteb/scifact`.
 
     Args:
         data_set: id of a data set with the configurations `corpus`, `queries`, and for the judgements `default` or
-            `qrels`, whose splits are the task's. Or a folder laid out as one.
+            `qrels`, whose splits are the task's. Or a folder with the same layout.
         skip_bad: as for `load_beir`.
 
     Raises:
-        ValueError: it cannot be read or has other configurations, or as `load_beir`.
+        ValueError: the data set cannot be read or has other configurations, or as `load_beir`.
     """
     files = HubDataSet(data_set)
     judged = next((name for name in ("qrels", "default") if name in files.configurations), None)
@@ -143,15 +143,15 @@ def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
 
 
 def with_unlabelled(split: Split, path: str | Path, skip_bad: bool = False) -> Split:
-    """The split with more queries, which nobody judged: their `relevant` is empty.
+    """The split with more queries, which have no labels: their `relevant` is empty.
 
     Args:
         split: the judged queries.
         path: JSON lines with `_id` and `text`.
-        skip_bad: whether lines that are no query are left out; how many is printed.
+        skip_bad: whether to leave out lines that are not queries, and print how many.
 
     Raises:
-        ValueError: the file or a field is missing, a text is blank, an id occurs twice or is one of the split's.
+        ValueError: the file or a field is missing, a text is blank, or an id occurs twice or is already in the split.
     """
     path = Path(path)
     if not path.is_file():
@@ -159,7 +159,7 @@ def with_unlabelled(split: Split, path: str | Path, skip_bad: bool = False) -> S
     reader = DocumentReader(path, skip_bad)
     more = {query.id: query.text for query in reader}
     if twice := more.keys() & set(split.query_ids):
-        raise ValueError(f"{path} has the id {min(twice)}, a query of the split {split.name}; accepted: ids of its own")
+        raise ValueError(f"{path} has the id {min(twice)}, which the split {split.name} has too; accepted: other ids")
     if reader.skipped:
         print(f"{path}: left out bad lines ({reader.skipped})")
     return Split(
@@ -194,9 +194,9 @@ def _split(
     rows: Mapping[str, int],
     left_out: dict[str, int] | None,
 ) -> Split:
-    """One split; counts what it leaves out in `left_out`, or refuses it if that is `None`."""
+    """One split. Bad judgements are left out and counted in `left_out`, or refused if that is `None`."""
     grades: dict[str, dict[int, int]] = {}
-    asked: dict[str, None] = {}  # with a relevant document, in the order of the first
+    asked: dict[str, None] = {}  # queries with a relevant document, in the order of their first one
     lost = set()
     for judged in judgements():
         row = rows.get(judged.corpus_id)
@@ -204,7 +204,8 @@ def _split(
             if left_out is None:
                 raise ValueError(_absent(judged, judged.query_id in queries))
             left_out[ABSENT] += 1
-            lost |= {judged.query_id} if judged.grade > 0 and judged.query_id in queries else set()
+            if judged.grade > 0 and judged.query_id in queries:
+                lost.add(judged.query_id)
             continue
         if grades.setdefault(judged.query_id, {}).setdefault(row, judged.grade) != judged.grade:
             pair = (judged.query_id, judged.corpus_id)
@@ -224,10 +225,11 @@ def _split(
 
 
 def _absent(judged: Judgement, query_known: bool) -> str:
-    named, place = f"query {judged.query_id!r}", "queries"
     if query_known:
-        named, place = f"document {judged.corpus_id!r}", "corpus"
+        absent = f"document {judged.corpus_id!r}, which is not in the corpus"
+    else:
+        absent = f"query {judged.query_id!r}, which is not in the queries"
     return (
-        f"{judged.place} names {named}, which is not in the {place}; accepted: ids that are there, or --skip_bad true, "
-        "which leaves such judgements out and counts them"
+        f"{judged.place} names {absent}; accepted: ids that are there, or --skip_bad true, which leaves such "
+        "judgements out and counts them"
     )

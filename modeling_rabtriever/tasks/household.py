@@ -1,14 +1,14 @@
-"""The household task: a generated world in which only a line of reasoning connects query and document.
+"""The household task: a generated world in which only reasoning connects a query and a document.
 
-A query is a situation and a place ("In the kitchen: I spilled my drink."), a document an object brought to a place
-("bring the sponge to the kitchen"). Relevant is every object that serves the need behind the situation, brought to that
-place. Query and document share no content word but the place. `household.yaml` holds the world; nothing is random but
-the splits, and those are drawn with a fixed seed:
+A query is a situation and a place ("In the kitchen: I spilled my drink."). A document is an object brought to a place
+("bring the sponge to the kitchen"). A document is relevant if its object serves the need in the situation and its place
+is the query's. Query and document share no content word except the place. `household.yaml` holds the world. Only the
+splits are random, with a fixed seed:
 
     train           14 of 20 phrasings of each need, each in 4 of 8 places
     dev             the same phrasings, each in 1 other place
-    test            the same phrasings, each in the remaining 3 places: situation-place combinations never seen
-    test_phrasing   the other 6 phrasings, in all places: situations never seen, reasoning beyond memory
+    test            the same phrasings, each in the remaining 3 places: unseen combinations of situation and place
+    test_phrasing   the other 6 phrasings, in all places: unseen situations, which need reasoning beyond memory
 
 Usage:
     python -m training.tasks.household FOLDER
@@ -27,16 +27,16 @@ import yaml
 WORLD = Path(__file__).with_suffix(".yaml")
 SEED = 13
 SEEN_PHRASINGS = 14
-PLACES_OF = {"train": 4, "dev": 1, "test": 3}
+PLACES_PER_PHRASING = {"train": 4, "dev": 1, "test": 3}
 
 Query = tuple[str, str, list[str]]  # id, text, relevant document ids
 
 
 def read_world(large: bool = False) -> dict[str, Any]:
-    """The world: `places`, `needs`, and `other_objects` that serve none.
+    """The world: `places`, `needs`, and `other_objects` that serve no need.
 
     Args:
-        large: whether there are ten homes with all places each, and other objects at all.
+        large: whether the world has ten homes, each with all places, and other objects.
     """
     world = yaml.safe_load(WORLD.read_text())
     homes, others = world.pop("homes"), world.pop("other_objects")
@@ -58,16 +58,18 @@ def corpus(world: dict[str, Any]) -> dict[str, str]:
 
 
 def queries(world: dict[str, Any]) -> dict[str, list[Query]]:
-    """The queries of each split. In the large world each phrasing is used in eight of its places, drawn anew."""
+    """The queries of each split. In the large world each phrasing is used in eight places, drawn per phrasing."""
     rng = random.Random(SEED)
-    splits: dict[str, list[Query]] = {name: [] for name in (*PLACES_OF, "test_phrasing")}
+    splits: dict[str, list[Query]] = {name: [] for name in (*PLACES_PER_PHRASING, "test_phrasing")}
     for need, about in world["needs"].items():
         phrasings = list(enumerate(about["phrasings"]))
         rng.shuffle(phrasings)
         for rank, (number, phrasing) in enumerate(phrasings):
             places = list(world["places"])
             rng.shuffle(places)
-            names = list(_split_names()) if rank < SEEN_PHRASINGS else ["test_phrasing"] * sum(PLACES_OF.values())
+            names = list(_split_names())
+            if rank >= SEEN_PHRASINGS:
+                names = ["test_phrasing"] * len(names)
             for name, place in zip(names, places, strict=False):
                 relevant = [_document_id(thing, place) for thing in about["objects"]]
                 query_id = f"{need}-{number:02d}-{place.replace(' ', '_')}"
@@ -76,7 +78,7 @@ def queries(world: dict[str, Any]) -> dict[str, list[Query]]:
 
 
 def write_household(folder: str | Path, large: bool = False) -> Path:
-    """Writes the task in BEIR layout and returns the folder; writing twice gives the same bytes."""
+    """Writes the task in BEIR layout and returns the folder. The bytes are the same every time."""
     world = read_world(large)
     folder = Path(folder)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,7 @@ def _document_id(thing: str, place: str) -> str:
 
 
 def _split_names() -> Iterator[str]:
-    for name, count in PLACES_OF.items():
+    for name, count in PLACES_PER_PHRASING.items():
         yield from [name] * count
 
 
@@ -103,7 +105,7 @@ def _write_jsonl(path: Path, texts: Any) -> None:
 
 
 def main() -> None:
-    """Writes the task into the folder the command line names."""
+    """Writes the task into the folder given on the command line."""
     parser = argparse.ArgumentParser(description="Writes the household task in BEIR layout.")
     parser.add_argument("folder", help="where to write corpus.jsonl, queries.jsonl and qrels/")
     parser.add_argument("--large", action="store_true", help="5,600 documents instead of 408")

@@ -1,4 +1,4 @@
-"""Tasks by name, folder or Hub id, with the checks that a score on them means something."""
+"""Loads tasks by name, folder or Hub id, and checks that their queries do not leak labels."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from .beir import RetrievalTask, Split, load_beir, load_hub
 NAMED = Path(__file__).with_suffix(".yaml")
 DATA_FOLDER = "RABTRIEVER_DATA"
 TAG = re.compile(r"\[([^\[\]\n]+)\]")
-REPEATED_SHARE = 0.05  # of a split's queries that may stand in another one; greetings are 0.022 of ESConv's
+REPEATED_SHARE = 0.05  # of a split's queries that may also be in another split; greetings are 0.022 of ESConv's
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,30 @@ class NamedTask:
     labels: str | None
 
     def prepare(self, query: str) -> str:
-        """The query as a model reads it: without label tags, its last `max_lines` lines."""
+        """The query as a model reads it: without label tags, and only its last `max_lines` lines."""
         if self.labels is not None:
             query = re.sub(rf" *{self.labels} *", " ", query)
         lines = [line.strip() for line in query.strip().split("\n")]
-        return "\n".join(lines if self.max_lines is None else lines[-self.max_lines :])
+        if self.max_lines is not None:
+            lines = lines[-self.max_lines :]
+        return "\n".join(lines)
 
 
 def named_tasks() -> dict[str, NamedTask]:
-    """All tasks known by name."""
+    """All tasks of `named.yaml`, by name."""
     return {name: NamedTask(**about) for name, about in yaml.safe_load(NAMED.read_text()).items()}
 
 
 def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
-    """A task, checked for leakage; what was left out of it is printed.
+    """Loads a task, checks it for leakage, and prints what was left out of it.
 
     Args:
         source: a folder in BEIR layout, `hub:<data set>` in BEIR layout on the Hub, or a name of `named.yaml`.
-        skip_bad: whether bad lines, and judgements that name an absent document or query, are left out.
+        skip_bad: whether to leave out bad lines, and judgements of an absent document or query.
 
     Raises:
-        ValueError: none of these; the data is malformed (`load_beir`); or it leaks (`check_leakage`, `check_tags`).
+        ValueError: `source` is none of these, the data is malformed (`load_beir`), or it leaks (`check_leakage`,
+            `check_tags`).
     """
     known = named_tasks()
     if Path(source).is_dir():
@@ -59,7 +62,7 @@ def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
         task = _prepared(_named_source(str(source), known[str(source)], skip_bad), known[str(source)])
     else:
         raise ValueError(
-            f"{source} is no task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
+            f"{source} is not a task; accepted: a folder in BEIR layout, hub:<data set>, or one of {', '.join(known)}"
         )
     check_leakage(task)
     check_tags(task)
@@ -69,39 +72,42 @@ def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
 
 
 def check_leakage(task: RetrievalTask) -> dict[str, float]:
-    """Looks for queries whose text stands in two splits.
+    """Looks for queries whose text is in two splits.
 
-    Short texts do recur in honest data ("Seeker: Hello"), so a twentieth of a split is let pass, and reported.
+    Short texts recur in honest data ("Seeker: Hello"), so up to a twentieth of a split is accepted, and reported.
 
     Returns:
-        "<split> in <other split>" -> share of the first's queries, where there are any.
+        "<split> in <other split>" -> share of the first split's queries, if there are any.
 
     Raises:
-        ValueError: more than `REPEATED_SHARE` of a split's queries stand in another split.
+        ValueError: more than `REPEATED_SHARE` of a split's queries are also in another split.
     """
     texts = {name: set(split.queries) for name, split in task.splits.items()}
     shares = {}
     for name, split in task.splits.items():
         for other, seen in texts.items():
-            repeated = [query for query in split.queries if query in seen] if other != name else []
-            if repeated:
-                shares[f"{name} in {other}"] = share = len(repeated) / len(split)
-                if share > REPEATED_SHARE:
-                    raise ValueError(
-                        f"{task.name}: {len(repeated)} of {len(split)} queries of {name} stand in {other} too, "
-                        f"{repeated[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
-                        "memory"
-                    )
+            if other == name:
+                continue
+            repeated = [query for query in split.queries if query in seen]
+            if not repeated:
+                continue
+            share = len(repeated) / len(split)
+            shares[f"{name} in {other}"] = share
+            if share > REPEATED_SHARE:
+                raise ValueError(
+                    f"{task.name}: {len(repeated)} of {len(split)} queries of {name} are also in {other}, such as "
+                    f"{repeated[0]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would measure memory"
+                )
     return shares
 
 
 def check_tags(task: RetrievalTask) -> None:
-    """Looks for queries that name a document in square brackets, as chats do that were annotated ("[Question]").
+    """Looks for queries that name a document in square brackets, like annotated chats do ("[Question]").
 
     A document's name is its text up to the first colon, full stop or line break; case does not matter.
 
     Raises:
-        ValueError: more than `REPEATED_SHARE` of a split's queries do.
+        ValueError: more than `REPEATED_SHARE` of a split's queries name one.
     """
     tags = {name: [_tags(query) for query in split.queries] for name, split in task.splits.items()}
     if not any(map(any, tags.values())):
@@ -112,8 +118,8 @@ def check_tags(task: RetrievalTask) -> None:
         if len(tagged) > REPEATED_SHARE * len(split):
             raise ValueError(
                 f"{task.name}: {len(tagged)} of {len(split)} queries of {split.name} name a document in square "
-                f"brackets, {tagged[0]!r} among them; accepted: at most {REPEATED_SHARE:.0%}, or a score would measure "
-                "reading labels"
+                f"brackets, such as {tagged[0]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would measure "
+                "how well a model reads labels"
             )
 
 
@@ -128,8 +134,8 @@ def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
     if about.hub is not None:
         return replace(load_hub(about.hub, skip_bad), name=name)
     raise ValueError(
-        f"{about.title} is not on the Hub in BEIR layout, and {folder} is no folder; accepted: put it there in BEIR "
-        f"layout, or name the folder above it in {DATA_FOLDER}"
+        f"{about.title} is not on the Hub in BEIR layout, and {folder} is not a folder; accepted: that folder in BEIR "
+        f"layout, or {DATA_FOLDER} set to its parent folder"
     )
 
 

@@ -1,4 +1,4 @@
-"""Relevance judgements (qrels): BEIR's three columns or TREC's four, or rows of a data set of the Hub."""
+"""Reads relevance judgements (qrels): BEIR's three columns, TREC's four, or rows of a data set of the Hub."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 from ..retrieval.documents import FORMATS, BadDocumentError, file_rows, id_text
 from ..retrieval.json_lines import decode_line, numbered_lines
 
-TEXT = ".tsv"
-QRELS_FORMATS = (*FORMATS, TEXT)
+TSV = ".tsv"
+QRELS_FORMATS = (*FORMATS, TSV)
 HEADER = ("query-id", "corpus-id", "score")
 ACCEPTED = (
-    "accepted: query-id, corpus-id and score, separated by tabs or blanks, with a header of these names or without; or "
+    "accepted: query-id, corpus-id and score, separated by tabs or spaces, with or without a header of these names; or "
     "TREC's four columns, query 0 document grade"
 )
 _GRADE = re.compile(r"([+-]?[0-9]{1,9})(?:\.0*)?")
@@ -39,11 +39,11 @@ class Judgement:
 def read_qrels(path: Path) -> Iterator[Judgement]:
     """The judgements of a text file.
 
-    Columns are what stands between tabs, or between blanks if the first line has no tab. Ids are taken as they stand.
+    Columns are separated by tabs, or by spaces if the first line has no tab. Ids are not changed.
 
     Raises:
-        ValueError: a line has another number of columns than the first, a grade is no whole number, the header has
-            other names, or a line is no UTF-8; with file and line.
+        ValueError: a line has another number of columns than the first, a grade is not a whole number, the header has
+            other names, or a line is not UTF-8. The message gives file and line.
     """
     blanks, names = False, None
     with path.open("rb") as file:
@@ -69,17 +69,18 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
 
 
 def read_rows(paths: Sequence[Path], folder: Path) -> Iterator[Judgement]:
-    """The judgements of files of a data set: rows with `query-id`, `corpus-id` and `score`, or text as `read_qrels`.
+    """The judgements of a data set's files: rows with `query-id`, `corpus-id` and `score`, or text as in `read_qrels`.
 
     Args:
-        paths: ending as `QRELS_FORMATS` says.
-        folder: of the data set; messages name files from there.
+        paths: with endings from `QRELS_FORMATS`.
+        folder: of the data set; messages name files relative to it.
 
     Raises:
-        ValueError: a row cannot be read, lacks a field, or its grade is no whole number; with file and row.
+        ValueError: a row cannot be read, lacks a field, or its grade is not a whole number. The message gives file and
+            row.
     """
     for path in paths:
-        if path.suffix == TEXT:
+        if path.suffix == TSV:
             yield from read_qrels(path)
             continue
         for _, where, row in file_rows(path):

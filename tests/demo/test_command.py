@@ -45,7 +45,7 @@ def test_models_of_the_hub_are_named(student: RabtrieverModel, tmp_path: Path) -
     assert yaml.safe_load(metadata)["models"] == ["org/student"]
     assert not (tmp_path / "app/student").exists()
     compile(app, "app.py", "exec")
-    with pytest.raises(ValueError, match="is there already; accepted: a new folder"):
+    with pytest.raises(ValueError, match="already exists; accepted: a new folder"):
         write_space(tmp_path / "app", student, CORPUS)
 
 
@@ -69,14 +69,14 @@ def test_the_page_is_served_to_this_machine_alone(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--space", "app", "--port", "8000"], "accepted: without --space"),
+        (["--space", "app", "--port", "8000"], "accepted: leave them out"),
         (["--space", "app", "--teacher", "student"], "the teacher is a RabtrieverModel; accepted"),
         (["--space", "app", *["--example", "x"] * 9], "9 examples are given; accepted: at most 8"),
         (["--space", "app", "--example", " "], "the query is blank"),
         (["--space", "app", "--example", "x" * 2001], "the query has 2,001 characters; accepted: at most 2,000"),
         (["--space", "app", "--example", "my \udcff"], r"the query holds half a character ('\udcff', character 4)"),
-        (["--space", "full"], "full is there already; accepted: a new folder"),
-        (["--space", "corpus.jsonl"], "corpus.jsonl is there already; accepted: a new folder"),
+        (["--space", "full"], "full already exists; accepted: a new folder"),
+        (["--space", "corpus.jsonl"], "corpus.jsonl already exists; accepted: a new folder"),
         (["--space", "corpus.jsonl/app"], "corpus.jsonl/app cannot be written (Not a directory); accepted: a new"),
         (["--model", "teacher"], "is a teacher; accepted: a student"),
         (["--corpus", "many.jsonl"], "many.jsonl holds more than 5,000 documents; accepted by the page"),
@@ -86,7 +86,7 @@ def test_the_page_is_served_to_this_machine_alone(
         (["--port", "99999"], "the port is 99999; accepted: 1 to 65535"),
         (["--port", "-1"], "the port is -1; accepted: 1 to 65535"),
         (["--host", "a..b"], "the host is 'a..b', which is not found; accepted: an address or a name of this machine"),
-        (["--host", "192.0.2.1"], "the page cannot listen at 192.0.2.1 ("),
+        (["--host", "192.0.2.1"], "the page cannot listen on 192.0.2.1 ("),
     ],
 )
 def test_mistakes_end_with_a_message(
@@ -131,7 +131,7 @@ def test_a_taken_port(student: RabtrieverModel, tmp_path: Path, capsys: pytest.C
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert cli.main([*flags, "--port", str(port)]) == cli.BAD_INPUT
-    assert f"port {port} is taken at 127.0.0.1; accepted: a free port" in capsys.readouterr().err
+    assert f"port {port} is taken on 127.0.0.1; accepted: a free port" in capsys.readouterr().err
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,7 +183,7 @@ def test_what_a_browser_sends_at_most_is_read(running: RunningPage) -> None:
     visitor = Visitor(running.url)
     for text, message in (
         ("\N{CJK UNIFIED IDEOGRAPH-4E00}" * OWN_BYTES, "the pasted text has 786,432 bytes; accepted: at most 262,144"),
-        ('"\n' * (OWN_BYTES // 2), "1 added, 131071 were there already; 1 in all."),
+        ('"\n' * (OWN_BYTES // 2), "1 added, 131071 repeated; 1 in total."),
     ):
         done = visitor.send("add", "click", text, None, "")
         assert message in done["output"]["data"][3]
@@ -194,8 +194,8 @@ def test_what_a_browser_sends_at_most_is_read(running: RunningPage) -> None:
 @pytest.mark.parametrize(
     ("body", "status", "message"),
     [
-        (b"[" * 100_000, 400, "the event is no JSON"),
-        (b"\xff", 400, "the event is no JSON"),
+        (b"[" * 100_000, 400, "the event is not JSON"),
+        (b"\xff", 400, "the event is not JSON"),
         (b"{}", 422, ""),
     ],
 )
@@ -223,7 +223,7 @@ def test_an_event_names_no_file_but_uploads(running: RunningPage, tmp_path: Path
             status, said = raw(running.url, head, [body])
             assert status == 400 and "accepted: an upload" in said
     done = visitor.send("upload", "upload", {"path": str(mine), **FILE}, None, "")
-    assert "1 added; 1 in all." in done["output"]["data"][3]
+    assert "1 added; 1 in total." in done["output"]["data"][3]
 
 
 def test_no_other_machine_is_asked(running: RunningPage) -> None:

@@ -108,9 +108,9 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 def test_a_visitors_documents(page: Any, browser: Any, running: RunningPage) -> None:
     page.get_by_label("Query").fill("the sponge")
     page.get_by_role("radio", name="Your own (0)").check()
-    expect(page.get_by_text("There are no documents of yours yet.")).to_be_visible()
+    expect(page.get_by_text("You have no documents yet.")).to_be_visible()
     bring(page, f"{EVIL}\na lamp\n\na ladder\na lamp")
-    expect(page.get_by_text("3 added, 1 were there already; 3 in all.")).to_be_visible()
+    expect(page.get_by_text("3 added, 1 repeated; 3 in total.")).to_be_visible()
     expect(page.get_by_role("radio", name="Your own (3)")).to_be_checked()
     ranking(page, "Teacher").wait_for()
     assert texts(page, "BM25") == [EVIL]
@@ -140,7 +140,7 @@ def test_uploads(page: Any, running: RunningPage) -> None:
     chooser = page.locator("#upload input[type=file]")
     lines = "".join(json.dumps({"text": text}) + "\n" for text in ("a sponge", "a kettle"))
     chooser.set_input_files({"name": "own.jsonl", "mimeType": "application/json", "buffer": lines.encode()})
-    expect(page.get_by_text("2 added; 2 in all.")).to_be_visible()
+    expect(page.get_by_text("2 added; 2 in total.")).to_be_visible()
     chooser.set_input_files({"name": "own.jsonl", "mimeType": "application/json", "buffer": b'{"text": \n'})
     expect(page.get_by_role("alert").filter(has_text="own.jsonl line 1: broken JSON")).to_be_visible()
     assert left(running, "own.jsonl") == []  # read once, not kept

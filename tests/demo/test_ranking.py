@@ -120,13 +120,13 @@ def test_what_a_visitor_brings(tmp_path: Path) -> None:
     [
         ("own.pdf", b"x", "own.pdf ends in '.pdf'; accepted: .jsonl, .txt"),
         ("own.txt", b" \n", "own.txt holds no document"),
-        ("own.txt", b"a\xff", "own.txt line 1: no UTF-8 .byte 1 of the line.; accepted: UTF-8"),
+        ("own.txt", b"a\xff", "own.txt line 1: not UTF-8 .byte 1 of the line.; accepted: UTF-8"),
         ("own.txt", b"a\n" * 131_073, "own.txt has 262,146 bytes; accepted: at most 262,144"),
         ("own.txt", b"fine\n" + b"a" * 2001, "document 2 has 2,001 characters; accepted: at most 2,000"),
         ("own.jsonl", b'{"text": "a"}\n{"text":', "own.jsonl line 2: broken JSON"),
         ("own.jsonl", b"[" * 100_000, "own.jsonl line 1: broken JSON"),
         ("own.jsonl", b'\n{"title": " "}', "own.jsonl line 2: the document '2' has no text"),
-        ("own.jsonl", b'["a"]', "own.jsonl line 1: .* is no object"),
+        ("own.jsonl", b'["a"]', "own.jsonl line 1: .* is not an object"),
     ],
 )
 def test_uploads_that_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -137,7 +137,7 @@ def test_uploads_that_are_refused(tmp_path: Path, name: str, content: bytes, mes
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="499 documents are there and 2 would be added; accepted: 500 in all"):
+    with pytest.raises(ValueError, match="there are 499 documents and 2 new ones; accepted: at most 500 in total"):
         joined([str(row) for row in range(499)], ["a", "b", "3"])
     with pytest.raises(ValueError, match="the pasted text has 262,146 bytes"):
         pasted_texts("é\n" * 87_382)

@@ -29,7 +29,7 @@ from transformers import AutoModel
 from modeling_rabtriever.demo import page, read_corpus, serve, server, uploads
 
 page.SESSIONS, page.SESSION_SECONDS, server.CONNECTIONS = 2, {SECONDS}, 20
-uploads.SESSION_SECONDS, uploads.SWEEP_SECONDS, uploads.KEPT = {SECONDS}, 0.2, 3
+uploads.SESSION_SECONDS, uploads.SWEEP_SECONDS, uploads.MOST_FILES = {SECONDS}, 0.2, 3
 serve(AutoModel.from_pretrained("student"), read_corpus("corpus.jsonl"))
 """
 FILE = {"meta": {"_type": "gradio.FileData"}}
@@ -79,11 +79,11 @@ def test_an_upload_is_removed_when_it_was_read(short: tuple[str, Path]) -> None:
     visitor = Visitor(url)
     path = Path(visitor.upload("own.txt", b"mine\n"))
     done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
-    assert "1 added; 1 in all." in done["output"]["data"][3]
+    assert "1 added; 1 in total." in done["output"]["data"][3]
     assert not path.exists()
     assert soon(lambda: list(folder.iterdir()) == [])  # Gradio leaves an empty file for each that is read
     done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
-    assert "own.txt is not there any more; accepted: upload it again" in done["output"]["data"][3]
+    assert "own.txt is gone; accepted: upload it again" in done["output"]["data"][3]
 
 
 def test_no_upload_gets_older_than_a_session(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_a_sessions_documents_are_dropped(short: tuple[str, Path]) -> None:
     visitors = [Visitor(url) for _ in range(3)]
     for visitor in visitors:
         visitor.send("add", "click", "a lamp", None, "")
-    assert "There are no documents of yours" in search(visitors[0])  # two have pushed it out
+    assert "You have no documents" in search(visitors[0])  # two have pushed it out
     visitors[2].send("add", "click", "a lantern", None, "")
     assert "a lantern" in search(visitors[2])
-    assert soon(lambda: "There are no documents of yours" in search(visitors[2]))
+    assert soon(lambda: "You have no documents" in search(visitors[2]))
 
 
 def test_connections_have_a_limit(short: tuple[str, Path]) -> None:
@@ -193,7 +193,7 @@ def test_the_folder_of_uploads_is_the_pages_own(tmp_path: Path, monkeypatch: pyt
 def test_of_two_pages_one_gets_the_port() -> None:
     with closing(listen("127.0.0.1", free_port())) as first:
         host, port = first.getsockname()
-        with pytest.raises(ValueError, match=f"port {port} is taken at {host}; accepted: a free port"):
+        with pytest.raises(ValueError, match=f"port {port} is taken on {host}; accepted: a free port"):
             listen("127.0.0.1", port)
 
 
@@ -224,7 +224,7 @@ def free_port() -> int:
         ("127.0.0.1", 65536, "the port is 65536; accepted: 1 to 65535"),
         ("no.such.host.invalid", None, "the host is 'no.such.host.invalid', which is not found; accepted: an address"),
         ("a..b", None, "the host is 'a..b', which is not found; accepted: an address"),
-        ("192.0.2.1", None, r"the page cannot listen at 192\.0\.2\.1 \(.*\); accepted: an address or a name of this"),
+        ("192.0.2.1", None, r"the page cannot listen on 192\.0\.2\.1 \(.*\); accepted: an address or a name of this"),
     ],
 )  # fmt: skip
 def test_places_that_are_none(host: str, port: int | None, message: str, student: RabtrieverModel) -> None:

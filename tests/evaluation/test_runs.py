@@ -60,7 +60,7 @@ def test_a_broken_run_is_reported_not_averaged(path: Path, old: str, new: str, m
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"q0 Q0 \xff 1 1.5 x\n", r"line 1: no UTF-8 \(byte 6 of the line\); accepted: UTF-8"),
+        (b"q0 Q0 \xff 1 1.5 x\n", r"line 1: not UTF-8 \(byte 6 of the line\); accepted: UTF-8"),
         (b"q0 Q0 b " + b"1" * 5000 + b" 1.5 x\n", r"line 1 is 'q0 Q0 b 111.*; accepted: query-id Q0"),
         (b"q0 Q0 b 1 1e999 x\n", r"line 1 has the score 1e999; accepted: finite"),
         (b"q0 Q0 b 1 " + b"9" * 5000 + b" x\n", r"line 1 has the score 999"),

@@ -112,7 +112,7 @@ def test_over_long_texts_are_cut_as_the_folder_says(reranker: GenerativeReranker
     folder = export_cross_encoder(reranker, tmp_path / "model")
     longest = reranker.processor.max_pair_length
     limits = pair_limits(reranker)
-    assert "Documents of up to 16 tokens and queries of up to 16 are scored as by the teacher. A tokenizer" in limits
+    assert "Documents of up to 16 tokens and queries of up to 16 get the teacher's scores. A tokenizer" in limits
     assert f"a longer prompt is cut to {longest} tokens, the longer text first and at its end" in limits
     assert limits in (folder / "README.md").read_text()
     encoder = CrossEncoder(str(folder), device="cpu")
@@ -132,7 +132,9 @@ def test_a_refused_teacher_leaves_nothing(
     make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlike = {"document_template": "({document})\n"}
-    with pytest.raises(ValueError, match="accepted for a cross-encoder: templates that have the same sign"):
+    with pytest.raises(
+        ValueError, match="accepted for a cross-encoder: templates with the same space or special token"
+    ):
         export_cross_encoder(make_teacher("gpt2", "llama", unlike), tmp_path / "model")
     with pytest.raises(
         ValueError, match="apertus has no classifier in transformers .*; accepted: a family that has one"
@@ -159,7 +161,7 @@ def test_a_folder_that_holds_something_is_refused_before_anything_is_computed(
         raise AssertionError("it was read")
 
     monkeypatch.setattr("modeling_rabtriever.export.cross_encoder.stock_backbone", never)
-    with pytest.raises(ValueError, match="is there already; accepted: a new folder, or an empty one"):
+    with pytest.raises(ValueError, match="already exists; accepted: a new folder, or an empty one"):
         export_cross_encoder(reranker, tmp_path)
     with pytest.raises(
         ValueError, match="this teacher cannot be exported .*; accepted: a teacher .*, and a folder to write"

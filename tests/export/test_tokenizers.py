@@ -137,7 +137,7 @@ def test_a_family_that_insists_on_its_own_tokenizer_is_refused(
 def test_seams_of_pairs_must_be_alike(tokenizers: dict[str, Any], tmp_path: Path) -> None:
     processor = RabtrieverProcessor(tokenizers["gpt2"], document_template="({document})\n", query_template="Q: {query}")
     with pytest.raises(
-        ValueError, match="accepted for a cross-encoder: templates that have the same sign right before"
+        ValueError, match="accepted for a cross-encoder: templates with the same space or special token"
     ):
         save_pair_tokenizer(processor, 0, tmp_path)
     with pytest.raises(ValueError, match="side is 'both'; accepted: query, document"):

@@ -138,7 +138,7 @@ def test_queries_cut_at_their_beginning(reranker: GenerativeRerankerModel, tmp_p
 def test_a_folder_that_holds_something_stays_as_it_is(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
-    with pytest.raises(ValueError, match=r"full is there already; accepted: a new folder, or an empty one"):
+    with pytest.raises(ValueError, match=r"full already exists; accepted: a new folder, or an empty one"):
         export_sentence_transformers(make_student(reranker, "paper"), tmp_path / "full")
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
@@ -173,7 +173,7 @@ def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerMode
     folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "two poolings"), tmp_path / "b")
     assert "pools 2 ways" in server_limits(folder / "document")["vllm"][0]
     assert any("projections have biases" in reason for reason in server_limits(folder / "document")["tei"])
-    with pytest.raises(ValueError, match="is no tower"):
+    with pytest.raises(ValueError, match="is not a tower"):
         server_limits(folder)
 
 

@@ -83,7 +83,7 @@ def test_users_without_the_package_get_the_same_scores_or_a_clear_error(
     student = hub.repositories["org/student"]
     broken = {**student.files(), "modeling_rabtriever.py": File(b"raise RuntimeError('newer code')", False)}
     student.branches["broken"] = student.add_commit(broken)
-    hub.truncate("^/store/")  # the first download of weights ends early
+    hub.truncate("^/store/")  # the first download of weights ends early, and when it is tried again
     wanted = {
         "org/teacher#cut": {},
         **{f"org/{stage}": {"revision": commit} for stage, commit in released.items()},

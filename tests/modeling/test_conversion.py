@@ -117,7 +117,9 @@ def test_transformers_says_how_to_convert_it(
     reranker: GenerativeRerankerModel, tmp_path: Path, load: Callable[..., object]
 ) -> None:
     write_old(tmp_path, reranker)
-    with pytest.raises(ValueError, match=r"before version 0\.1; accepted: .*load_model\(old\)\.save_pretrained\(new\)"):
+    with pytest.raises(
+        ValueError, match=r"older than Rabtriever 0\.1; accepted: .*load_model\(old\)\.save_pretrained\(new\)"
+    ):
         load(tmp_path)
 
 
@@ -147,17 +149,20 @@ UP = "backbone.layers.0.mlp.up_proj.weight"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop(HIDDEN), f"holds too much or too little: {HIDDEN}; accepted: this student's weights"),
-        (lambda w: w.pop("predictor.shift.bias"), "holds too much or too little: predictor.shift.bias; accepted"),
-        (lambda w: w.update({"predictor.prior.bias": torch.ones(1)}), "too much or too little: predictor.prior.bias"),
+        (lambda w: w.pop(HIDDEN), f"has missing or unexpected weights: {HIDDEN}; accepted: this student's weights"),
+        (lambda w: w.pop("predictor.shift.bias"), "has missing or unexpected weights: predictor.shift.bias; accepted"),
+        (
+            lambda w: w.update({"predictor.prior.bias": torch.ones(1)}),
+            "missing or unexpected weights: predictor.prior.bias",
+        ),
         (lambda w: w.pop(UP), f"lacks weights of this model: {UP}; accepted: all of them"),
-        (lambda w: w.update({HIDDEN: w[HIDDEN].byte()}), f"holds too much or too little: {HIDDEN}; accepted"),
+        (lambda w: w.update({HIDDEN: w[HIDDEN].byte()}), f"has missing or unexpected weights: {HIDDEN}; accepted"),
         (lambda w: w.update({UP: (50 * w[UP]).to(torch.int8)}), f"whole numbers .*{UP}; accepted"),
         (
             lambda w: w.update({"predictor.shared.scale": torch.ones(4)}),
-            "too much or too little: predictor.shared.scale; accepted",
+            "missing or unexpected weights: predictor.shared.scale; accepted",
         ),
-        (lambda w: w.update({"extra": torch.ones(4)}), "holds too much or too little: extra; accepted"),
+        (lambda w: w.update({"extra": torch.ones(4)}), "has missing or unexpected weights: extra; accepted"),
         (
             lambda w: w.update({"backbone.extra": torch.ones(4)}),
             "holds tensors this model does not have: backbone.extra; accepted",

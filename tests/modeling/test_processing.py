@@ -150,7 +150,7 @@ def test_pairs_need_both_sides_in_equal_number(processor: RabtrieverProcessor) -
     [
         ({"true_answer": "not one token"}, "true_answer 'not one token' is .* tokens"),
         ({"true_answer": ""}, "true_answer '' is 0 tokens"),
-        ({"true_answer": "<F>"}, "both token"),
+        ({"true_answer": "<F>"}, "both answers are token"),
         ({"document_template": "Document:"}, r"document_template is .*accepted: a text that holds \{document\}"),
         ({"query_template": "{query} {query}"}, r"query_template is .*\{query\} exactly once"),
         ({"max_document_length": 0}, "max_document_length is 0; accepted"),

@@ -137,7 +137,7 @@ def test_a_broken_manifest_is_refused(student: RabtrieverModel, tmp_path: Path, 
     encode_corpus(student, DOCUMENTS, tmp_path / "v")
     manifest = tmp_path / "v" / "encoding.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), name: value}))
-    with pytest.raises(ValueError, match="encoding.json is no record of ours; accepted: "):
+    with pytest.raises(ValueError, match="encoding.json is not a valid record; accepted: "):
         CorpusVectors(tmp_path / "v")
 
 

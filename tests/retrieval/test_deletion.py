@@ -94,7 +94,7 @@ def test_numbers_name_the_id_that_encoding_makes_of_them(tmp_path: Path, number:
 
 def test_a_missing_file_of_ids_is_named(store: VectorStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["index", "--store", str(store.folder), "--delete", "nowhere"]) == 2
-    assert "nowhere is no file; accepted: a file of ids" in capsys.readouterr().err
+    assert "nowhere is not a file; accepted: a file of ids" in capsys.readouterr().err
 
 
 @many

@@ -53,7 +53,7 @@ def test_parquet(tmp_path: Path) -> None:
     assert len(reader) == 25
     assert list(reader)[7] == Document("d7", "text 7", {"size": 7})
     (tmp_path / "broken.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(ValueError, match="broken.parquet is no Parquet file"):
+    with pytest.raises(ValueError, match="broken.parquet is not a Parquet file"):
         list(DocumentReader(tmp_path / "broken.parquet"))
 
 
@@ -79,12 +79,12 @@ def test_parts_of_a_file_are_the_whole(tmp_path: Path, kind: str) -> None:
     ("line", "message"),
     [
         ('{"id": "x", "text": ', r"c.jsonl line 2: broken JSON"),
-        ('["x"]', r"line 2: \"\['x'\]\" is no object"),
+        ('["x"]', r"line 2: \"\['x'\]\" is not an object"),
         ({"text": "x"}, "line 2: the id is missing or blank"),
         ({"id": " ", "text": "x"}, "line 2: the id is missing or blank"),
         ({"id": "x"}, "line 2: the document 'x' has no text"),
         ({"id": "x", "text": " "}, "line 2: the document 'x' has no text"),
-        ({"id": "x", "text": ["a"]}, "line 2: title or text is no text"),
+        ({"id": "x", "text": ["a"]}, "line 2: title or text is not a string"),
         ({"id": "a", "text": "again"}, "line 2: the id 'a' occurs twice"),
     ],
 )
@@ -99,11 +99,11 @@ def test_bad_lines_are_named_or_counted(tmp_path: Path, line: object, message: s
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"id": "x", "text": "y", "score": NaN}', "line 2: broken JSON (NaN is no JSON)"),
+        (b'{"id": "x", "text": "y", "score": NaN}', "line 2: broken JSON (NaN is not JSON)"),
         (b'{"id": "x", "text": "y", "score": 1e999}', "line 2: broken JSON (the number 1e999 is too large)"),
         (b'{"id": "x", "text": "\\ud800"}', "line 2: broken text (half of a surrogate pair"),
         (b'{"id": "x\\udc00", "text": "y"}', "line 2: broken text (half of a surrogate pair"),
-        (b'{"id": "x", "text": "\xff"}', "line 2: no UTF-8 (byte 21 of the line)"),
+        (b'{"id": "x", "text": "\xff"}', "line 2: not UTF-8 (byte 21 of the line)"),
         (
             b'{"id": "x", "text": "y", "deep": ' + b"[" * 100_000,
             "line 2: broken JSON (objects or lists nested too deep)",
@@ -113,8 +113,8 @@ def test_bad_lines_are_named_or_counted(tmp_path: Path, line: object, message: s
         (b'{"id": ["x"], "text": "y"}', "line 2: the id is ['x']; accepted: a string or a number"),
         (b'{"id": {"x": 1}, "text": "y"}', "line 2: the id is {'x': 1}; accepted: a string or a number"),
         (b'{"id": "x", "_id": "z", "text": "y"}', "line 2: id is 'x' and _id is 'z'; accepted: one id"),
-        (b'{"id": "x", "text": "y", "title": 0}', "line 2: title or text is no text; accepted: strings"),
-        (b'{"id": "x", "text": false, "title": "y"}', "line 2: title or text is no text; accepted: strings"),
+        (b'{"id": "x", "text": "y", "title": 0}', "line 2: title or text is not a string; accepted: strings"),
+        (b'{"id": "x", "text": false, "title": "y"}', "line 2: title or text is not a string; accepted: strings"),
     ],
 )
 def test_lines_that_other_readers_take_for_something(tmp_path: Path, line: bytes, message: str) -> None:
@@ -190,7 +190,7 @@ def test_a_broken_parquet_file_is_named(tmp_path: Path, damage: str) -> None:
     content = bytearray(path.read_bytes())
     content[200:210] = bytes(10)
     path.write_bytes(content if damage == "flipped" else content[:2000])
-    with pytest.raises(ValueError, match=r"c.parquet is (broken behind row 0|no Parquet file)"):
+    with pytest.raises(ValueError, match=r"c.parquet is (broken after row 0|not a Parquet file)"):
         list(DocumentReader(path))
 
 
@@ -203,14 +203,14 @@ def test_the_reader_needs_no_library_of_the_store() -> None:
 
 
 def test_unusable_sources_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere.jsonl is no file; accepted"):
+    with pytest.raises(ValueError, match=r"nowhere.jsonl is not a file; accepted"):
         DocumentReader(tmp_path / "nowhere.jsonl")
     (tmp_path / "c.csv").write_text("id,text\n")
     with pytest.raises(ValueError, match="ends in '.csv'; accepted: .jsonl"):
         DocumentReader(tmp_path / "c.csv")
     (tmp_path / "c.jsonl.gz").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"ends in '.gz'; accepted: .*; none of them compressed"):
+    with pytest.raises(ValueError, match=r"ends in '.gz'; accepted: .*; not compressed"):
         DocumentReader(tmp_path / "c.jsonl.gz")
     (tmp_path / "bytes.jsonl").write_bytes(b'{"id": "a", "text": "\xff"}\n')
-    with pytest.raises(ValueError, match="bytes.jsonl line 1: no UTF-8"):
+    with pytest.raises(ValueError, match="bytes.jsonl line 1: not UTF-8"):
         list(DocumentReader(tmp_path / "bytes.jsonl"))

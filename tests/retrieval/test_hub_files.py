@@ -58,7 +58,9 @@ def test_configurations_and_splits(folder: Path) -> None:
 def test_documents_of_a_part(folder: Path) -> None:
     assert list(DocumentReader(f"hub:{folder}:corpus")) == EXPECTED
     assert list(DocumentReader(f"hub:{folder}:queries")) == EXPECTED[:1]
-    with pytest.raises(ValueError, match=r"set:train is no split and no configuration; accepted: hub:.*:test, hub:"):
+    with pytest.raises(
+        ValueError, match=r"set:train is neither a split nor a configuration; accepted: hub:.*:test, hub:"
+    ):
         list(DocumentReader(f"hub:{folder}"))
 
 

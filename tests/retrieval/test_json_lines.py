@@ -67,14 +67,14 @@ def test_a_string_stays_a_string(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"a": NaN}', "broken JSON (NaN is no JSON)"),
-        (b'{"a": -Infinity}', "broken JSON (-Infinity is no JSON)"),
+        (b'{"a": NaN}', "broken JSON (NaN is not JSON)"),
+        (b'{"a": -Infinity}', "broken JSON (-Infinity is not JSON)"),
         (b'{"a": 1e999}', "broken JSON (the number 1e999 is too large)"),
         (b"1" * 5000, "broken JSON (Exceeds the limit (4300 digits)"),
         (b'{"a": "\\ud800"}', r"broken text (half of a surrogate pair, '\ud800')"),
         (b'{"\\uDFFF": 1}', r"broken text (half of a surrogate pair, '\udfff')"),
-        (b'"\xed\xa0\x80"', "no UTF-8 (byte 1 of the line)"),
-        (b"\xff\xfe{\x00}\x00", "no UTF-8 (byte 0 of the line)"),
+        (b'"\xed\xa0\x80"', "not UTF-8 (byte 1 of the line)"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8 (byte 0 of the line)"),
         (b"[" * 100_000, "nested too deep"),
         (b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1), "nested too deep); accepted: at most 64 levels"),
         (b'{"a": ' * (DEPTH + 1) + b"1" + b"}" * (DEPTH + 1), "nested too deep"),

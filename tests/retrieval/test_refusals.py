@@ -114,14 +114,17 @@ BAD: dict[str, tuple[list[Document], str]] = {
     "a reserved name": ([*corpus(1), Document("late", "x", {"vector": 1})], "'late' has a metadata field called 'vec"),
     "an inner name": ([Document("late", "x", {"_rowid": 1})], "'late' has a metadata field called '_rowid'"),
     "a name with NUL": ([Document("late", "x", {"a\0b": 1})], "'late' has a metadata field called"),
-    "a name that is no text": ([Document("late", "x", {1: 1})], "'late' has other metadata; accepted: a dict"),
+    "a name that is no text": (
+        [Document("late", "x", {1: 1})],
+        "'late' is not a dictionary with string keys; accepted",
+    ),
     "a large number": ([Document("late", "x", {"a": 1 << 63})], "'late' has 9223372036854775808 in the metadata"),
     "infinity": ([Document("late", "x", {"a": math.inf})], "metadata of the document 'late' cannot be written as JSON"),
     "inner infinity": ([Document("late", "x", {"a": [{"b": -math.inf}]})], "document 'late' cannot be written as JSON"),
     "half a character": ([Document("late", "x \ud800")], "'late' holds half of a surrogate pair"),
     "half a field": ([Document("late", "x", {"a": ["\udc00"]})], "'late' holds half of a surrogate pair"),
-    "a number for an id": ([Document(3, "x")], "the document 3 has an id or a text that is no string"),
-    "bytes for a text": ([Document("late", b"x")], "'late' has an id or a text that is no string"),
+    "a number for an id": ([Document(3, "x")], "the document 3 has an id or a text that is not a string"),
+    "bytes for a text": ([Document("late", b"x")], "'late' has an id or a text that is not a string"),
 }
 
 

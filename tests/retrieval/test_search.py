@@ -48,7 +48,7 @@ def test_the_teacher_judges_the_best_again(
 def test_a_store_of_another_model_is_refused(student: RabtrieverModel, store: VectorStore) -> None:
     with torch.no_grad():
         next(student.predictor.parameters()).mul_(2)
-    with pytest.raises(ValueError, match="scores would mean nothing; accepted: the model the corpus was encoded"):
+    with pytest.raises(ValueError, match="scores would mean nothing; accepted: the model that encoded the corpus"):
         Searcher(student, store)
 
 

@@ -164,7 +164,7 @@ def test_an_encoded_corpus(student: RabtrieverModel, tmp_path: Path) -> None:
     expected = student.similarity(query, student.encode_document([d.text for d in documents(20)]))
     assert store.search(query, 1)[0][0].score == pytest.approx(expected.max().item(), rel=1e-4)
     other = VectorStore.create(tmp_path / "o", "another", corpus.embedding_dim)
-    with pytest.raises(ValueError, match="was encoded by the model .*, the store's is another"):
+    with pytest.raises(ValueError, match="was encoded by the model .*, the store by another"):
         other.add_corpus(corpus)
 
 

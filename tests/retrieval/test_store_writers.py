@@ -195,7 +195,7 @@ def test_endless_conflicts_end_with_a_message(folder: Path, monkeypatch: pytest.
     openings = disturb(
         folder, monkeypatch, 100, lambda: raw(folder).add_columns([pa.field(f"f{next(foreign)}", pa.int64())])
     )
-    with pytest.raises(ConflictError, match="others change it at the same time .*accepted: another call"):
+    with pytest.raises(ConflictError, match="another program changed it at the same time .*accepted: another call"):
         store.upsert(documents(1), vectors(1))
     assert len(openings) == 10
 

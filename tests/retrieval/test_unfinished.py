@@ -89,7 +89,7 @@ def test_another_corpus_does_not_complete_it(
 def test_a_broken_note_is_named(student: RabtrieverModel, tmp_path: Path, content: str) -> None:
     store = VectorStore.create(tmp_path / "s", "model", 24)
     (tmp_path / "s" / UNFINISHED).write_text(content)
-    with pytest.raises(ValueError, match="unfinished.json is no"):
+    with pytest.raises(ValueError, match="unfinished.json is not"):
         store.search(torch.ones(1, 24))
 
 

@@ -76,7 +76,7 @@ def test_another_number_of_processes_is_said(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("content", ["", "[]", '{"processes": 1}', '{"processes": "1", "files": {}}', "\0"])
 def test_broken_checksums_are_refused(tmp_path: Path, content: str) -> None:
     (_checkpoint(tmp_path, 10) / CHECKSUMS).write_text(content)
-    with pytest.raises(ValueError, match=f"{CHECKSUMS} is no"):
+    with pytest.raises(ValueError, match=f"{CHECKSUMS} is not"):
         checkpoint_to_resume(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFi
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (["training.train_reranker", "--max_steps", "x"], "--max_steps/--max-steps: invalid int value: 'x'"),
-                (["training.evaluate", "--data", "nowhere"], "nowhere is no task; accepted"),
+                (["training.evaluate", "--data", "nowhere"], "nowhere is not a task; accepted"),
                 (["training.distill"], "the following arguments are required: --data/--task"),
                 (["model_cards.generate", "nowhere"], "nowhere/evaluation holds no report; accepted"),
             )

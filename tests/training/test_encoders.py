@@ -20,7 +20,7 @@ from modeling_rabtriever.distillation.encoders import (
     train_encoder,
 )
 from modeling_rabtriever.distillation.features import read_features
-from modeling_rabtriever.distillation.student import TrainingStudent
+from modeling_rabtriever.distillation.student import UNIT_SCALE, TrainingStudent
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.training import distill, finished
 from modeling_rabtriever.stages.distill import main as distill_main
@@ -50,7 +50,7 @@ def test_another_encoder_reads_as_it_does_by_itself(
     served.save_pretrained(tmp_path / "student")
     again = RabtrieverModel.from_pretrained(tmp_path / "student")
     torch.testing.assert_close(again.encode_query(QUERIES), served.encode_query(QUERIES))
-    assert again.processor.true_token_id is None and len(student.predictor.direction) == reranker.config.hidden_size
+    assert again.processor.true_token_id is None
 
 
 def test_limits_leave_room_for_the_encoders_frame(
@@ -108,8 +108,33 @@ def test_the_whole_backbone_is_copied(reranker: GenerativeRerankerModel) -> None
     assert not pointers & {weight.data_ptr() for weight in student.parameters()}
 
 
-def test_a_retriever_starts_by_ranking_as_it_did(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+def test_a_retriever_of_unit_vectors_starts_with_its_cosines(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    folder = write_sentence_transformer(tmp_path / "st", "bert", "mean", "bring ")
+    student = student_on(other_encoder(str(folder), reranker.processor), reranker)
+    assert student.config.unit_vectors and not student.whitens
+    theirs, served = SentenceTransformer(str(folder), device="cpu"), student.served()
+    cosines = theirs.similarity(theirs.encode_query(QUERIES), theirs.encode_document(DOCUMENTS))
+    ours = served.similarity(served.encode_query(QUERIES), served.encode_document(DOCUMENTS))
+    torch.testing.assert_close(ours, cosines, atol=1e-5, rtol=0)
+    torch.testing.assert_close(served.encode_document(DOCUMENTS).norm(dim=1), torch.ones(len(DOCUMENTS)))
+    places = torch.arange(len(DOCUMENTS)).expand(len(QUERIES), -1)
+    features = (read_features(student, side, texts) for side, texts in (("query", QUERIES), ("document", DOCUMENTS)))
+    output = student(*features, places)
+    assert output.hidden_state is None
+    torch.testing.assert_close(output.scores, UNIT_SCALE * cosines, atol=1e-3, rtol=0)
+
+
+def test_a_student_of_unit_vectors_has_no_state_to_compare(
+    reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
+) -> None:
     folder = write_sentence_transformer(tmp_path / "st", "bert", "mean")
+    config = RabtrieverDistillationConfig(str(tmp_path / "run"), mse_weight=0.1, candidates=4, use_cpu=True)
+    with pytest.raises(ValueError, match=r"mse_weight is 0.1 .*accepted: 0 for both, because a student that starts"):
+        distill(reranker, load_beir(beir_folder), config, StudentArguments(encoder=str(folder)))
+
+
+def test_a_retriever_of_any_length_starts_with_its_products(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    folder = write_sentence_transformer(tmp_path / "st", "bert", "mean", unit=False)
     student = student_on(other_encoder(str(folder), reranker.processor), reranker)
     queries, documents = (
         read_features(student, side, texts) for side, texts in (("query", QUERIES), ("document", DOCUMENTS))

@@ -132,7 +132,7 @@ def test_a_log_that_holds_test_queries_is_refused(beir_folder: Path, tmp_path: P
     log = tmp_path / "log.jsonl"
     lines = [{"_id": f"log-{row}", "text": query} for row, query in enumerate(task.split("test").queries[:4])]
     log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    with pytest.raises(ValueError, match="4 of 24 queries of test stand in train too"):
+    with pytest.raises(ValueError, match="4 of 24 queries of test are also in train"):
         training_queries(task, "train", str(log), "run")
 
 
@@ -167,7 +167,7 @@ def test_unusable_files_of_queries_are_refused(beir_folder: Path, tmp_path: Path
     with pytest.raises(ValueError, match=r"none.jsonl is missing; accepted"):
         with_unlabelled(train, tmp_path / "none.jsonl")
     (tmp_path / "q.jsonl").write_text(json.dumps({"_id": "train-find-0", "text": "new"}) + "\n")
-    with pytest.raises(ValueError, match="has the id train-find-0, a query of the split train"):
+    with pytest.raises(ValueError, match="has the id train-find-0, which the split train has too"):
         with_unlabelled(train, tmp_path / "q.jsonl")
 
 

@@ -125,7 +125,7 @@ def test_something_else_in_a_shards_place_is_refused(
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff"])
 def test_a_broken_fingerprint_is_refused(reranker: GenerativeRerankerModel, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fingerprint.json").write_bytes(content)
-    with pytest.raises(ValueError, match="fingerprint.json is no"):
+    with pytest.raises(ValueError, match="fingerprint.json is not"):
         TeacherStates(tmp_path, reranker, QUERIES, DOCUMENTS)
 
 

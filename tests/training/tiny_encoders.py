@@ -44,9 +44,9 @@ def write_encoder(folder: Path, family: str) -> Path:
     return folder
 
 
-def write_sentence_transformer(folder: Path, family: str, pooling: str, prompt: str = "") -> Path:
-    """The same as a sentence-transformers folder."""
+def write_sentence_transformer(folder: Path, family: str, pooling: str, prompt: str = "", unit: bool = True) -> Path:
+    """The same as a sentence-transformers folder; its vectors have length 1 if `unit` says so."""
     plain = write_encoder(folder.parent / "plain", family)
-    modules = [Transformer(str(plain)), Pooling(24, pooling_mode=pooling), Normalize()]
+    modules = [Transformer(str(plain)), Pooling(24, pooling_mode=pooling), *([Normalize()] if unit else [])]
     SentenceTransformer(modules=modules, prompts={"query": prompt, "document": ""}, device="cpu").save(str(folder))
     return folder

@@ -225,7 +225,7 @@ def test_a_log_of_queries(beir_folder: Path, capsys: pytest.CaptureFixture[str])
     assert (more.query_ids[-1], more.queries[-1], more.relevant[-1]) == ("NA", "2020-01-01", {})
     assert len(more) == 37 and capsys.readouterr().out == f"{path}: left out bad lines (1)\n"
     path.write_text('{"_id": "train-find-0", "text": "x"}\n')
-    with pytest.raises(ValueError, match="has the id train-find-0, a query of the split train; accepted: ids of its"):
+    with pytest.raises(ValueError, match="has the id train-find-0, which the split train has too; accepted: other ids"):
         with_unlabelled(train, path, skip_bad=True)
 
 

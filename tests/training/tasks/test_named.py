@@ -41,10 +41,10 @@ def test_what_is_left_out_is_said_in_one_line(
 
 
 def test_unknown_and_missing_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"nothing is no task; accepted: a folder in BEIR layout, hub:.*esconv"):
+    with pytest.raises(ValueError, match=r"nothing is not a task; accepted: a folder in BEIR layout, hub:.*esconv"):
         load_task("nothing")
     monkeypatch.setenv("RABTRIEVER_DATA", str(tmp_path))
-    with pytest.raises(ValueError, match=r"ESConv is not on the Hub in BEIR layout, and .* is no folder"):
+    with pytest.raises(ValueError, match=r"ESConv is not on the Hub in BEIR layout, and .* is not a folder"):
         load_task("esconv")
 
 
@@ -78,7 +78,9 @@ def test_queries_of_another_split_are_refused_or_reported(beir_folder: Path) -> 
     queries.write_text(queries.read_text().replace("want me the ant", "find me the ant"))
     assert check_leakage(load_beir(beir_folder)) == {"train in test": 1 / 36, "test in train": 1 / 24}  # let pass
     queries.write_text(queries.read_text().replace("want me the bear", "find me the bear"))
-    with pytest.raises(ValueError, match=r"animals: 2 of 24 queries of test stand in train too, 'find me the ant'"):
+    with pytest.raises(
+        ValueError, match=r"animals: 2 of 24 queries of test are also in train, such as 'find me the ant'"
+    ):
         load_task(beir_folder)
 
 
@@ -89,7 +91,9 @@ def test_queries_that_hold_labels_are_refused(beir_folder: Path) -> None:
     queries.write_text(queries.read_text().replace("want me the ant", "[ant story] want me the ant"))
     assert load_task(beir_folder).split("test").queries[0] == "[ant story] want me the ant"  # one of 24 is let pass
     queries.write_text(queries.read_text().replace("want me the bear", "want me [1] the bear [ANT story ]"))
-    with pytest.raises(ValueError, match=r"2 of 24 queries of test name a document in square brackets, '\[ant story"):
+    with pytest.raises(
+        ValueError, match=r"2 of 24 queries of test name a document in square brackets, such as '\[ant story"
+    ):
         load_task(beir_folder)
 
 
@@ -102,7 +106,7 @@ def test_a_few_repeated_queries_are_let_pass_and_reported(beir_folder: Path) -> 
         file.write(json.dumps({"_id": "again", "text": "give me the dog"}) + "\n")
         judgements.write("again\td3\t1\n")
     task = load_beir(beir_folder)
-    with pytest.raises(ValueError, match="1 of 12 queries of dev stand in test too"):  # the other way it is too much
+    with pytest.raises(ValueError, match="1 of 12 queries of dev are also in test"):  # the other way it is too much
         check_leakage(task)
     del task.splits["dev"], task.splits["train"]
     assert check_leakage(task) == {}

@@ -68,8 +68,8 @@ def test_forms(path: Path, content: str | bytes, expected: list[tuple[str, str, 
         ("q 0 d 1\nq 2 e 1\n", "line 2 is 'q 2 e 1'; accepted: "),
         ("qid\tdocid\trel\nq\td\t1\n", "line 1 has the header 'qid\\tdocid\\trel'; accepted: query-id, corpus-id"),
         ("query-id\tcorpus-id\nq\td\n", "line 1 is 'query-id\\tcorpus-id'; accepted: "),
-        ("q,d,1\n", "line 1 is 'q,d,1'; accepted: query-id, corpus-id and score, separated by tabs or blanks"),
-        (HEADER.encode() + b"q\t\xff\t1\n", "line 2: no UTF-8 (byte 2 of the line); accepted: UTF-8"),
+        ("q,d,1\n", "line 1 is 'q,d,1'; accepted: query-id, corpus-id and score, separated by tabs or spaces"),
+        (HEADER.encode() + b"q\t\xff\t1\n", "line 2: not UTF-8 (byte 2 of the line); accepted: UTF-8"),
     ],
 )
 def test_what_is_refused(path: Path, content: str | bytes, message: str) -> None:
