@@ -1,4 +1,4 @@
-"""What every method of an equal-bill comparison is given, and our student that runs the bill up."""
+"""The training pairs that all methods of an equal-bill comparison share, and our student, which draws them."""
 
 import dataclasses
 import json
@@ -26,17 +26,17 @@ BACKBONE = "teacher's backbone"
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How the students of one task train; the same for every method but for what is said otherwise.
+    """How the students of one task train; the same for every method unless stated otherwise.
 
     Args:
         steps: optimizer steps.
         batch: queries per step.
         labels_batch: queries per step of methods that read one document per query.
         rates: learning rates of the encoder, of which each method takes its best on dev.
-        candidates: documents of a query that the teacher is asked about.
+        candidates: documents of a query that the teacher scores.
         rounds: how often our student draws some of them.
-        queries: labelled queries that all methods hear of, drawn with a fixed seed; `None` means all.
-        swapped: queries that exchanged names make of the labelled ones, for the teacher to judge.
+        queries: labelled queries that all methods train on, drawn with a fixed seed; `None` means all.
+        swapped: queries made by exchanging names in the labelled ones, for the teacher to score.
         labels: share of the labels in what our listwise KL aims at; other queries' documents are irrelevant then.
         predictor_rate: learning rate of our predictor.
         temperature: of the listwise KL, ours and theirs.
@@ -58,21 +58,21 @@ class Setting:
 
 
 class Bill(NamedTuple):
-    """Queries, and per query the documents its teacher was asked about."""
+    """Queries, and for each query the documents that the teacher scored."""
 
     queries: list[str]
-    relevant: list[list[int]]  # none for a query nobody judged
+    relevant: list[list[int]]  # none for a query without labels
     documents: Tensor  # (n, c) corpus rows
     scores: Tensor  # (n, c) the teacher's log-odds
 
     @property
-    def judged(self) -> list[int]:
+    def labelled(self) -> list[int]:
         """Rows of the queries with labels."""
         return [row for row, relevant in enumerate(self.relevant) if relevant]
 
 
 def start_name(encoder: str | None) -> str:
-    """What tables call the model that all methods start from."""
+    """The name in tables of the model that all methods start from."""
     return BACKBONE if encoder is None else Path(encoder).name
 
 
@@ -88,7 +88,7 @@ def our_student(
     seed: int = 0,
     bill: Bill | None = None,
 ) -> tuple[RabtrieverModel, Bill, float]:
-    """Our student at one rate, the bill it ran up, and its seconds without the teacher's; a finished one is read.
+    """Our student at one rate, the pairs it had scored, and its seconds without the teacher's; reuses a finished one.
 
     Args:
         teacher: the reranker.
@@ -97,10 +97,10 @@ def our_student(
         setting: how it trains.
         rate: the encoder's learning rate.
         folder: of the run.
-        states: folder of the teacher's cache, which runs share: a pair is asked once.
+        states: folder of the teacher's cache, which runs share: each pair is scored once.
         shape: what it starts from; `None` for the teacher's backbone.
         seed: of everything random.
-        bill: what the teacher is asked about, if not what the student draws.
+        bill: the pairs that the teacher scores, instead of those the student draws.
     """
     config = RabtrieverDistillationConfig(
         output_dir=str(folder / "checkpoints"), seed=seed, use_cpu=True, bf16=setting.bf16,
@@ -122,9 +122,9 @@ def our_student(
         trainer.train()
         seconds = time.monotonic() - started
         write_folder(folder / "model", finished(trainer).save_pretrained)
-        asked = trainer.candidates
-        rows = torch.arange(len(train))[:, None].expand_as(asked)
-        write_tensors(bill_file, {"documents": asked, "scores": scores.logits(rows, asked)})
+        documents = trainer.candidates
+        rows = torch.arange(len(train))[:, None].expand_as(documents)
+        write_tensors(bill_file, {"documents": documents, "scores": scores.logits(rows, documents)})
         log = trainer.state.log_history
         write_json(done, {"seconds": seconds - sum(asking), "asking": sum(asking), "log": log})
     student = load_model(folder / "model")

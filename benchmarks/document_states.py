@@ -1,4 +1,4 @@
-"""Which teachers have document states worth distilling: the same distillation after each way of training the teacher.
+"""Compares ways of training the teacher by their students: which document states are worth distilling.
 
 Usage:
     python -m benchmarks.document_states household=runs/household/data/household      # an hour on two cores
@@ -17,9 +17,9 @@ from benchmarks.students import TeacherBench
 from benchmarks.tasks import SPLITS, TaskRun, task_parser, task_runs, trained_teacher
 from modeling_rabtriever.tasks.beir import load_beir
 
-# A token of its own that closes the document; in tokenizers made from scratch it is in the vocabulary anyway.
+# A special token that closes the document; tokenizers from scratch have it in the vocabulary anyway.
 SUMMARY: dict[str, Any] = {"document_template": "Document: {document}\n<|endoftext|>"}
-ORDINARY = {"document_lm_weight": 0.0}  # whatever the recipe has
+ORDINARY = {"document_lm_weight": 0.0}  # overrides the recipe
 TEACHERS: dict[str, dict[str, Any]] = {
     "ordinary": {},
     "document language modelling": {"document_lm_weight": 0.1},
@@ -28,7 +28,7 @@ TEACHERS: dict[str, dict[str, Any]] = {
 
 
 def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
-    """The rows named, for one task and seed: R@1 of teacher and student on both splits."""
+    """The named rows for one task and seed: R@1 of teacher and student on both splits."""
     rows, task = [], load_beir(run.data)
     for name in names:
         folder = runs / f"{run.task}-{name.replace(' ', '-')}-seed{run.seed}"
@@ -40,7 +40,7 @@ def measure(run: TaskRun, names: list[str], runs: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
+    """Measures all tasks and seeds, and adds them to the result file."""
     parser = task_parser(__doc__, "runs/benchmark/document-states")
     parser.add_argument("--rows", nargs="+", default=[*TEACHERS], choices=[*TEACHERS], help="which rows to measure")
     arguments = parser.parse_args()

@@ -1,9 +1,9 @@
-"""What one vector per text can express: LIMIT-small, where every query has two right documents of 46, fitted outright.
+"""What one vector per text can express, by fitting LIMIT-small directly: 46 documents, two relevant ones per query.
 
 Usage:
     python -m benchmarks.evaluation_limit --data path/to/limit_small
 
-Three ways to fit the same judgements by inner products of width k, each trained on the judgements it is measured on, so
+Three ways to fit the same labels by inner products of width k, each trained on the labels it is measured on, so
 that what is left is the form's limit and not the data's:
 - free vectors: every query and document has k numbers of its own, whatever it says;
 - linear: one linear map of each side's text features, what a bi-encoder's projection can do;
@@ -32,7 +32,7 @@ UNITS = 256  # hidden units of the query's MLP
 
 
 class FreeVectors(nn.Module):
-    """A table of vectors per side; features are not read."""
+    """A table of vectors per side, without features."""
 
     def __init__(self, queries: int, documents: int, width: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class FreeVectors(nn.Module):
         self.documents = nn.Parameter(torch.randn(documents, width) / width**0.5)
 
     def forward(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """Scores `(n, m)`; `queries` are rows of the table here."""
+        """Scores `(n, m)`; `queries` are rows of the table."""
         return self.queries[queries] @ self.documents.T
 
 
@@ -71,7 +71,7 @@ class QueryMLP(nn.Module):
 
 
 def fit(model: nn.Module, queries: Tensor, documents: Tensor, relevant: Tensor) -> None:
-    """Softmax cross-entropy against the two right documents, with Adam and a cosine schedule, all queries at once."""
+    """Softmax cross-entropy against the two relevant documents; all queries at once, Adam, cosine schedule."""
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     target = relevant / relevant.sum(1, keepdim=True)
@@ -85,7 +85,7 @@ def fit(model: nn.Module, queries: Tensor, documents: Tensor, relevant: Tensor) 
 
 @torch.no_grad()
 def both_found(model: nn.Module, queries: Tensor, documents: Tensor, relevant: Tensor) -> float:
-    """Share of queries whose right documents are all ranked before the others."""
+    """Share of queries whose relevant documents all rank before the others."""
     scores = model(queries, documents)
     worst_right = scores.masked_fill(relevant == 0, torch.inf).amin(1)
     best_wrong = scores.masked_fill(relevant > 0, -torch.inf).amax(1)
@@ -93,24 +93,25 @@ def both_found(model: nn.Module, queries: Tensor, documents: Tensor, relevant: T
 
 
 def measure(features: tuple[Tensor, Tensor], relevant: Tensor, width: int, seed: int) -> list[dict[str, Any]]:
-    """A row per form."""
+    """One row per form of the score."""
     queries, documents = features
     (n, m), f = relevant.shape, queries.shape[1]
     seen = torch.randperm(n, generator=torch.Generator().manual_seed(seed)) < 0.8 * n
+
+    def make(form: str) -> Any:
+        if form == "free vectors":
+            return FreeVectors(n, m, width)
+        return Linear(f, width) if form == "linear" else QueryMLP(f, width)
+
     rows = []
     for form in ("free vectors", "linear", "query-side MLP"):
         torch.manual_seed(seed)
         given = torch.arange(n) if form == "free vectors" else queries
-        make = {
-            "free vectors": lambda: FreeVectors(n, m, width),
-            "linear": lambda: Linear(f, width),
-            "query-side MLP": lambda: QueryMLP(f, width),
-        }[form]
-        model = make()
+        model = make(form)
         fit(model, given, documents, relevant)
         row = {"form": form, "k": width, "seed": seed, "fitted": both_found(model, given, documents, relevant)}
         if form != "free vectors":
-            model = make()
+            model = make(form)
             fit(model, given[seen], documents, relevant[seen])
             row["unseen"] = both_found(model, given[~seen], documents, relevant[~seen])
         rows.append(row)
@@ -118,10 +119,12 @@ def measure(features: tuple[Tensor, Tensor], relevant: Tensor, width: int, seed:
 
 
 def main() -> None:
-    """Measures all widths and seeds, and puts them into the result file, row by row."""
+    """Measures all widths and seeds, and adds them to the result file, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="LIMIT-small in BEIR layout")
-    parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="the features'")
+    parser.add_argument(
+        "--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="encoder of the features"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     task = load_beir(arguments.data)

@@ -1,4 +1,4 @@
-"""Many sets side by side: teacher, Rabtriever (our recipe, the paper's), a bi-encoder on its backbone, baselines.
+"""Compares models on many sets: teacher, Rabtriever (our recipe, the paper's), a bi-encoder on its backbone, baselines.
 
 Usage:
     python -m benchmarks.evaluation_sets --data path/to/sets                      # every set found there, seed 0
@@ -31,8 +31,11 @@ from modeling_rabtriever.files import write_folder
 from modeling_rabtriever.stages import pipeline
 from modeling_rabtriever.tasks.beir import load_beir
 
-MODELS_OF = {"clinical_trial": "scifact", "limit_small": "scifact"}  # sets without a training split: whose models
-SEARCHED_WHOLE = 1000  # documents up to which the teacher judges every pair
+MODELS_OF = {
+    "clinical_trial": "scifact",
+    "limit_small": "scifact",
+}  # sets without a training split -> the set whose models they use
+SEARCHED_WHOLE = 1000  # in a corpus of at most this many documents, the teacher scores every pair
 PAPER, BI_ENCODER = "paper's recipe", "InfoNCE bi-encoder"
 
 
@@ -42,12 +45,12 @@ BI_ENCODERS |= {"esconv": (192, 64, 5e-4), "saycan": (42, 16, 5e-5)}
 
 
 def run_of(name: str, data: Path, seed: int) -> TaskRun:
-    """A set whose models are trained: small sets of texts from scratch, whatever other recipe they have by now."""
+    """A set to train models on; small sets of texts start from scratch, even if they have another recipe by now."""
     return TaskRun(name, seed, str(data / name), config=FROM_SCRATCH.get(name, RECIPES[name]))
 
 
 def trained(run: TaskRun, runs: Path, settings: dict[str, Any], bf16: bool) -> dict[str, Path]:
-    """The models of one set and seed by the names tables give them; finished ones are read."""
+    """The models of one set and seed by their names in tables; reuses finished ones."""
     folder = runs / f"{run.task}-seed{run.seed}"
     flags = {"data": run.data, "seed": run.seed, "output_dir": folder} | settings
     command = [item for name, value in flags.items() for item in (f"--{name}", str(value))]
@@ -70,8 +73,8 @@ def bi_encoder(bench: TeacherBench, folder: Path, bf16: bool) -> None:
     """Trains the teacher's backbone on the labels as a bi-encoder: last token, cosine, no prompt."""
     (steps, batch, rate), train = BI_ENCODERS[bench.run.task], bench.task.split("train")
     setting = Setting(steps, batch, batch, (rate,), candidates=0, bf16=bf16)
-    unasked = torch.empty(len(train), 0)
-    bill = Bill(train.queries, [list(own) for own in train.relevant], unasked, unasked)
+    no_pairs = torch.empty(len(train), 0)
+    bill = Bill(train.queries, [list(own) for own in train.relevant], no_pairs, no_pairs)
     with TemporaryDirectory() as backbone, TemporaryDirectory() as start:
         untrained(bench.reranker, "InfoNCE", Path(backbone)).save_pretrained(start)
         model, _ = Opponent(bench.reranker, bench.task.corpus, bill, setting, start, bench.run.seed).train(
@@ -83,7 +86,7 @@ def bi_encoder(bench: TeacherBench, folder: Path, bf16: bool) -> None:
 def measure(
     name: str, data: Path, source: TaskRun, models: dict[str, Path], runs: Path, encoder: str
 ) -> dict[str, Any]:
-    """One row: `test` with the teacher, and `whole` without it where that was of candidates alone."""
+    """One row: `test` with the teacher, and `whole` without it if `test` ranked only candidates."""
     task, dtype = load_beir(data / name), source.recipe("evaluate").get("dtype", "auto")
     large = len(task.corpus) > SEARCHED_WHOLE
     chosen = {"test": models} | ({"whole": {k: v for k, v in models.items() if k != TEACHER}} if large else {})
@@ -105,7 +108,7 @@ def measure(
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What the student keeps of its teacher on the sets that have a goal, as a mean over seeds."""
+    """The share of the teacher's R@1 that the student keeps, mean over seeds, on the sets that have a goal."""
     bars = []
     for (name,), seeds in grouped(rows, "set"):
         if name in RETENTION:
@@ -116,13 +119,15 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures all sets and seeds, and puts them into the result file, row by row."""
+    """Measures all sets and seeds, and adds them to the result file, row by row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with a folder per set")
-    known = (*BI_ENCODERS, *MODELS_OF)  # models before the sets that need them
-    parser.add_argument("--sets", nargs="+", choices=known, help="which; default: all that are there")
+    parser.add_argument("--data", type=Path, required=True, help="folder with one folder per set")
+    known = (*BI_ENCODERS, *MODELS_OF)  # sets with models come before sets that use them
+    parser.add_argument("--sets", nargs="+", choices=known, help="sets to measure; default: all in the folder")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs/benchmark"), help="finished runs there are read")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/benchmark"), help="folder of the runs; finished ones are reused"
+    )
     add_settings(parser, "further options of the pipeline, such as distill.max_steps=500")
     parser.add_argument("--bf16", action="store_true", help="train the bi-encoder in mixed precision")
     parser.add_argument("--sentence_encoder", default="sentence-transformers/all-MiniLM-L6-v2", help="a baseline")

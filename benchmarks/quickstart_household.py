@@ -1,4 +1,4 @@
-"""The quickstart's promises, over seeds: time, memory, teacher quality, retention; and the full test splits.
+"""What the quickstart promises, over seeds: time, memory, teacher quality, retention; and the full test splits.
 
 Usage:
     python -m benchmarks.quickstart_household            # about half an hour on two cores
@@ -27,7 +27,7 @@ TEST_SPLITS = ("test", "test_phrasing")
 
 
 def measure(seed: int, folder: Path) -> dict[str, Any]:
-    """One quickstart from nothing, and the full splits with its models."""
+    """One quickstart from scratch, and its models on the full splits."""
     run = folder / f"household-seed{seed}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()

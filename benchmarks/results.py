@@ -1,4 +1,4 @@
-"""The form of result files: what was measured, how, on what, and whether the bars hold."""
+"""The format of result files: what was measured, how, on which machine, and whether the bars hold."""
 
 import json
 import operator
@@ -30,14 +30,14 @@ def bar(
     interval: Sequence[float] | None = None,
     why: str | None = None,
 ) -> dict[str, Any]:
-    """One figure held against its bar.
+    """One figure and its bar.
 
     Args:
         name: what was measured, with its unit.
         value: the measured figure; `None` if it could not be measured, with `why`.
         op: `">="`, `"<="` or `"<"`.
         limit: the bar.
-        n: how many queries, runs or repeats stand behind the value.
+        n: number of queries, runs or repeats behind the value.
         interval: its 95% interval.
         why: why there is no value.
     """
@@ -55,9 +55,9 @@ def write_result(
 
     Args:
         module: the script's module, such as `benchmarks.quickstart_household`.
-        settings: what the run was called with.
+        settings: of the run.
         rows: the measurements.
-        bars: the figures held against a bar.
+        bars: the figures with a bar.
     """
     path = _path(module)
     write_json(
@@ -77,12 +77,12 @@ def write_result(
 
 
 def with_earlier(module: str, rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """New rows behind those of the result file that they do not replace; each says when and on what it was measured.
+    """The rows of the result file that the new rows do not replace, then the new rows, with date and machine.
 
     Args:
         module: the script's module.
         rows: the new measurements.
-        keys: the fields that tell rows apart.
+        keys: the fields that identify a row.
     """
     path = _path(module)
     earlier = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -93,19 +93,19 @@ def with_earlier(module: str, rows: Sequence[dict[str, Any]], keys: Sequence[str
 
 
 def grouped(rows: Sequence[dict[str, Any]], *keys: str) -> Iterator[tuple[tuple[Any, ...], list[dict[str, Any]]]]:
-    """The values of `keys` and the rows that have them, in the order they first occur: the seeds of one setting."""
+    """Rows grouped by the values of `keys` (the seeds of one setting), in order of first occurrence."""
     for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
         yield values, [row for row in rows if tuple(row[key] for key in keys) == values]
 
 
 def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
-    """What a row's system keeps of the teacher's R@1 on test, mean over seeds."""
+    """The share of the teacher's R@1 on test that the system of these rows keeps, mean over seeds."""
     tests = [row["test"] for row in rows]
     return sum(test["system"]["mean"] / test["teacher"]["mean"] for test in tests) / len(tests)
 
 
 def mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
-    """Percent as tables show it: the mean over seeds, and in brackets the mean of their 95% intervals."""
+    """Percent for tables: the mean over seeds, and in brackets the mean of their 95% intervals."""
     return percent(mean_over_seeds(intervals))
 
 

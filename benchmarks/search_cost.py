@@ -1,4 +1,4 @@
-"""What it takes to encode and search a corpus of 10^8 documents: a cost model, held against measured points.
+"""The cost of encoding and searching 10^8 documents: a cost model, checked against measurements.
 
 Usage:
     python -m benchmarks.search_cost     # after search_encoding, search_stores and search_memory; takes no time
@@ -9,9 +9,9 @@ The model, with N documents of L tokens, a backbone of P parameters outside its 
     vectors    N k b bytes
     one query  N k b / B             B: bytes/s a scan reads; q queries at once: at least 2 N k q / F
 
-F and t are taken from search_encoding and B from the smaller corpus of search_stores; time and bytes of search_memory
-and of the larger corpus are then predicted. The plan for 10^8 documents uses the figures of an H100 as its maker
-states them, with shares of them that are assumptions until benchmarks.search_gpu has run on one.
+F and t come from search_encoding, and B from the smaller corpus of search_stores. The model then predicts time and
+bytes of search_memory and of the larger corpus. The plan for 10^8 documents uses NVIDIA's figures for an H100; the
+shares of them that are reached are assumptions until benchmarks.search_gpu has run on one.
 """
 
 import json
@@ -32,7 +32,7 @@ BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 
 def encoding_seconds(tokens: float, parameters: float, flops: float, tokenising: float) -> float:
-    """Seconds to encode so many tokens."""
+    """Seconds to encode this many tokens."""
     return tokens * (2 * parameters / flops + tokenising)
 
 
@@ -56,7 +56,7 @@ def plan(name: str, parameters: int, width: int, tokenising: float) -> dict[str,
 
 
 def check(what: str, unit: str, predicted: float, measured: float) -> dict[str, Any]:
-    """A prediction beside what was measured."""
+    """A prediction and the measurement."""
     return {"what": what, "unit": unit, "predicted": predicted, "measured": measured, "ratio": predicted / measured}
 
 
@@ -67,7 +67,7 @@ def measured(name: str) -> dict[str, Any]:
 
 
 def checks(encoding: dict[str, Any], stores: dict[str, Any], memory: dict[str, Any]) -> list[dict[str, Any]]:
-    """Predictions from the first halves of the measurements for the second halves."""
+    """Predictions for the second halves of the measurements, from the first halves."""
     flops, tokenising = rates(encoding)
     row = memory["rows"][0]
     tokens = row["documents"] * row["tokens_per_document"]
@@ -88,7 +88,8 @@ def checks(encoding: dict[str, Any], stores: dict[str, Any], memory: dict[str, A
 def rates(encoding: dict[str, Any]) -> tuple[float, float]:
     """FLOP/s of the bare backbone, and seconds to tokenise a token; medians of `search_encoding`."""
     speeds = [row["tokens_per_second"] for row in encoding["rows"]]
-    bare, tokenising = (statistics.median(speed[name] for speed in speeds) for name in ("bare", "tokenising"))
+    bare = statistics.median(speed["bare"] for speed in speeds)
+    tokenising = statistics.median(speed["tokenising"] for speed in speeds)
     return 2 * encoding["settings"]["parameters"] * bare, 1 / tokenising
 
 

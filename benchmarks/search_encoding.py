@@ -5,8 +5,8 @@ Usage:
 
 The random backbone of benchmarks.teacher_scoring. Documents of 16 to 256 tokens, most of them short. Rabtriever and
 sentence-transformers (last token of the same backbone) go from text to vectors; "bare" runs the backbone over the same
-number of tokens, cut in rows of equal length, without tokenising, padding or pooling: the most that can be reached.
-"tokenising" is Rabtriever's reading of the texts alone.
+number of tokens, cut into rows of equal length, without tokenising, padding or pooling, which is the upper limit.
+"tokenising" is only Rabtriever's tokenisation of the texts.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def lengths(count: int, rng: random.Random) -> list[int]:
 
 
 def ways(folder: str, count: int, rounds: int) -> tuple[dict[str, Callable[[int], Any]], list[int], int]:
-    """All ways, the tokens of each round's documents, and the backbone's parameters that a token is multiplied with."""
+    """All ways, the tokens of each round, and the number of backbone parameters that each token is multiplied with."""
     reranker = make_reranker()
     student = make_student(reranker, WIDTH)
     encoder = untrained(reranker, "InfoNCE", Path(folder)).eval()

@@ -1,4 +1,4 @@
-"""The engines that `benchmarks.search_stores` compares, each behind one signature."""
+"""The engines that `benchmarks.search_stores` compares, with one interface."""
 
 import time
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Search = Callable[[NDArray[np.float32]], NDArray[np.int64]]
 
 
 def engines(vectors: NDArray[np.float32], names: list[str], folder: Path) -> dict[str, tuple[Any, float, float]]:
-    """Name -> (search of an effort, seconds to build, bytes held)."""
+    """Name -> (search with an effort, seconds to build, bytes in memory)."""
     m, k = vectors.shape
     held = torch.from_numpy(vectors)
     makers: dict[str, Callable[[], tuple[Any, float]]] = {

@@ -1,11 +1,11 @@
-"""The same at real shapes, on a GPU: teacher against student per query, encoding, and exact search of millions.
+"""Speed at real shapes, on a GPU: teacher against student per query, encoding, and exact search of millions.
 
 Usage:
     python -m benchmarks.search_gpu                   # on a machine with a GPU; without one it says so in the result
 
 Backbones of the shapes of Qwen2.5-0.5B and Qwen2-7B with random weights in bf16, prefixes and suffixes of 32 tokens.
-Encoding is given as a share of the device's rate of matrix products, and exact search as a share of its memory
-bandwidth, both measured in the same run. --device cpu --shapes tiny tries the script out.
+Encoding is reported as a share of the device's rate of matrix products, and exact search as a share of its memory
+bandwidth, both measured in the same run. --device cpu --shapes tiny tests the script.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from modeling_rabtriever.retrieval import ExactIndex
 
 SHAPES = {"0.5B": BACKBONES / "qwen2.5-0.5b-instruct.json", "7B": BACKBONES / "qwen2-7b-instruct.json", "tiny": None}
 LENGTH, ENCODED, WIDTH = 32, 128, 256  # tokens of a prompt's sides, of an encoded document; k
-FASTER = {8: 10.0, 551: 200.0}  # documents -> how many times the student is to be faster than the teacher
+FASTER = {8: 10.0, 551: 200.0}  # documents -> how many times faster the student must be than the teacher
 PASSAGES, PASSAGE_WIDTH = 8_841_823, 3584  # MS MARCO's, and the paper predictor's width of a 7B backbone
 MEMORY_SHARE = 0.85  # of the free memory that the vectors of exact search may take
 REPEATS = 9
 
 
 def seconds_of(call: Callable[[], Any], device: str, repeats: int = REPEATS) -> float:
-    """Median seconds of a call, until the device is done."""
+    """Median seconds of a call, including the work on the device."""
     taken = []
     for _ in range(repeats + 1):
         synchronize(device)
@@ -46,14 +46,15 @@ def seconds_of(call: Callable[[], Any], device: str, repeats: int = REPEATS) -> 
 
 
 def synchronize(device: str) -> None:
-    """Waits until a GPU is done."""
+    """Waits until the GPU has finished."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def matrix_rate(device: str, size: int) -> float:
     """FLOP/s of a product of two square bf16 matrices."""
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    a = torch.randn(size, size, device=device, dtype=torch.bfloat16)
+    b = torch.randn_like(a)
     return float(2 * size**3 / seconds_of(lambda: a @ b, device))
 
 
@@ -68,15 +69,15 @@ def queries(reranker: GenerativeRerankerModel, shape: str, device: str, rounds: 
     """Milliseconds per query of teacher, cached teacher and student: one row per number of documents."""
     student = make_student(reranker, WIDTH)
     texts = TextMaker(reranker.processor, random.Random(0))
-    asked = [texts.query(LENGTH) for _ in range(rounds + 1)]
+    given = [texts.query(LENGTH) for _ in range(rounds + 1)]
     rows = []
     for size in FASTER:
         documents = [texts.document(LENGTH) for _ in range(size)]
         vectors, prefixes = student.encode_document(documents), reranker.prefill(documents)
         ways: dict[str, Callable[[int], Any]] = {
-            "teacher": lambda n, d=documents: reranker.rank(asked[n], d, top_k=8),  # its list waits for the device
-            "cached teacher": lambda n, p=prefixes: reranker.score([asked[n]], p).topk(8)[1].tolist(),
-            "student": lambda n, v=vectors: student.similarity(student.encode_query([asked[n]]), v).topk(8)[1].tolist(),
+            "teacher": lambda n, d=documents: reranker.rank(given[n], d, top_k=8),  # its list waits for the device
+            "cached teacher": lambda n, p=prefixes: reranker.score([given[n]], p).topk(8)[1].tolist(),
+            "student": lambda n, v=vectors: student.similarity(student.encode_query([given[n]]), v).topk(8)[1].tolist(),
         }
         seconds = interleaved(ways, rounds)
         row = {"what": "query", "shape": shape, "documents": size, "milliseconds": milliseconds(seconds)}
@@ -97,25 +98,25 @@ def encoding(reranker: GenerativeRerankerModel, shape: str, device: str, documen
     return {"what": "encoding", "shape": shape, "tokens": ENCODED, "device": device, **speed}
 
 
-def exact_search(device: str, wanted: int, width: int, bandwidth: float) -> dict[str, Any]:
+def exact_search(device: str, given: int, width: int, bandwidth: float) -> dict[str, Any]:
     """Milliseconds of one query over as many vectors as fit, and the share of the bandwidth that reading them takes."""
-    torch.cuda.empty_cache()  # of the models before
+    torch.cuda.empty_cache()  # of the previous models
     free = torch.cuda.mem_get_info()[0] if device != "cpu" else 1 << 30
-    count = min(wanted, int(MEMORY_SHARE * free) // (2 * width))
+    count = min(given, int(MEMORY_SHARE * free) // (2 * width))
     vectors = torch.empty(count, width, device=device, dtype=torch.bfloat16)
     for block in vectors.split(65536):
         block.normal_()
     index = ExactIndex(vectors, "bfloat16", device)
     found: dict[str, Any] = {"what": "exact search", "documents": count, "width": width, "device": device}
     for number in (1, 64):
-        asked = torch.randn(number, width)
-        found[f"milliseconds_{number}"] = 1000 * seconds_of(lambda q=asked: index.search(q, 10)[1].cpu(), device)
+        queries = torch.randn(number, width)
+        found[f"milliseconds_{number}"] = 1000 * seconds_of(lambda q=queries: index.search(q, 10)[1].cpu(), device)
     read = count * width * 2 / (found["milliseconds_1"] / 1000)
     return {**found, "share_of_copy_rate": read / bandwidth}
 
 
 def bars_of(rows: list[dict[str, Any]], why: str | None = None) -> list[dict[str, Any]]:
-    """The student against the teacher; without values where there was no GPU, and why."""
+    """The student against the teacher; without a GPU, no values but the reason."""
     bars = []
     for shape in ("0.5B", "7B"):
         for size, limit in FASTER.items():
@@ -134,7 +135,7 @@ def measure(device: str, shapes: list[str], rounds: int, passages: int) -> list[
     for shape in shapes:
         path = SHAPES[shape]
         backbone = BACKBONE if path is None else json.loads(path.read_text())
-        # A CPU only shows that the script runs, and many compute bf16 slowly.
+        # A CPU is only for testing the script, and many compute bf16 slowly.
         reranker = make_reranker(backbone, torch.float32 if device == "cpu" else torch.bfloat16, device)
         rows += queries(reranker, shape, device, rounds)
         rows.append(encoding(reranker, shape, device, 32 if tiny else 4096, rate))

@@ -1,10 +1,10 @@
-"""Cost against the length of the documents (the paper's Figure 4): a query's stays, encoding grows in proportion.
+"""Cost against the length of the documents (the paper's Figure 4): constant for a query, proportional for encoding.
 
 Usage:
     python -m benchmarks.search_length                # five minutes on two cores
 
 The random backbone of benchmarks.teacher_scoring. Offline: encoding a document of 16 to 512 tokens. Online: one query
-of 32 tokens against 64 documents of that length, by Rabtriever (vectors encoded before), by the teacher with cached
+of 32 tokens against 64 documents of that length, by Rabtriever (with encoded documents), by the teacher with cached
 prefixes, and by the teacher. All lengths take turns. Writes results/search_length.json and .png.
 """
 
@@ -36,7 +36,7 @@ LABELS = {
 
 
 def ways(reranker: Any, rounds: int) -> dict[str, dict[int, Callable[[int], Any]]]:
-    """What is done -> length -> one call."""
+    """Kind of work -> length -> one call."""
     student = make_student(reranker, WIDTH)
     texts = TextMaker(reranker.processor, random.Random(0))
     queries = [texts.query(SUFFIX) for _ in range(rounds + 1)]

@@ -1,10 +1,10 @@
-"""Memory while a corpus of a million short documents is encoded, over what the model itself takes; and what it costs.
+"""Memory for encoding a million short documents, beyond that of the loaded model, and time and bytes.
 
 Usage:
     python -m benchmarks.search_memory --model runs/household/student/model       # ten minutes on two cores
 
-Encodes documents of about ten words from a JSONL file, as `rabtriever encode` does, and watches resident memory from
-the moment the model is loaded. Time and bytes are the measured points behind the cost model in docs/scale.md.
+Encodes documents of about ten words from a JSONL file, as `rabtriever encode` does, and measures resident memory
+from the moment the model is loaded. Time and bytes are the measured points behind the cost model in docs/scale.md.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
         write_corpus(source, arguments.documents)
         model = AutoModel.from_pretrained(arguments.model).eval()
         sample = [json.loads(line)["text"] for line in itertools.islice(source.open(), 1000)]
-        model.encode_document(sample)  # so that everything is loaded
+        model.encode_document(sample)  # loads everything that is loaded on first use
         reset_peak_memory()
         before = peak_memory_gb()
         start = time.perf_counter()

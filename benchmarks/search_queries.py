@@ -1,13 +1,13 @@
-"""A whole query, text in and ids out: the teacher, the teacher with cached prefixes, Rabtriever, and a bi-encoder.
+"""Time from query text to document ids: the teacher, the teacher with cached prefixes, Rabtriever, and a bi-encoder.
 
 Usage:
     python -m benchmarks.search_queries               # a quarter of an hour on two cores
 
 The random backbone of benchmarks.teacher_scoring; suffixes of 32 tokens, prefixes of 32 and of 128. Rabtriever and the
 bi-encoder of sentence-transformers (same backbone, last token) have vectors of the same width and search the same kind
-of index exactly. The bi-encoder is asked twice: with a prompt of as many tokens as Rabtriever's, and with the bare
-query. The teacher is timed on up to 551 documents and its time grows in proportion from there; those figures are marked
-`estimated`. Vectors of large corpora are random: a scan takes the same time whatever the numbers are. Writes
+of index exactly. The bi-encoder is timed twice: with a prompt of as many tokens as Rabtriever's, and with the bare
+query. The teacher is timed on up to 551 documents; beyond that its time is extrapolated in proportion and marked
+`estimated`. Vectors of large corpora are random, because the time of a scan does not depend on the numbers. Writes
 results/search_queries.json and .png.
 """
 
@@ -31,9 +31,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 QUERY_TOKENS, TOP = 32, 10
-JUDGED = (8, 551)  # documents the teacher reads in time; 551 are the skills of the paper's SayCan
+TIMED = (8, 551)  # documents that the teacher is timed on; 551 is the number of skills in the paper's SayCan
 # Documents, and tokens of each: those of the teacher's 32 tokens as in the paper, and passages of 128.
-SETTINGS = (*((size, length) for length in (32, 128) for size in JUDGED), (100_000, 32), (1_000_000, 32))
+SETTINGS = (*((size, length) for length in (32, 128) for size in TIMED), (100_000, 32), (1_000_000, 32))
 TEACHERS = ("teacher", "cached teacher")
 DENSE = ("Rabtriever", "bi-encoder", "bi-encoder, bare query")
 DENSE_ROUNDS = 6  # as many as of the teachers, times
@@ -79,7 +79,7 @@ class Bench:
             "bi-encoder": lambda place: dense(self.prompts, place),
             "bi-encoder, bare query": lambda place: dense(queries, place),
         }
-        if size in JUDGED:
+        if size in TIMED:
             documents = [self.texts.document(length) for _ in range(size)]
             prefixes = self.reranker.prefill(documents)
             found["teacher"] = lambda place: self.reranker.rank(queries[place], documents, top_k=TOP)
@@ -105,7 +105,7 @@ def measure(bench: Bench, size: int, length: int, rounds: int) -> dict[str, Any]
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rabtriever against the bi-encoder at every size, against the teacher where it was timed."""
+    """Rabtriever against the bi-encoder at every size, and against the teacher at the sizes it was timed on."""
     bars = []
     for row in rows:
         size, ratios = row["documents"], row["against_rabtriever"]
@@ -121,11 +121,11 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def with_estimates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows in which the teacher's time is extrapolated, per document, where it was not timed."""
+    """The rows, with the teacher's time extrapolated per document for sizes it was not timed on."""
     for row in rows:
-        if row["documents"] not in JUDGED:
+        if row["documents"] not in TIMED:
             (largest,) = [
-                r for r in rows if (r["documents"], r["document_tokens"]) == (max(JUDGED), row["document_tokens"])
+                r for r in rows if (r["documents"], r["document_tokens"]) == (max(TIMED), row["document_tokens"])
             ]
             factor = row["documents"] / largest["documents"]
             row["estimated"] = {name: factor * largest["milliseconds"][name] for name in TEACHERS}
@@ -137,7 +137,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure, panel = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
     rows = [row for row in rows if row["document_tokens"] == 32]
     for name, label in LABELS.items():
-        times = [(row["documents"], {**row.get("estimated", {}), **row["milliseconds"]}[name]) for row in rows]
+        times = []
+        for row in rows:
+            milliseconds = row.get("estimated", {}) | row["milliseconds"]
+            times.append((row["documents"], milliseconds[name]))
         (line,) = panel.plot(*zip(*times, strict=True), marker="o", label=label)
         if name in TEACHERS:
             guessed = [place for place, row in enumerate(rows) if "estimated" in row]

@@ -1,13 +1,12 @@
-"""Exact and approximate search by every engine at hand, on real vectors: a student's queries against its documents.
+"""Exact and approximate search by several engines, on real vectors: queries and documents of a student.
 
 Usage:
     python -m benchmarks.search_stores --model runs/household/student/model --data runs/household/data/household
     python -m benchmarks.search_stores --model ... --data ... --sizes 1000000 --engines "FAISS HNSW"
 
-The corpus is augmented: documents of the task, each with noise of a tenth of the documents' covariance added, so that
-neighbours are as crowded as in a large corpus of the same kind. Queries are the task's test queries. Every engine
-searches the same queries in turn, round by round; figures are medians over rounds. Writes results/search_stores.json
-and .png.
+The corpus is augmented: document vectors of the task plus noise with a tenth of their covariance, so that neighbours
+are as dense as in a large corpus of the same kind. Queries are the task's test queries. Every engine searches the same
+queries in turn, round by round; figures are medians over rounds. Writes results/search_stores.json and .png.
 """
 
 import argparse
@@ -34,14 +33,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 BATCH = 64
-JUDGED, CHECKED = 128, 4  # queries recall is measured on; an exact engine is only checked
-PATIENCE, FEWEST = 20.0, 3  # seconds of timing per engine and batch size, after that many rounds
+RECALL_QUERIES, CHECKED = 128, 4  # queries to measure recall on, and to check exact engines on
+PATIENCE, FEWEST = 20.0, 3  # seconds of timing per engine and batch size, and the least number of rounds
 EXACT = (
     "ours fp32", "ours fp16", "ours bf16", "torch fp32", "torch fp16", "torch bf16", "numpy fp32", "FAISS flat",
     "FAISS fp16",
 )  # fmt: skip
 OTHERS = ("FAISS int8", "LanceDB flat")
-# Who searches exactly at a precision.
+# Engines that search exactly, by precision.
 RIVALS = {
     "fp32": ("torch fp32", "numpy fp32", "FAISS flat"),
     "fp16": ("torch fp16", "FAISS fp16"),
@@ -51,7 +50,7 @@ APPROXIMATE = (
     "FAISS IVF-SQ8", "FAISS IVF-PQ", "FAISS HNSW", "USearch bf16", "LanceDB IVF_SQ", "LanceDB IVF_PQ",
     "LanceDB IVF_HNSW_SQ",
 )  # fmt: skip
-EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512)  # nprobe, ef: raised until the recall is there
+EFFORTS = (4, 8, 16, 32, 64, 128, 256, 512)  # nprobe or ef, raised until recall is reached
 RECALL = 0.95
 
 
@@ -80,30 +79,31 @@ def recall(found: NDArray[np.int64], truth: NDArray[np.int64]) -> float:
 def measure(size: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """One row per engine."""
     vectors, queries = augmented(arguments.model, arguments.data, size)
-    truth = ExactIndex(torch.from_numpy(vectors)).search(torch.from_numpy(queries[:JUDGED]), TOP)[1].numpy()
+    truth = ExactIndex(torch.from_numpy(vectors)).search(torch.from_numpy(queries[:RECALL_QUERIES]), TOP)[1].numpy()
     names = list(dict.fromkeys([*EXACT, *arguments.engines]))
     with tempfile.TemporaryDirectory() as folder:
         built = engines(vectors, names, Path(folder))
         chosen: dict[str, tuple[Search, int, float]] = {}
         for name, (at, _, _) in built.items():
-            judged = queries[: JUDGED if name in APPROXIMATE else CHECKED]
-            for effort in EFFORTS if name in APPROXIMATE else (0,):
-                chosen[name] = (at(effort), effort, recall(at(effort)(judged), truth[: len(judged)]))
+            checked = queries[: RECALL_QUERIES if name in APPROXIMATE else CHECKED]
+            efforts = EFFORTS if name in APPROXIMATE else (0,)
+            for effort in efforts:
+                chosen[name] = (at(effort), effort, recall(at(effort)(checked), truth[: len(checked)]))
                 if chosen[name][2] >= RECALL:
                     break
         seconds: dict[str, dict[int, list[float]]] = {name: {1: [], BATCH: []} for name in names}
         for round_ in range(arguments.rounds):
             for count in (1, BATCH):
                 first = (round_ * count) % (len(queries) - count)
-                asked = np.ascontiguousarray(queries[first : first + count])
+                batch = np.ascontiguousarray(queries[first : first + count])
                 for name in names:
                     if round_ >= FEWEST and sum(seconds[name][count]) > PATIENCE:
                         continue
                     search = built[name][0](chosen[name][1])
-                    time.sleep(0.05)  # until the threads of the engine before have stopped waiting for more work
-                    search(asked[:1])
+                    time.sleep(0.05)  # until the threads of the previous engine have stopped waiting for work
+                    search(batch[:1])
                     start = time.perf_counter()
-                    search(asked)
+                    search(batch)
                     seconds[name][count].append(time.perf_counter() - start)
     bandwidth = copy_rate("cpu", 1 << 28) / 1e9
     return [
@@ -169,11 +169,11 @@ def main() -> None:
     """Measures and writes the result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of a student")
-    parser.add_argument("--data", required=True, help="folder in BEIR layout it was distilled on")
+    parser.add_argument("--data", required=True, help="folder in BEIR layout that it was distilled on")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200_000, 1_000_000])
     every = [*EXACT, *OTHERS, *APPROXIMATE]
     parser.add_argument(
-        "--engines", nargs="+", default=every, choices=every, help="exact ones, but LanceDB's, always run"
+        "--engines", nargs="+", default=every, choices=every, help="exact engines other than LanceDB's always run"
     )
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

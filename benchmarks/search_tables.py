@@ -1,4 +1,4 @@
-"""Tables of what search was measured at; `tables` puts them into the pages."""
+"""Tables of search measurements; `tables` writes them into the pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -88,7 +88,7 @@ def search_length(result: Row) -> str:
 def search_memory(result: Row) -> str:
     """One line."""
     (row,) = result["rows"]
-    source, written = (row[name] / 1e9 for name in ("source_bytes", "vector_bytes"))
+    source, written = row["source_bytes"] / 1e9, row["vector_bytes"] / 1e9
     return (
         f"{row['documents']:,} documents of {row['tokens_per_document']:.0f} tokens, {source:.2f} GB of JSON lines -> "
         f"{written:.2f} GB of {row['vectors']} vectors (k = {row['embedding_dim']}): {row['seconds']:,.0f} s, "

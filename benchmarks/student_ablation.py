@@ -1,13 +1,13 @@
-"""What the student's parts are worth: the same teachers, one student recipe at a time, at equal teacher bill.
+"""What each part of the student is worth: the same teachers and equal numbers of scored pairs, one recipe at a time.
 
 Usage:
     python -m benchmarks.student_ablation household=runs/household/data/household \\
         --teacher household=runs/benchmark/household-seed{seed}/teacher/model     # half an hour a seed
 
-Every row is a recipe students/... of the package beside the task's recipe, those that change one part of students/paper
-or students/rabtriever behind it. `{seed}` in a teacher's folder stands for the seed. Tasks, rows and seeds can be
-measured one after another: finished runs under --runs and rows in the result file are kept. Dev is what settings were
-chosen on. The trivial baselines stand beside them.
+Every row combines the task's recipe with a recipe students/... of the package; recipes that change one part are added
+to students/paper or students/rabtriever. `{seed}` in a teacher's folder stands for the seed. Tasks, rows and seeds can
+be measured separately: finished runs under --runs and rows in the result file are kept. Settings were chosen on dev.
+The trivial baselines are rows too.
 """
 
 from typing import Any
@@ -34,10 +34,10 @@ def measure(bench: TeacherBench, name: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file, row by row."""
+    """Measures all tasks and seeds, and adds them to the result file, row by row."""
     parser = bench_parser(__doc__, "runs/benchmark/students")
     every = [*BASELINES, *(name.rpartition("/")[2] for name in recipe_names("students"))]
-    parser.add_argument("--rows", nargs="+", default=every, choices=every, help="which student recipes")
+    parser.add_argument("--rows", nargs="+", default=every, choices=every, help="student recipes to measure")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         for name in arguments.rows:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What our student keeps of its teacher, per task, as a mean over seeds."""
+    """The share of the teacher's R@1 that our student keeps, per task, mean over seeds."""
     bars = []
     for (task, name), seeds in grouped(rows, "task", "student"):
         fewer_queries = seeds[0].get("unlabelled")  # than the recipe has

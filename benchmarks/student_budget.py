@@ -1,11 +1,11 @@
-"""What a smaller index or a smaller teacher bill costs, and which candidates are worth asking about.
+"""What a narrower index or fewer scored pairs cost, and which candidates are worth scoring.
 
 Usage:
     python -m training.tasks.household runs/data/household && python -m training.tasks.household runs/data/large --large
     python -m benchmarks.student_budget household=runs/data/household household-large=runs/data/large --queries 300
 
 Our student at several index widths `k`, and at several numbers of teacher pairs per training query, drawn in two ways
-at equal bill: from the student's own distribution in three rounds, or uniformly, all at the start.
+at equal cost: from the student's own distribution in three rounds, or uniformly, all at the start.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ POLICIES = {"on-policy": ROUNDS, "uniform": 0}  # rounds of drawing
 
 
 def rows_of(bench: TeacherBench, axes: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of one task and seed along the axes named, one after another."""
+    """The rows of one task and seed along the named axes."""
     settings: dict[str, dict[tuple[str, int], dict[str, int]]] = {
         "k": {("on-policy", k): {"embedding_dim": k} for k in WIDTHS},
         "bill": {
@@ -53,7 +53,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
+    """Measures all tasks and seeds, and adds them to the result file."""
     parser = bench_parser(__doc__, "runs/benchmark/budget")
     parser.add_argument("--axes", nargs="+", default=["k", "bill"], choices=["k", "bill"], help="what to vary")
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""Our student in whole corpora of thousands of documents, against BM25 and what people train on labels.
+"""Our student on whole corpora of thousands of documents, against BM25 and models trained on labels.
 
 Usage:
     python -m benchmarks.student_corpora cose=COSE --teacher cose=runs/cose/seed{seed}/teacher/model \\
         --encoder runs/pretrained/minilm
 
 The methods and the bill are those of `benchmarks.student_equal_bill`; every query of test is ranked against the whole
-corpus. The teacher re-ranks what any method has among its first documents, for a fixed sample of test queries.
+corpus. For a fixed sample of test queries, the teacher re-ranks the first documents of all methods.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ METHODS = ("KL", "InfoNCE", HARD)
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ours against BM25 and each method that was trained, and against the teacher on what all methods found."""
+    """Ours against BM25 and each trained method, and against the teacher on the documents that all methods found."""
     bars = []
     for (_, _), here in grouped(rows, "task", "start"):
         measured = {row["method"] for row in here}

@@ -4,13 +4,15 @@ Usage:
     python -m benchmarks.student_cost saycan=SAYCAN --teacher saycan=runs/saycan/seed{seed}/teacher/model \\
         --encoder runs/pretrained/minilm
 
-Two curves, on test, all students told of the same pairs: those that our student on --encoder drew in
-`benchmarks.student_equal_bill`, whose runs are read.
+Two curves on test. All students train on the same scored pairs: those that our student on --encoder drew in
+`benchmarks.student_equal_bill`, whose runs are reused.
 
-- What is kept of the teacher against the cost of a query: the teacher's backbone, its first half and quarter, and the
-  encoder. Milliseconds are medians of single queries, one model after the other, query by query, on one thread.
-- What is kept against the teacher's bill: the first 4, 8, ... documents of every query, for ours, which hears of the
-  teacher alone, and for `KL` (`benchmarks.opponents`), both on the encoder, with the seconds of training.
+- Share of the teacher's quality against the cost of a query: the teacher's backbone, its first half and quarter, and
+the
+  encoder. Milliseconds are medians of single queries on one thread; the models take turns query by query.
+- Share of the teacher's quality against the number of scored pairs: the first 4, 8, ... documents of every query, for
+  ours, which learns from the teacher only, and for `KL` (`benchmarks.opponents`), both on the encoder, with the seconds
+  of training.
 """
 
 import statistics
@@ -28,7 +30,7 @@ from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.evaluation.metrics import bootstrap_ratio_interval, query_metrics, rank_documents
 
-WIDTHS = (4, 8)  # documents per query of the smaller bills; the whole bill is the last point
+WIDTHS = (4, 8)  # documents per query of the smaller budgets; all pairs are the last point
 TIMED = 41
 BACKBONE_RATE = 3e-5
 
@@ -108,7 +110,7 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The small encoder against the teacher's backbone: what it keeps, and what a query costs."""
+    """The small encoder against the teacher's backbone: share of the teacher's quality, and cost of a query."""
     bars = []
     cost = [row for row in rows if row["kind"] == "query cost"]
     for task in dict.fromkeys(row["task"] for row in cost):
@@ -126,7 +128,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
+    """Measures all tasks and seeds, and adds them to the result file."""
     parser = bench_parser(__doc__, "runs/benchmark/equal-bill", splits=())
     parser.add_argument("--encoder", required=True, help="folder of the small sentence encoder")
     arguments = parser.parse_args()

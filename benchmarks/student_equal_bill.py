@@ -1,20 +1,20 @@
-"""Our student against bi-encoders that sentence-transformers trains, at the same bill.
+"""Our student against bi-encoders that sentence-transformers trains, on the same scored pairs.
 
 Usage:
     python -m benchmarks.student_equal_bill household=runs/data/household
     python -m benchmarks.student_equal_bill saycan=SAYCAN --teacher saycan=runs/saycan/seed{seed}/teacher/model \\
         --encoder runs/pretrained/minilm
 
-All start from the same model: the teacher's backbone, or a sentence encoder (--encoder). All hear of the same queries,
-also those without labels, and of the same pairs of query and document with the teacher's log-odds. Our student that
-listens to the teacher alone draws them, at the first rate, while it trains; all others have all of them from the first
-step on. `ours` aims at the labels too, with the share LABELS, and takes other queries' documents as irrelevant ones.
-Prompt, steps and queries per step are the same. Each method's learning rate is the best of its task's on dev; its
-ranking of test is kept, no other. The methods are those of `benchmarks.opponents`, the start as it is where it can
+All methods start from the same model: the teacher's backbone, or a sentence encoder (--encoder). They train on the same
+queries, including those without labels, and on the same pairs of query and document with the teacher's log-odds. Our
+student that learns only from the teacher draws these pairs at the first rate, while it trains; all other methods have
+all pairs from the first step. `ours` also learns from the labels, with the share LABELS, and treats other queries'
+documents as irrelevant. Prompt, steps and queries per step are the same. Each method's learning rate is the best one on
+dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained start if it can
 rank, and baselines that train no encoder.
 
-In a corpus of more than a hundred documents the teacher re-ranks, for TEACHER_QUERIES test queries drawn with a fixed
-seed, what any method has among its first documents; it and our student are compared on these queries alone.
+In a corpus of more than a hundred documents, the teacher re-ranks the first documents of all methods for
+TEACHER_QUERIES test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.
 """
 
 import json
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
@@ -43,19 +44,25 @@ from modeling_rabtriever.evaluation.metrics import (
 )
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import baselines, reranker_system
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import write_json, write_tensors
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 OURS, ALONE, AS_IT_IS = "ours", "ours, teacher alone", "as it is"
-LABELS = 0.9  # share of the labels in what ours aims at: the better of .5 and .9 on SayCan's dev
+LABELS = 0.9  # share of the labels in the target of ours: the better of .5 and .9 on SayCan's dev
 SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
-    "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, bf16=True),
-    "metatool": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
-    "virtualhome": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
-    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, bf16=True),
-    "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, bf16=True),
+    "saycan": Setting(
+        200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, predictor_rate=1e-4, bf16=True
+    ),
+    "metatool": Setting(
+        200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
+    ),
+    "virtualhome": Setting(
+        200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
+    ),
+    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
+    "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
@@ -63,7 +70,7 @@ TEACHER_QUERIES, TEACHER_DEPTH = 100, 10
 
 
 class Ranker:
-    """Ranks every test query once per method; a method that was ranked in an earlier run is read.
+    """Ranks every test query once per method; reuses the rankings of an earlier run.
 
     Args:
         bench: task, teacher and folders.
@@ -72,18 +79,18 @@ class Ranker:
 
     def __init__(self, bench: TeacherBench, folder: Path) -> None:
         self.bench, self.folder = bench, folder
-        self.dev, self.test = (bench.task.split(name) for name in ("dev", "test"))
+        self.dev, self.test = bench.task.split("dev"), bench.task.split("test")
 
     def best(self, method: str, train: Callable[[float], tuple[Callable[[list[str]], Tensor], dict[str, Any]]],
              rates: tuple[float, ...]) -> dict[str, Any]:  # fmt: skip
-        """The ranking of test by the rate that is best on dev, and what is to be said of it.
+        """The ranking of test by the rate that is best on dev, and facts about it.
 
-        Written after each rate; those of an earlier run are not trained again.
+        Saved after each rate; rates of an earlier run are not trained again.
 
         Args:
             method: its name.
-            train: a rate -> what scores the corpus for queries, and facts about it.
-            rates: those to try.
+            train: a rate -> a function that scores the corpus for queries, and facts about it.
+            rates: to try.
         """
         path = self._path(method)
         best = self.read(method) if path.exists() else {"method": method, "dev": {}}
@@ -102,7 +109,7 @@ class Ranker:
         return best
 
     def read(self, method: str) -> dict[str, Any]:
-        """The same of an earlier run."""
+        """The result of `best` from an earlier run."""
         found: dict[str, Any] = json.loads(self._path(method).read_text())
         return found
 
@@ -119,15 +126,16 @@ class Ranker:
         every = size <= DEPTH
         rows = list(range(len(self.test))) if every else sample_rows(self.test, TEACHER_QUERIES)
         if not path.exists():
-            judge = reranker_system(self.bench.reranker, self.bench.task.corpus)
+            reranker = reranker_system(self.bench.reranker, self.bench.task.corpus)
             ranking = []
             if every:
-                ranking = rank_documents(judge.score(self.test.queries), DEPTH)
-            for row in () if every else rows:
-                union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
-                assert judge.score_pairs is not None
-                scores = judge.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
-                ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
+                ranking = rank_documents(reranker.score(self.test.queries), DEPTH)
+            else:
+                for row in rows:
+                    union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
+                    assert reranker.score_pairs is not None
+                    scores = reranker.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
+                    ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
             write_json(path, {"ranking": ranking})
         return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))
 
@@ -139,7 +147,7 @@ class Ranker:
 
 
 def with_swapped(task: RetrievalTask, train: Split, count: int, seed: int) -> Split:
-    """The split with queries that exchanged names make of its own; nobody judged them."""
+    """The split plus queries without labels, made by exchanging names in its own."""
     if not count:
         return train
     known = {query for split in task.splits.values() for query in split.queries}
@@ -168,20 +176,23 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
     train = with_swapped(task, task.split("train"), setting.swapped, seed)
     ranker = Ranker(bench, folder)
-    drawn: list[Bill] = []  # by the student of the first rate; all that follow are told of the same
+    bill_file, states = folder / "bill.safetensors", folder.parent / "states"
 
     def ours(how: Setting, name: str, rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
-        places, shape = (folder / f"{name}-{rate:g}", folder.parent / "states"), StudentArguments(encoder=encoder)
-        student, bill, seconds = our_student(bench.reranker, task, train, how, rate, *places, shape, seed, *drawn)
-        drawn[:] = [bill]
-        facts = {"seconds": seconds, "pairs": bill.documents.numel(), "bytes": 4 * student.config.embedding_dim}
+        given, place = bill if bill_file.exists() else None, folder / f"{name}-{rate:g}"
+        shape = StudentArguments(encoder=encoder)
+        student, found, seconds = our_student(bench.reranker, task, train, how, rate, place, states, shape, seed, given)
+        if not bill_file.exists():
+            write_tensors(bill_file, {"documents": found.documents, "scores": found.scores})
+        facts = {"seconds": seconds, "pairs": found.documents.numel(), "bytes": 4 * student.config.embedding_dim}
         return lambda queries: student_scores(student, queries, task.corpus), facts
 
-    ours(setting, "alone", setting.rates[0])  # draws the bill
+    if not bill_file.exists():
+        ours(setting, "alone", setting.rates[0])  # draws the pairs that all methods train on
+    bill = Bill(train.queries, [list(own) for own in train.relevant], **load_file(bill_file))
     labels_too = replace(setting, labels=LABELS)
     found = {ALONE: ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)}
     found[OURS] = ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)
-    bill = drawn[0]
     opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
 
     def trained(method: str) -> Callable[[float], Any]:
@@ -206,7 +217,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
         found[system.name] = ranker.best(system.name, lambda _, system=system: (system.score, free), (0.0,))
     rows, teacher = ranker.teacher([one["ranking"] for one in found.values()])
     shared = {"task": bench.run.task, "seed": seed, "start": start, "n": len(ranker.test)}
-    shared |= {"queries": len(bill.queries), "labelled": len(bill.judged), "teacher_n": len(rows)}
+    shared |= {"queries": len(bill.queries), "labelled": len(bill.labelled), "teacher_n": len(rows)}
     own = ranker.values(found[OURS])
     own_rows = ranker.values(found[OURS], rows)
     result = [{**shared, "method": "teacher", **{name: _figures(values) for name, values in teacher.items()}}]
@@ -258,12 +269,14 @@ def ahead_bar(rows: list[dict[str, Any]], method: str, name: str) -> dict[str, A
 def kept_bar(rows: list[dict[str, Any]], metric: str, limit: float) -> dict[str, Any]:
     """The share of the teacher's metric that ours keeps, mean over seeds; `rows` are of one task and start."""
     kept = [row[metric]["kept"] for row in rows if row["method"] == OURS]
-    mean, low, high = (float(np.mean([one[key] for one in kept])) for key in ("mean", "low", "high"))
+    mean = float(np.mean([one["mean"] for one in kept]))
+    low = float(np.mean([one["low"] for one in kept]))
+    high = float(np.mean([one["high"] for one in kept]))
     return bar(f"{_label(rows)}: {metric} / the teacher's", mean, ">=", limit, rows[0]["teacher_n"], [low, high])
 
 
 def _label(rows: list[dict[str, Any]]) -> str:
-    seeds = sum(row["method"] == OURS for row in rows)
+    seeds = len([row for row in rows if row["method"] == OURS])
     return f"{rows[0]['task']}, {rows[0]['start']}, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
@@ -274,14 +287,14 @@ def run(
     methods: tuple[str, ...],
     bars: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
 ) -> None:
-    """Measures all tasks and seeds that the command line names, and puts them into a result file.
+    """Measures all tasks and seeds that the command line names, and adds them to a result file.
 
     Args:
-        module: of the script, which names the file.
-        description: its docstring.
-        folder: where the runs go, if the command line does not say.
-        methods: opponents there are.
-        bars: the bars of all rows.
+        module: of the script; the file has its name.
+        description: docstring of the script.
+        folder: default folder of the runs.
+        methods: available opponents.
+        bars: rows -> their bars.
     """
     parser = bench_parser(description, folder, splits=())
     parser.add_argument("--encoder", help="folder of a sentence encoder that all methods start from")

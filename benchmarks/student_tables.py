@@ -1,4 +1,4 @@
-"""Tables of what students were measured at; `tables` puts them into the pages. Rows of fewer seeds are left out."""
+"""Tables of student measurements, without rows of too few seeds; `tables` writes them into the pages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,7 +50,7 @@ def _title(task: str, row: Row) -> str:
 
 
 def _seeds(rows: Sequence[Row], task: str, name: str) -> list[Row]:
-    """One row per seed of what `name` is measured at, or none if seeds are missing; any row knows the teacher."""
+    """One row of `name` per seed, or none if seeds are missing; every row has the teacher."""
     here = [row for row in rows if row["task"] == task]
     found = {row["seed"]: row for row in here if name in ("teacher", row["student"])}
     return list(found.values()) if len(found) >= SEEDS else []
@@ -110,7 +110,7 @@ def student_equal_bill(result: Row) -> str:
 
 
 def _method(method: str, row: Row) -> str:
-    """A method's name; beside the teacher's the number of queries, where it ranked fewer."""
+    """The name of a method; the teacher's with its number of queries, if it ranked fewer."""
     fewer = method == "teacher" and row["teacher_n"] < row["n"]
     return f"teacher, {row['teacher_n']} queries, of what the others found" if fewer else method
 
@@ -120,7 +120,7 @@ def _mean(rows: Sequence[Row], metric: str) -> float:
 
 
 def _bill(rows: Sequence[Row]) -> list[str]:
-    """The p of nDCG@10 by seed; of the first seed pairs, labelled queries and bytes per document; mean seconds."""
+    """The p-values of nDCG@10 by seed; pairs, labelled queries and bytes per document of one seed; mean seconds."""
     first = rows[0]
     p = ", ".join(f"{row['ndcg@10']['p']:.3f}" for row in rows) if "p" in first["ndcg@10"] else ""
     if "pairs" not in first:
@@ -135,7 +135,7 @@ def student_cost(result: Row) -> str:
     """What is kept of the teacher against the cost of a query, and against the teacher's bill."""
     parts = []
     for (task, kind), rows in grouped(result["rows"], "task", "kind"):
-        last = {"query cost": "ms per query", "bill": "teacher pairs"}[kind]
+        last = "ms per query" if kind == "query cost" else "teacher pairs"
         head = f"{TITLES[task]} (n = {rows[0]['n']})"
         lines = [f"| {head} | kept of R@1 | kept of nDCG@10 | {last} | seconds |", "|---|---:|---:|---:|---:|"]
         for row in rows:

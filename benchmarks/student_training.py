@@ -4,9 +4,9 @@ Usage:
     python -m benchmarks.student_training             # a minute on two cores
 
 The random backbone of benchmarks.teacher_scoring; prefixes of 128 tokens, suffixes of 32. A step is a batch of queries
-with their candidates: loss, gradient, update. "inside" asks the teacher about the batch's pairs first, as the trainer
-fills its cache (each document read once per batch); "cached" reads what was asked before. Blocks alternate, so that a
-ratio compares like with like on a noisy machine.
+with their candidates: loss, gradient, update. "inside" first scores the pairs of the batch with the teacher, as the
+trainer fills its cache (each document is read once per batch); "cached" reads existing scores. Blocks alternate, so
+that a noisy machine affects both sides of a ratio alike.
 """
 
 import argparse
@@ -32,7 +32,7 @@ QUERIES, DOCUMENTS, CANDIDATES, BATCH = 64, 64, 16, 16
 
 
 def make_trainer(folder: Path) -> RabtrieverDistillationTrainer:
-    """A trainer whose first candidates have all been asked about."""
+    """A trainer whose first candidates all have scores."""
     reranker = make_reranker()
     texts = TextMaker(reranker.processor, random.Random(0))
     queries = [texts.query(SUFFIX) for _ in range(QUERIES)]
@@ -63,7 +63,7 @@ def make_trainer(folder: Path) -> RabtrieverDistillationTrainer:
 
 
 def step(trainer: RabtrieverDistillationTrainer, rows: torch.Tensor, inside: bool) -> None:
-    """One update; the teacher is asked first if `inside`."""
+    """One update; if `inside`, the teacher scores the pairs first."""
     if inside:
         pairs = sorted((document, int(row)) for row in rows for document in trainer.candidates[row].tolist())
         documents, queries = torch.tensor(pairs).T

@@ -28,18 +28,18 @@ EVALUATED = ("dev", "test", "test_phrasing")  # those of them that a task has
 class TeacherBench:
     """A task at a seed with its trained teacher.
 
-    The teacher scores every split once, and is asked about a training pair once: both are kept under `runs`.
+    The teacher scores every split once, and scores every training pair once; the scores are kept under `runs`.
 
     Args:
         run: task, data and seed.
         teacher: folder of the teacher.
-        runs: where students, answers and scores go.
-        splits: those to evaluate; the ones the task lacks are left out.
-        queries: how many of each split are evaluated, drawn with a fixed seed; `None` means all.
-        unlabelled: how many of the queries written beside the teacher students are given; `None` means all.
+        runs: folder for students and scores.
+        splits: to evaluate, if the task has them.
+        queries: number of evaluated queries per split, drawn with a fixed seed; `None` means all.
+        unlabelled: number of generated queries to train students on; `None` means all.
 
     Raises:
-        ValueError: fewer queries were written than are asked for.
+        ValueError: there are fewer generated queries than `unlabelled`.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class TeacherBench:
         model = self.folder(name) / "model"
         if not model.exists():
             # All students of these queries share a folder, where the teacher's answers are kept.
-            asked = {"output_dir": str(self._kept / f"{len(self.train)}-queries"), "save_strategy": "no"}
-            settings = self.run.recipe("distill", *student_recipes(recipe)) | changes | asked | {"seed": self.run.seed}
+            fixed = {"output_dir": str(self._kept / f"{len(self.train)}-queries"), "save_strategy": "no"}
+            settings = self.run.recipe("distill", *student_recipes(recipe)) | changes | fixed | {"seed": self.run.seed}
             kinds = (TeacherSourceArguments, StudentArguments, RabtrieverDistillationConfig)
             _, shape, config = filled(kinds, settings)
             student = distill(self.reranker, self.task, config, shape, self.train)

@@ -1,9 +1,9 @@
-"""Writes the pages' tables from `results/`, so that no published number is typed by hand.
+"""Writes the tables in the pages from `results/`, so that no published number is typed by hand.
 
 Usage:
-    python -m benchmarks.tables            # rewrites what lies between <!-- results:NAME --> and <!-- /results -->
+    python -m benchmarks.tables            # rewrites the text between <!-- results:NAME --> and <!-- /results -->
 
-<!-- results:evaluation_sets saycan --> takes that set's rows alone.
+<!-- results:evaluation_sets saycan --> shows only the rows of that set.
 """
 
 import json
@@ -28,7 +28,7 @@ COLUMNS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
 
 def render(text: str, folder: Path = FOLDER) -> str:
-    """`text` with every marked place filled from the result file of its name.
+    """`text` with the table of the named result file in every marked place.
 
     Args:
         text: Markdown with `<!-- results:NAME -->` or `<!-- results:NAME SET -->`, and `<!-- /results -->`, on lines of
@@ -36,7 +36,7 @@ def render(text: str, folder: Path = FOLDER) -> str:
         folder: of the result files.
 
     Raises:
-        ValueError: a marker names a result without a table, or a set it has no rows of.
+        ValueError: a marker names a result without a table, or a set without rows.
         FileNotFoundError: a marker names a result that has not been measured.
     """
 
@@ -56,7 +56,7 @@ def render(text: str, folder: Path = FOLDER) -> str:
 
 
 def table(name: str) -> str:
-    """The table of one result, as a model card shows it.
+    """The table of one result for a model card.
 
     Raises:
         ValueError: the result has no table.
@@ -77,7 +77,7 @@ def quickstart_household(result: Mapping[str, Any]) -> str:
 
 
 def evaluation_tasks(result: Mapping[str, Any]) -> str:
-    """The test split of each task that three seeds were measured of, mean over seeds."""
+    """The test split of each task with three measured seeds, mean over seeds."""
     parts = [
         reports_table([row["test"] for row in rows], f"{TITLES[task]}, `test`")
         for (task,), rows in grouped(result["rows"], "task")
@@ -90,7 +90,7 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
     """Means over the reports of several seeds; in brackets the mean of the seeds' 95% intervals.
 
     Args:
-        reports: as `Report.to_json` gives them, one per seed.
+        reports: outputs of `Report.to_json`, one per seed.
         title: what was measured.
     """
     head = f"{title}: n = {reports[0]['n']:,}, {reports[0]['documents']} documents, {len(reports)} seed(s)"
@@ -102,7 +102,7 @@ def reports_table(reports: Sequence[Mapping[str, Any]], title: str) -> str:
 
 
 def document_states(result: Mapping[str, Any]) -> str:
-    """One line per task and way of training the teacher that three seeds were measured of; means over seeds."""
+    """One line per task and way of training the teacher with three measured seeds, means over seeds."""
     lines = [
         "| task | teacher | R@1 dev, teacher | student | R@1 test, teacher | student | kept, test | n | seeds |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",

@@ -1,4 +1,4 @@
-"""The tasks a benchmark of models runs on: recipes, and where data and backbones are, as the command line says."""
+"""The tasks of a model benchmark: recipes, and data and backbones from the command line."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ from modeling_rabtriever.stages.recipe import read_recipe
 from modeling_rabtriever.tasks.beir import RetrievalTask
 
 SPLITS = ("dev", "test")
-SYSTEM = "system"  # what a row holds against the teacher: a student, MaxSim, BM25
+SYSTEM = "system"  # the system that a row compares with the teacher: a student, MaxSim, BM25
 PAIR = (TEACHER, SYSTEM)
 TITLES = {
     "household": "household",
@@ -42,9 +42,9 @@ TITLES = {
     "clinical_trial": "Clinical-Trial",
     "limit_small": "LIMIT-small",
 }
-# Shares of the teacher's R@1 our best student is to keep.
+# Shares of the teacher's R@1 that our best student should keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
-SEEDS = 3  # of fewer it is a first look: in the log, not beside means over seeds
+SEEDS = 3  # results with fewer go into the log, not into tables of means over seeds
 FROM_SCRATCH = dict.fromkeys(("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "from-scratch")
 RECIPES = FROM_SCRATCH | {
     name: name for name in ("household", "esconv", "saycan", "virtualhome", "metatool", "cose", "ecare")
@@ -58,10 +58,10 @@ class TaskRun:
 
     Args:
         task: its name.
-        seed: of everything trained.
+        seed: of all training.
         data: folder of the task.
-        teacher: settings of the teacher's training in place of the recipe's.
-        config: a recipe in place of the task's own.
+        teacher: settings of the teacher's training that override the recipe.
+        config: a recipe instead of the task's own.
     """
 
     task: str
@@ -71,15 +71,15 @@ class TaskRun:
     config: str | None = None
 
     def recipe(self, stage: str, *more: str) -> dict[str, Any]:
-        """The settings of a stage in the recipe, and in further recipes behind it."""
+        """The settings of a stage in the recipe, overridden by further recipes."""
         return read_recipe(self.config or RECIPES[self.task], *more)[1][stage]
 
 
 def filled(kinds: Sequence[type], settings: Mapping[str, Any]) -> list[Any]:
-    """One instance of each dataclass, each with the settings that are its fields.
+    """One instance of each dataclass, with the settings that are fields of it.
 
     Raises:
-        ValueError: a setting is a field of none.
+        ValueError: a setting is a field of none of them.
     """
     fields = [{field.name for field in dataclasses.fields(kind)} for kind in kinds]
     if unknown := settings.keys() - set().union(*fields):
@@ -89,13 +89,13 @@ def filled(kinds: Sequence[type], settings: Mapping[str, Any]) -> list[Any]:
 
 
 def trained_teacher(run: TaskRun, task: RetrievalTask, folder: Path, **changes: Any) -> Path:
-    """Folder of a teacher trained with the task's recipe; a finished one is left as it is.
+    """Folder of a teacher trained with the task's recipe; a finished one is reused.
 
     Args:
-        run: whose settings come before the recipe's.
-        task: the same, loaded.
+        run: its settings override the recipe.
+        task: of the run, loaded.
         folder: of the run.
-        changes: settings that come before both.
+        changes: settings that override both.
     """
     model = folder / "teacher" / "model"
     if not model.exists():
@@ -120,21 +120,21 @@ def task_parser(description: str | None, runs: str) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tasks", nargs="+", help=f"name=folder in BEIR layout; names: {', '.join(RECIPES)}")
-    parser.add_argument("--backbone", nargs="+", default=[], help="name=folder: what a task's teachers start from")
-    parser.add_argument("--steps", nargs="+", default=[], help="name=steps of the teacher, where not the recipe's")
+    parser.add_argument("--backbone", nargs="+", default=[], help="name=folder: backbone of the task's teachers")
+    parser.add_argument("--steps", nargs="+", default=[], help="name=steps of the teacher, instead of the recipe's")
     add_settings(parser, "settings of the teachers' training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--runs", type=Path, default=Path(runs), help="where the runs go; finished ones are read")
+    parser.add_argument("--runs", type=Path, default=Path(runs), help="folder of the runs; finished ones are reused")
     return parser
 
 
 def add_settings(parser: argparse.ArgumentParser, what: str) -> None:
-    """Gives a command line `--settings name=value ...`, values as a recipe has them."""
+    """Adds `--settings name=value ...` to a command line, with values as in a recipe."""
     parser.add_argument("--settings", nargs="+", default=[], help=f"name=value ...: {what}, for all tasks")
 
 
 def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What `--settings` says."""
+    """The settings from `--settings`."""
     return {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in arguments.settings)}
 
 
@@ -154,7 +154,7 @@ def task_runs(arguments: argparse.Namespace) -> Iterator[TaskRun]:
 
 
 def figures(report: Report, system: str) -> dict[str, Any]:
-    """What a row keeps of a report: `n`, R@1 of the teacher and of a system, and their MRR@10 under `mrr@10`."""
+    """The figures of a report for a row: `n`, R@1 of the teacher and of a system, and their MRR@10 under `mrr@10`."""
     pair = {TEACHER: report.systems[TEACHER].metrics, SYSTEM: report.systems[system].metrics}
     first = {who: metrics["success@1"].to_json() for who, metrics in pair.items()}
     return {"n": report.n, **first, "mrr@10": {who: metrics["mrr@10"].to_json() for who, metrics in pair.items()}}

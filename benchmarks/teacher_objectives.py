@@ -1,12 +1,12 @@
-"""What the teacher's objectives are worth: SFT and listwise; same backbone, data, steps, batch; over seeds.
+"""Compares the teacher's objectives, SFT and listwise, with the same backbone, data, steps and batch, over seeds.
 
 Usage:
     python -m benchmarks.teacher_objectives household=runs/household/data/household      # half an hour on two cores
     python -m benchmarks.teacher_objectives esconv=ESCONV --backbone esconv=runs/x/backbone/model --steps esconv=384
 
-The task's recipe but for what a row changes. Tasks and seeds can be measured one after another: finished runs under
---runs and rows in the result file are kept, among them "sft, then DPO" of an earlier release. Dev decides which
-objective a recipe uses; test is reported.
+Everything that a row does not change comes from the task's recipe. Tasks and seeds can be measured separately: finished
+runs under --runs and rows in the result file are kept, among them "sft, then DPO" of an earlier release. Dev decides
+which objective a recipe uses; test is reported.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from modeling_rabtriever.evaluation import evaluate
 from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
-# Household: what a working teacher reaches. ESConv: TF-IDF + logistic regression, as known before.
+# Household: the R@1 of a working teacher. ESConv: TF-IDF + logistic regression, measured before.
 BARS = {"household": 0.95, "esconv": 0.289}
 QUERIES = {"household": 300}  # of each split, drawn with a fixed seed; of the others all
 
@@ -45,7 +45,7 @@ def measured(teacher: Path, task: RetrievalTask, run: TaskRun) -> dict[str, Any]
 
 
 def main() -> None:
-    """Measures all tasks and seeds, and puts them into the result file."""
+    """Measures all tasks and seeds, and adds them to the result file."""
     arguments = task_parser(__doc__, "runs/benchmark/objectives").parse_args()
     new = [row for run in task_runs(arguments) for row in measure(run, arguments.runs, load_beir(run.data))]
     rows = with_earlier("benchmarks.teacher_objectives", new, ("task", "seed", "objective"))

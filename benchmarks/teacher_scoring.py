@@ -3,9 +3,9 @@
 Usage:
     python -m benchmarks.teacher_scoring              # about a quarter of an hour on two cores
 
-A random backbone of more than 10M parameters; prefixes of 128 tokens, suffixes of 32, 200 documents x 20 queries. The
-documents come in blocks, and each block is scored by all systems in turn, so that a ratio compares like with like on a
-noisy machine. Writes results/teacher_scoring.json and .png.
+A random backbone of more than 10M parameters; prefixes of 128 tokens, suffixes of 32, 200 documents x 20 queries. All
+systems take turns to score each block of documents, so that a noisy machine affects both sides of a ratio alike. Writes
+results/teacher_scoring.json and .png.
 """
 
 import argparse
@@ -46,7 +46,7 @@ BACKBONE = {
 PREFIX, SUFFIX = 128, 32
 BATCH = 32  # of the plain pass, and sentence-transformers' default
 LENGTHS = (16, 32, 64, 128, 256, 512)
-# Made-up words of letters; the tokenizer learns each as one token, with the blank before it.
+# Random words of letters; the tokenizer learns each as one token, with the space before it.
 WORDS = ["".join(pair) for pair in itertools.product(("po", "ke", "li", "mo", "nu", "ra", "se", "ti"), repeat=4)]
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=200)
     parser.add_argument("--queries", type=int, default=20)
-    parser.add_argument("--blocks", type=int, default=5, help="pieces the documents are scored in")
+    parser.add_argument("--blocks", type=int, default=5, help="number of blocks of documents")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -173,7 +173,7 @@ def measure_block(systems: Systems, queries: Sequence[str], documents: Sequence[
 
 
 def measure_length(systems: Systems, queries: Sequence[str], documents: Sequence[str], length: int) -> dict[str, Any]:
-    """Milliseconds per pair at one document length, median of three; documents are read, or encoded, before."""
+    """Milliseconds per pair at one document length, median of three; documents are prefilled or encoded before."""
     prefixes = systems.reranker.prefill(documents)
     vectors = systems.student.encode_document(documents)
     ways: dict[str, Callable[[], Any]] = {
@@ -203,7 +203,7 @@ def ratio_bar(blocks: Sequence[dict[str, Any]], slow: str, fast: str, limit: flo
 def make_student(reranker: GenerativeRerankerModel, width: int = 256) -> RabtrieverModel:
     """An untrained student on the reranker's backbone; `width` numbers per text."""
     shape = StudentArguments(embedding_dim=width)
-    with reranker.device:  # billions of weights are first drawn at random, which takes a CPU minutes
+    with reranker.device:  # a CPU takes minutes to draw billions of random weights
         return student_of(teachers_encoder(reranker), reranker.answer_direction, shape).served()
 
 

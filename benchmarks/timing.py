@@ -1,19 +1,19 @@
-"""Timing on a noisy machine: ways to do a thing take turns, and a ratio compares calls of the same round."""
+"""Timing on a noisy machine: the compared ways take turns, and a ratio compares calls of the same round."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-Way = TypeVar("Way")  # what a way is called by
+Way = TypeVar("Way")  # the name of a way
 
 
 def interleaved(ways: Mapping[Way, Callable[[int], Any]], rounds: int) -> dict[Way, list[float]]:
     """Seconds of each way in each round; the order rotates.
 
     Args:
-        ways: name -> what is timed; it gets the number of the round, -1 for a first call that is not counted.
-        rounds: counted calls of each.
+        ways: name -> the function to time; its argument is the round, -1 for a first call that is not counted.
+        rounds: counted calls of each way.
     """
     names = list(ways)
     for way in ways.values():

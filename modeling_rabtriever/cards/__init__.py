@@ -1,6 +1,6 @@
 """Model cards of a run, and the release of a model folder with its card.
 
-Of the extra "evaluation". A name is imported when it is first used.
+Needs the extra "evaluation". A name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Model cards of a run, generated from what its stages recorded: no number is typed by hand."""
+"""Generates the model cards of a run from the records of its stages: no number is typed by hand."""
 
 import json
 import shlex
@@ -23,7 +23,7 @@ from .layout import CARDS, EVALUATION
 from .licenses import FROM_SCRATCH, KEYS, license_table
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Plots of a split, as the stage evaluate names them: ending of the file -> what it shows.
+# Plots of a split by the stage evaluate: end of the file name -> caption.
 PLOTS = {
     "recall": "Queries answered among the first k",
     "scores": "Scores of relevant and of other documents",
@@ -33,13 +33,13 @@ PLOTS = {
 
 @dataclass
 class CardArguments:
-    """What a run does not record of itself.
+    """Facts that a run does not record.
 
     Args:
-        licenses: `model`, `base_model`, `data` -> identifier of the Hub.
-        base_model: Hub id the teacher started from; default: the recipe's, where that is a Hub id.
-        datasets: Hub ids of the data; default: the task's, where it is on the Hub.
-        table: Markdown that is added to the results, such as a table over seeds.
+        licenses: `model`, `base_model`, `data` -> licence identifier of the Hub.
+        base_model: Hub id the teacher started from; default: the recipe's, if that is a Hub id.
+        datasets: Hub ids of the data; default: the task's, if it is on the Hub.
+        table: Markdown to add to the results, such as a table over seeds.
     """
 
     licenses: dict[str, str] = field(default_factory=dict)
@@ -49,20 +49,22 @@ class CardArguments:
 
 
 def write_cards(run: Path, about: CardArguments | None = None) -> None:
-    """Writes README.md, and the reports and plots it shows, into the teacher's and the student's model folder.
+    """Writes README.md, and the reports and plots it shows, into the model folders of teacher and student.
 
     Args:
-        run: folder of a run whose stages are finished and evaluated.
-        about: what the run does not know; missing licences are shown as not stated, and cannot be released.
+        run: folder of a finished and evaluated run.
+        about: facts that the run does not record; missing licences appear as not stated and prevent a release.
 
     Raises:
-        ValueError: a stage has not been run there, or a result has no table.
+        ValueError: a stage has not run there, or a result has no table.
     """
     about = about or CardArguments()
     files = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
-    reports = [Report.from_json(file) for file in files if "systems" in file]  # the stage's record lies there too
+    reports = [
+        Report.from_json(file) for file in files if "systems" in file
+    ]  # the record of the stage is in the same folder
     if not reports:
-        raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run that the stage evaluate has finished")
+        raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run with a finished stage evaluate")
     records = {stage: _record(run / stage) for stage in CARDS}
     task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
     start, base_model = _start(run, records["teacher"])
@@ -99,9 +101,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             query=example.queries[0],
             documents=task.corpus[:2],
             prompt=json.loads((folder / "processor_config.json").read_text()),
-            config=AutoConfig.from_pretrained(
-                folder, trust_remote_code=False
-            ),  # with the defaults of what older folders do not state
+            config=AutoConfig.from_pretrained(folder, trust_remote_code=False),  # adds defaults for older folders
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
             costs=[_cost(report, system) for report in reports],
             licenses=license_table(metadata),
@@ -111,10 +111,10 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
 
 
 def _environment() -> Environment:
-    environment = Environment(  # a value that is missing is an error, never a blank
+    environment = Environment(  # a missing value is an error
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
-    # Jinja's own tojson escapes <, > and ' for HTML, which code blocks are not.
+    # Jinja's own tojson escapes <, > and ' for HTML, which would be wrong in code blocks.
     environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     environment.filters["shell"] = shlex.quote
     return environment
@@ -127,9 +127,9 @@ class _Start:
 
 
 def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
-    """What the teacher's weights started from, in words, and its Hub id where it is one."""
+    """What the teacher's weights started from, in words, and its Hub id if it has one."""
     name, pretrained = teacher["settings"]["model_name_or_path"], ""
-    if name is None:  # the stage pretrain came before
+    if name is None:  # the stage pretrain ran before
         name = _record(run / "backbone")["settings"]["model_name_or_path"]
         pretrained = ", first with language modelling on the training split"
     if name.endswith(".json"):
@@ -140,17 +140,18 @@ def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
 
 
 def _origin(about: CardArguments, start: _Start, base_model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the weights of a stage come from, and the licences; a student may stand on another encoder."""
+    """The base model of a stage's weights, and the licences; a student may have another encoder."""
     found, scratch, encoder = about.base_model or base_model, start.scratch, settings.get("encoder")
     if encoder is not None and not encoder.isdigit():  # a number: that many layers of the teacher's backbone
-        found, scratch = about.base_model if Path(encoder).exists() else encoder, False
+        found = about.base_model if Path(encoder).exists() else encoder
+        scratch = False
     licenses = {"base_model": FROM_SCRATCH} if found is None and scratch else {}
     licenses |= about.licenses
     return {"base_model": found, **{KEYS[what]: name for what, name in licenses.items()}}
 
 
 def _encoder(settings: dict[str, Any]) -> str:
-    """What the student's encoder is, in words; runs of before encoders trained say nothing of it."""
+    """The student's encoder, in words; older runs do not record it."""
     how = {"none": "frozen", "full": "trained with it", "lora": "trained with it by adapters, now merged"}
     name = settings.get("encoder")
     if name is None:
@@ -177,7 +178,7 @@ def _training_data(task: RetrievalTask, teacher: dict[str, Any]) -> dict[str, in
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / "stage.json"
     if not path.exists():
-        raise ValueError(f"{path} is missing; accepted: a run whose stages are finished")
+        raise ValueError(f"{path} is missing; accepted: a run with finished stages")
     record = read_record(path, settings=dict)
     return {**record, "data": record["settings"]["data"]}
 
@@ -209,7 +210,7 @@ def _copy_evaluation(source: Path, target: Path, reports: Sequence[Report]) -> l
     for name in names:
         replace_file(target / name, partial(shutil.copyfile, source / name))
     for path in target.iterdir():
-        if path.name not in names:  # of a split that is no longer evaluated
+        if path.name not in names:  # from a split that is no longer evaluated
             path.unlink()
     return plots
 

@@ -1,4 +1,4 @@
-"""Licences in a card: of the weights, of the base model, of the training data. Metadata and text always agree."""
+"""Licences in a card, of weights, base model and training data; keeps metadata and text consistent."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,12 @@ from typing import Any
 
 from huggingface_hub import ModelCard
 
-# What is licensed -> key in the card's metadata, words in its table.
+# What is licensed -> key in the metadata of a card, name in its table.
 KEYS = {"model": "license", "base_model": "base_model_license", "data": "data_license"}
 _WORDS = {"model": "these weights", "base_model": "base model", "data": "training data"}
 FROM_SCRATCH = "not-applicable"  # base_model_license of weights that were trained from scratch
 HELP = (
-    f"Licences, each [WHAT=]LICENCE with WHAT one of {', '.join(KEYS)} (default: model) and LICENCE an identifier of "
+    f"Licences, each [WHAT=]LICENCE. WHAT is one of {', '.join(KEYS)} (default: model); LICENCE is an identifier of "
     f"the Hub, such as apache-2.0 or cc-by-nc-4.0; base_model={FROM_SCRATCH} for weights trained from scratch."
 )
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -22,7 +22,7 @@ def parse_licenses(given: Sequence[str]) -> dict[str, str]:
     """`["apache-2.0", "data=cc-by-4.0"]` -> `{"model": "apache-2.0", "data": "cc-by-4.0"}`.
 
     Raises:
-        ValueError: an item is malformed, or two say the same thing.
+        ValueError: an item is malformed, or two items are for the same thing.
     """
     found: dict[str, str] = {}
     for item in given:
@@ -31,23 +31,23 @@ def parse_licenses(given: Sequence[str]) -> dict[str, str]:
         if what not in KEYS or not _IDENTIFIER.fullmatch(name) or what in found:
             raise ValueError(
                 f"license {item!r} is not usable; accepted: [WHAT=]LICENCE, WHAT one of {', '.join(KEYS)} and each at "
-                "most once, LICENCE in small letters as the Hub writes it, such as apache-2.0"
+                "most once, LICENCE a lower-case identifier of the Hub, such as apache-2.0"
             )
         found[what] = name
     return found
 
 
 def license_table(metadata: Mapping[str, Any]) -> str:
-    """The table of a card's text, from its metadata."""
+    """The licence table in the text of a card, from its metadata."""
     rows = [f"| {words} | {metadata.get(KEYS[what]) or 'not stated'} |" for what, words in _WORDS.items()]
     return "\n".join(["| of | licence |", "|---|---|", *rows])
 
 
 def fill_licenses(card: ModelCard, licenses: Mapping[str, str]) -> None:
-    """Puts licences into a card, metadata and table; those that are not given stay.
+    """Puts licences into the metadata and the table of a card; keeps those that are not given.
 
     Raises:
-        ValueError: the card has no place for the table, because another generator wrote it.
+        ValueError: the card has no place for the table, because another program wrote it.
     """
     if not _TABLE.search(card.text):
         raise ValueError("the card has no <!-- licences --> table; accepted: a card that rabtriever card wrote")

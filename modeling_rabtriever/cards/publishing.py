@@ -1,6 +1,6 @@
-"""Publishing: a model folder is checked, then pushed to the Hub as one commit, and tagged.
+"""Publishes a model folder: checks it, pushes it to the Hub as one commit, and tags the commit.
 
-Pushed are weights, model code, processor, card, and the evaluation's reports and plots, as they lie in the folder.
+This pushes the weights, model code, processor, card, reports and plots in the folder.
 """
 
 import re
@@ -24,13 +24,13 @@ TAG = re.compile(r"v\d+\.\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Release:
-    """What a push left on the Hub.
+    """The result of a push.
 
     Args:
         repo: id of the repository.
-        commit: the one that holds the folder.
-        new: whether this call made it.
-        url: where it is seen: the pull request, if it is one, or the commit.
+        commit: the commit that holds the folder.
+        new: whether this call created it.
+        url: of the pull request, if there is one, or of the commit.
     """
 
     repo: str
@@ -47,22 +47,22 @@ def release(
     create_pr: bool = False,
     tag: str | None = None,
 ) -> Release:
-    """Checks a model folder and publishes it. Licences and the repository's name are written into the folder's card.
+    """Checks a model folder and publishes it. Writes licences and the name of the repository into the folder's card.
 
     The check loads the folder in a process WITHOUT this package and runs the Python files in it: release only folders
-    you made yourself. Called again, it pushes what has changed since, or nothing.
+    you made yourself. A second call pushes only what has changed since.
 
     Args:
         folder: `<run>/teacher/model` or `<run>/student/model`, with its card.
-        repo: `org/name` on the Hub; made if it is new.
-        licenses: `model`, `base_model`, `data` -> identifier of the Hub; those that are not given stay.
+        repo: `org/name` on the Hub; created if it does not exist.
+        licenses: `model`, `base_model`, `data` -> identifier of the Hub; others keep their value.
         private: whether a new repository is private; `None` leaves it to the organisation.
         create_pr: open a pull request instead of committing to main.
-        tag: `vX.Y` or `vX.Y.Z` for this release; a tag never moves.
+        tag: `vX.Y` or `vX.Y.Z` for this release; an existing tag is never moved.
 
     Raises:
-        ValueError: the folder, its card, the repository's name or the tag is not fit, or the Hub refuses the token.
-        HfHubHTTPError, RuntimeError: the Hub failed, or its store of large files did; calling again goes on.
+        ValueError: the folder, its card, the name of the repository or the tag is unusable, or the Hub refuses the
+        token. HfHubHTTPError, RuntimeError: the Hub or its storage of large files failed; call it again to continue.
 
     Example:
         >>> release("runs/mine/student/model", "org/name", {"model": "apache-2.0"}, tag="v1.0")  # doctest: +SKIP
@@ -91,7 +91,7 @@ def check_target(repo: str, tag: str | None, create_pr: bool) -> None:
 
 
 def name_card(card: ModelCard, repo: str) -> None:
-    """Puts the repository's id where the card, title and examples, has the model's name."""
+    """Replaces the model's name in the title and examples of a card by the id of the repository."""
     data = card_data(card)
     name = data.model_name
     if not name:
@@ -109,23 +109,23 @@ def push(
     tag: str | None = None,
     api: HfApi | None = None,
 ) -> Release:
-    """Makes the repository hold the folder, by one commit or, where it already does, none.
+    """Pushes the folder as one commit, or as none if the repository already holds it.
 
-    Files of an earlier release that the folder no longer has are deleted; files that releases do not write stay.
+    Deletes files of an earlier release that the folder no longer has; keeps files that releases do not write.
 
     Args:
-        folder: what was checked.
+        folder: the checked folder.
         files: paths in it.
-        repo: id of the repository; made if it is new.
+        repo: id of the repository; created if it does not exist.
         private: whether a new one is private; `None` leaves it to the organisation.
-        create_pr: open a pull request; one that is open and holds the same is taken instead.
+        create_pr: open a pull request, or reuse an open one with the same content.
         tag: of the commit.
         api: the Hub.
 
     Raises:
-        ValueError: the tag is another commit's, or the Hub refuses the token.
-        HfHubHTTPError: the Hub failed, or somebody else pushed at the same time; the repository is as it was.
-        RuntimeError: the same of the Hub's store of large files.
+        ValueError: the tag belongs to another commit, or the Hub refuses the token.
+        HfHubHTTPError: the Hub failed, or somebody else pushed at the same time; the repository is unchanged.
+        RuntimeError: the Hub's storage of large files failed; the repository is unchanged.
     """
     api = api or HfApi()
     try:
@@ -136,9 +136,9 @@ def push(
             _check_tag(api, repo, tag, None if changed or gone else head)
         release = Release(repo, head, False, f"{api.endpoint}/{repo}/commit/{head}")
         if changed or gone:
-            release = (_open_pull_request(api, repo, folder, files) if create_pr else None) or _commit(
-                api, repo, folder, changed, gone, head, create_pr, f"Release {tag}" if tag else "Release"
-            )
+            message = f"Release {tag}" if tag else "Release"
+            opened = _open_pull_request(api, repo, folder, files) if create_pr else None
+            release = opened or _commit(api, repo, folder, changed, gone, head, create_pr, message)
         if tag is not None:
             api.create_tag(repo, tag=tag, revision=release.commit, exist_ok=True)
     except HfHubHTTPError as error:
@@ -154,7 +154,7 @@ def push(
 def _commit(
     api: HfApi, repo: str, folder: Path, changed: list[str], gone: list[str], head: str, create_pr: bool, message: str
 ) -> Release:
-    # Not upload_folder: where its fast path is installed it may spread a large folder over several commits.
+    # Not upload_folder, which may split a large folder into several commits if its fast path is installed.
     made = api.create_commit(
         repo,
         [
@@ -163,7 +163,7 @@ def _commit(
         ],
         commit_message=message,
         create_pr=create_pr,
-        parent_commit=head,  # what was compared is what is changed
+        parent_commit=head,  # fails if the repository has changed since the comparison
     )
     return Release(repo, made.oid, True, made.pr_url or made.commit_url)
 
@@ -182,7 +182,7 @@ def _head(api: HfApi, repo: str, revision: str | None = None) -> str:
 
 
 def _check_tag(api: HfApi, repo: str, tag: str, commit: str | None) -> None:
-    """Refuses a tag that is there already, unless it is `commit`'s; `None` stands for a commit yet to be made."""
+    """Refuses an existing tag, unless it belongs to `commit`; `None` stands for a new commit."""
     for known in api.list_repo_refs(repo).tags:
         if known.name == tag and known.target_commit != commit:
             raise ValueError(
@@ -193,7 +193,7 @@ def _check_tag(api: HfApi, repo: str, tag: str, commit: str | None) -> None:
 def _differences(
     api: HfApi, repo: str, revision: str, folder: Path, files: Sequence[str]
 ) -> tuple[list[str], list[str]]:
-    """Files of the folder the revision does not hold, and files of a release it holds and the folder does not."""
+    """Files of the folder that the revision lacks, and release files of the revision that the folder lacks."""
     tree = api.list_repo_tree(repo, recursive=True, revision=revision)
     remote = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     changed = [name for name in files if name not in remote or not _same(folder / name, remote[name])]
@@ -201,7 +201,7 @@ def _differences(
 
 
 def _same(path: Path, remote: RepoFile) -> bool:
-    """Whether a file is what the Hub has, by the digest it has of it: of a large file's content, or git's."""
+    """Whether a file equals the one on the Hub, by the Hub's digest: SHA-256 for large files, git's hash for others."""
     if path.stat().st_size != remote.size:
         return False
     if remote.lfs is None:

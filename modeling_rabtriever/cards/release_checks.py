@@ -1,4 +1,4 @@
-"""What has to hold of a model folder before it is published: its files, its card, its scores."""
+"""Checks of a model folder before it is published: its files, its card, its scores."""
 
 import json
 import os
@@ -52,11 +52,11 @@ def release_files(folder: Path) -> list[str]:
     """Every file of the folder as a path in the repository, sorted.
 
     Raises:
-        ValueError: the folder is no saved teacher or student, or holds a pickle, a link, or a file that has no place.
+        ValueError: the folder is not a saved teacher or student, or holds a pickle, a link or an unexpected file.
     """
     config = folder / "config.json"
     if not config.is_file() or _model_type(folder) not in SYSTEMS:
-        raise ValueError(f"{folder} is no saved model; accepted: the folder <run>/teacher/model or <run>/student/model")
+        raise ValueError(f"{folder} is not a saved model; accepted: <run>/teacher/model or <run>/student/model")
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
@@ -85,16 +85,16 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def card_data(card: ModelCard) -> ModelCardData:
-    """A card's metadata, by the type it has in model cards."""
+    """The metadata of a card, typed as that of a model card."""
     return cast("ModelCardData", card.data)
 
 
 def check_card(folder: Path) -> None:
-    """Checks that the card is complete and says what the evaluation beside it says.
+    """Checks that the card is complete and agrees with the evaluation next to it.
 
     Raises:
-        ValueError: metadata, a licence or results are missing, a placeholder is left, a plot is not there, or a result
-            is not the report's.
+        ValueError: metadata, a licence, results or a plot are missing, a placeholder is left, or a result differs from
+            the report.
     """
     card = load_card(folder)
     metadata, results = card.data.to_dict(), card_data(card).eval_results
@@ -110,14 +110,14 @@ def check_card(folder: Path) -> None:
     missing = [key for key in ("library_name", "pipeline_tag", "tags", "model-index") if not metadata.get(key)]
     if missing or not results:
         raise ValueError(
-            f"the card's metadata lacks {', '.join(missing) or 'results'}; write it anew: rabtriever card RUN"
+            f"the card's metadata lacks {', '.join(missing) or 'results'}; write it again: rabtriever card RUN"
         )
     left = PLACEHOLDER.search(card.content)
     if left:
-        raise ValueError(f"the card has an unfilled place: {left[0]!r}; accepted: a card without any")
+        raise ValueError(f"the card has an unfilled placeholder: {left[0]!r}; accepted: a card without any")
     for path in LINK.findall(card.text):
         if not (folder / path).is_file():
-            raise ValueError(f"the card shows {path}, which is not there; write it anew: rabtriever card")
+            raise ValueError(f"the card shows {path}, which is missing; write it again: rabtriever card")
     system = SYSTEMS[_model_type(folder)]
     for result in results:
         path = folder / EVALUATION / f"{result.dataset_split}.json"
@@ -126,18 +126,18 @@ def check_card(folder: Path) -> None:
         if found is None or abs(found - result.metric_value) > 1e-4:
             raise ValueError(
                 f"the card says {result.metric_type} = {result.metric_value} on {result.dataset_split}, {path} says "
-                f"{found}; write it anew: rabtriever card RUN"
+                f"{found}; write it again: rabtriever card RUN"
             )
 
 
 def check_loading(folder: Path) -> None:
-    """Loads the folder with the package and, in a fresh process, without it, and compares their scores.
+    """Loads the folder with the package and, in a new process, without it, and compares the scores.
 
-    The fresh process runs the folder's own Python files, as a user's `trust_remote_code=True` will. It has no network,
+    The new process runs the Python files of the folder, as `trust_remote_code=True` does for a user. It has no network,
     no token, an empty cache and another working directory.
 
     Raises:
-        ValueError: the folder does not load in one of the ways, or the scores differ by more than `TOLERANCE`.
+        ValueError: the folder fails to load in one of these ways, or the scores differ by more than `TOLERANCE`.
     """
     with tempfile.TemporaryDirectory() as home:
         secrets = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_MODULES_CACHE")
@@ -165,7 +165,7 @@ def check_loading(folder: Path) -> None:
     allowed = TOLERANCE * max(1.0, float(packaged.abs().max()))
     if furthest > allowed:
         raise ValueError(
-            f"{folder} scores otherwise without the package: up to {furthest:.3g} apart; accepted: {allowed:.3g}. Its "
+            f"{folder} has other scores without the package: up to {furthest:.3g} apart; accepted: {allowed:.3g}. Its "
             "Python files are older than its weights or this package: load the model and save it again"
         )
 

@@ -1,4 +1,4 @@
-"""Scores of a saved model on fixed texts; as a program, in a process that has the folder and not the package.
+"""Scores of a saved model on fixed texts; as a program, in a process that has the folder but not the package.
 
 Usage: python -I modeling_rabtriever/cards/release_scores.py FOLDER    # prints {"module": ..., "scores": [[...], ...]}
 """
@@ -23,7 +23,7 @@ def fixed_scores(model: Any) -> Tensor:
 
 
 if __name__ == "__main__":
-    sys.modules["modeling_rabtriever"] = None  # type: ignore[assignment]  # whoever imports it gets an ImportError
+    sys.modules["modeling_rabtriever"] = None  # type: ignore[assignment]  # importing it raises an ImportError
     from transformers import AutoModel
 
     loaded = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)

@@ -1,6 +1,6 @@
 """The student: `distill()`, its trainer and losses, candidates, encoders, the cache of teacher scores.
 
-Of the extra "train". A name is imported when it is first used.
+Needs the extra "train". A name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

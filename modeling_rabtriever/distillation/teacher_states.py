@@ -110,7 +110,8 @@ class TeacherScores:
         written = []
         quiet = len(missing) < SHARD_PAIRS or not is_main()
         with tqdm(total=len(missing), desc="scoring with the teacher", unit="pair", disable=quiet) as bar:
-            for keys in missing.split(SHARD_PAIRS) if len(missing) else ():
+            for start in range(0, len(missing), SHARD_PAIRS):
+                keys = missing[start : start + SHARD_PAIRS]
                 found = self.score_pairs(keys % self.query_count, keys // self.query_count)
                 if not torch.isfinite(found["logits"]).all():
                     raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")

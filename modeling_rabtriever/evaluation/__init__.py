@@ -1,6 +1,6 @@
 """Evaluation: metrics with intervals, trivial baselines, systems that rank, `evaluate()`, reports and plots.
 
-Of the extra "evaluation". A name is imported when it is first used.
+Needs the extra "evaluation". A name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Trivial baselines: what any retrieval number has to be read against.
+"""Trivial baselines, to compare any retrieval number with.
 
-Each is fitted once and called with queries; it returns scores `(n, m)` fp32 of every corpus document.
+Each is fitted once and called with queries; it returns `(n, m)` fp32 scores of every document in the corpus.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ __all__ = ["BM25", "LabelPrior", "TfidfLogisticRegression"]
 
 
 class LabelPrior:
-    """Every query gets the same ranking: documents by how often they are relevant in training."""
+    """The same ranking for every query: documents by how often they are relevant in training."""
 
     def __init__(self, train_relevant: Relevant, corpus_size: int) -> None:
         rows = [row for relevant in train_relevant for row in relevant]
@@ -30,10 +30,10 @@ class LabelPrior:
 
 
 class TfidfLogisticRegression:
-    """Multinomial logistic regression from TF-IDF of the query's words and word pairs to the document as a class.
+    """Multinomial logistic regression from TF-IDF of the query's words and word pairs to documents as classes.
 
-    Only meaningful where the same documents are relevant for many queries. Documents never relevant in training get
-    minus infinity. A query with several relevant documents counts once for each.
+    It makes sense only if the same documents are relevant to many queries. Documents that are never relevant in
+    training score minus infinity. A query with several relevant documents counts once for each.
     """
 
     def __init__(self, train_queries: Sequence[str], train_relevant: Relevant, corpus_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Whether the teacher's probabilities mean what they say."""
+"""Calibration of the teacher's probabilities."""
 
 import numpy as np
 from torch import Tensor
@@ -9,25 +9,27 @@ BINS = 15
 
 
 def reliability(log_odds: Tensor, relevant: Relevant, bins: int = BINS) -> list[dict[str, float]]:
-    """Pairs grouped by predicted probability, in equal steps from 0 to 1; empty groups are left out.
+    """Pairs in groups of predicted probability, in equal steps from 0 to 1, without empty groups.
 
     Args:
         log_odds: `(n, m)` scores of every query against the whole corpus; their sigmoid is the probability.
-        relevant: judgements of the `n` queries; unjudged documents count as not relevant.
+        relevant: relevance labels of the `n` queries; documents without a label count as not relevant.
         bins: number of groups.
 
     Returns:
         Per group `count`, `confidence` (mean probability) and `accuracy` (share of relevant pairs).
 
     Raises:
-        ValueError: queries and judgements differ in number, or a score is NaN.
+        ValueError: scores and labels differ in their number of queries, or a score is NaN.
     """
     if len(log_odds) != len(relevant) or log_odds.isnan().any():
-        raise ValueError(f"{len(log_odds)} rows of scores for {len(relevant)} queries; accepted: as many, without NaN")
+        raise ValueError(
+            f"{len(log_odds)} rows of scores for {len(relevant)} queries; accepted: one row per query, without NaN"
+        )
     probability = log_odds.double().sigmoid().numpy().ravel()
     truth = np.zeros(log_odds.shape)
-    for row, judged in enumerate(relevant):
-        truth[row, list(judged)] = 1
+    for row, labels in enumerate(relevant):
+        truth[row, list(labels)] = 1
     group = np.minimum((probability * bins).astype(int), bins - 1)
     found = []
     for number in range(bins):

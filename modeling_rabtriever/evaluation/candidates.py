@@ -1,4 +1,4 @@
-"""Where a corpus is too large for a reranker: BM25's first documents, and what is known of the corpus then."""
+"""Evaluation on the first documents of BM25, for a corpus that is too large for a reranker, and on a sample of it."""
 
 import time
 from collections.abc import Sequence
@@ -14,39 +14,43 @@ from .report import Report
 from .samples import among, corpus_sample
 from .systems import System, reranker_system
 
-# Of a split and its corpus, on which a reranker scores every pair where candidates are ranked.
+# If only candidates are ranked, a reranker also scores every pair of a sample of this size, for at most this long.
 SAMPLE_QUERIES, SAMPLE_DOCUMENTS = 100, 500
-SAMPLE_SECONDS = 120  # and for how long
+SAMPLE_SECONDS = 120
 
 
 def first_stage(task: RetrievalTask, split: Split, count: int) -> Tensor:
-    """BM25's first documents of each query, `(n, count)` corpus rows; equal scores in the order of the corpus."""
+    """The first documents of BM25 for each query, `(n, count)` corpus rows; ties keep the order of the corpus."""
     ranked = rank_documents(BM25(task.corpus)(split.queries), min(count, len(task.corpus)))
     return torch.tensor(ranked)
 
 
 def only(run: Run, pools: Run) -> Run:
-    """A run without the documents that are not among each query's candidates."""
-    return [[row for row in ranking if row in pool] for ranking, pool in zip(run, map(set, pools), strict=True)]
+    """A run restricted to each query's candidates."""
+    kept = []
+    for ranking, pool in zip(run, pools, strict=True):
+        allowed = set(pool)
+        kept.append([row for row in ranking if row in allowed])
+    return kept
 
 
 def candidate_scores(
     task: RetrievalTask, split: Split, systems: Sequence[System], rows: Tensor, seed: int
 ) -> tuple[dict[str, Tensor], Report, Report | None]:
-    """Every system on the candidates, and what can be said of the corpus at a bounded price.
+    """Scores of every system on the candidates, and reports on the corpus and on a sample of it at a bounded cost.
 
     Args:
         task: the corpus.
         split: the `n` queries.
-        systems: what ranks.
+        systems: the systems to evaluate.
         rows: `(n, c)`, the candidates.
         seed: of the intervals.
 
     Returns:
-        System -> `(n, m)` scores, minus infinity but for the candidates; the report's `whole`, of the systems that
-        score every document anyway; and its `sample`, of all systems on `SAMPLE_QUERIES` queries and
-        `SAMPLE_DOCUMENTS` documents, if there is a reranker. Where rerankers would take longer than `SAMPLE_SECONDS`
-        the sample says how long instead.
+        System -> `(n, m)` scores, minus infinity except for the candidates; the report's `whole`, on the systems that
+        score every document anyway; and its `sample`, on all systems with `SAMPLE_QUERIES` queries and
+        `SAMPLE_DOCUMENTS` documents, if there is a reranker. If rerankers would take longer than `SAMPLE_SECONDS`, the
+        sample only says how long.
     """
     size = len(task.corpus)
     queries, documents = corpus_sample(split.relevant, size, SAMPLE_QUERIES, SAMPLE_DOCUMENTS)

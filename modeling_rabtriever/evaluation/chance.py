@@ -1,4 +1,4 @@
-"""What a random ranking scores, in closed form: the floor under every number."""
+"""Expected metrics of a random ranking, in closed form."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ def random_metrics(
     metrics: Sequence[str],
     candidates: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Expected metrics of a uniformly random order of what is ranked, query by query.
+    """Expected metrics of a uniformly random order of the ranked documents, for each query.
 
     With `m` documents, `r` of them relevant: a document at a given rank is relevant with probability `r / m`, none of
     the first `k` is with probability `C(m - r, k) / C(m, k)`, and given that one at a rank is relevant, each one above
     it is with probability `(r - 1) / (m - 1)`. The expectations of `evaluation.metrics.query_metrics` follow.
 
     Args:
-        relevant: judgements, corpus row -> grade; at least one grade above 0 per query.
-        corpus_size: how many documents are ranked where there are no candidates.
+        relevant: relevance labels, corpus row -> grade; at least one grade above 0 per query.
+        corpus_size: number of ranked documents if there are no candidates.
         metrics: names as `query_metrics` takes them.
-        candidates: per query the corpus rows that are ranked, each once; relevant documents that are not among them
-            count as missed. Default: the corpus.
+        candidates: for each query, the corpus rows that are ranked, each once; relevant documents that are not among
+            them count as missed. Default: the corpus.
 
     Returns:
         Name -> `(n,)` float64.
@@ -34,8 +34,8 @@ def random_metrics(
         ValueError: a metric is unknown.
     """
     queries = []
-    for row, judged in enumerate(relevant):
-        every = {document: grade for document, grade in judged.items() if grade > 0}
+    for row, labels in enumerate(relevant):
+        every = {document: grade for document, grade in labels.items() if grade > 0}
         pool = None if candidates is None else set(candidates[row])
         ranked = [grade for document, grade in every.items() if pool is None or document in pool]
         queries.append((ranked, list(every.values()), corpus_size if pool is None else len(pool)))
@@ -47,7 +47,7 @@ def random_metrics(
 
 
 def _expected(kind: str, ranked: Sequence[int], every: Sequence[int], m: int, depth: int) -> float:
-    """One query's metric, from the grades of its relevant documents that are ranked among `m`, and of all of them."""
+    """One query's metric, from the grades of its ranked relevant documents (of `m`) and of all its relevant ones."""
     r, ranks = len(ranked), range(1, min(depth, m) + 1)
     if kind == "success":
         return 1 - _no_hit(r, m, len(ranks))

@@ -1,4 +1,4 @@
-"""Systems on the same queries: from scores to a report with intervals and paired differences."""
+"""Compares systems on the same queries: from scores to a report with intervals and paired differences."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,11 +29,11 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
 
     Args:
         scores: system name -> `(n, m)` scores of the whole corpus.
-        relevant: judgements of the `n` queries.
+        relevant: relevance labels of the `n` queries.
         seed: of the bootstrap intervals.
 
     Raises:
-        ValueError: scores are NaN, or fit neither the queries nor each other.
+        ValueError: scores are NaN, or do not fit the queries or each other.
     """
     documents = next(iter(scores.values())).shape[1]
     runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
@@ -41,23 +41,23 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
 
 
 def query_values(runs: Mapping[str, Run], relevant: Relevant, documents: int, candidates: Run | None = None) -> Values:
-    """Every metric of every system, query by query; first what a random order of the same documents would score.
+    """Every metric of every system for each query, after the expected metrics of a random order of the documents.
 
     Args:
-        runs: system -> per query the corpus rows it ranks, best first.
-        relevant: judgements.
+        runs: system -> for each query, the corpus rows it ranks, best first.
+        relevant: relevance labels.
         documents: number of documents in the corpus.
-        candidates: per query the rows every system ranks; `None` means the corpus.
+        candidates: for each query, the rows that every system ranks; `None` means the corpus.
     """
     chance = {RANDOM: random_metrics(relevant, documents, REPORTED, candidates)}
     return chance | {name: query_metrics(run, relevant, REPORTED) for name, run in runs.items()}
 
 
 def compare(values: Values, documents: int, seed: int = 0) -> Report:
-    """The report of query-level values; differences and ratios are resampled in pairs.
+    """The report on query-level values; differences and ratios are resampled in pairs.
 
     Args:
-        values: as `query_values` gives them.
+        values: from `query_values`.
         documents: number of documents in the corpus.
         seed: of the bootstrap intervals.
     """
@@ -73,7 +73,7 @@ def compare(values: Values, documents: int, seed: int = 0) -> Report:
     if STUDENT not in values:
         return replace(report, teacher_over=over)
     student = values[STUDENT]
-    # Where the teacher's interval reaches 0 the ratio has no upper bound.
+    # If the teacher's interval reaches 0, the ratio has no upper bound.
     sure = [metric for metric, own in systems[TEACHER].metrics.items() if own.low > 0]
     return replace(
         report,

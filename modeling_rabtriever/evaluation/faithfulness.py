@@ -1,4 +1,4 @@
-"""How faithful the student is to its teacher: in order and distribution, and what its form allows at best."""
+"""How closely the student follows its teacher, in order and distribution, and how closely it could at best."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,13 @@ DEPTHS = (1, 5, 10)
 def score_faithfulness(teacher: Tensor, student: Tensor, embedding_dim: int) -> dict[str, Any]:
     """Agreement of two score matrices of the same queries and corpus, as means over queries.
 
-    A number added to all scores of a query ranks nothing, so both matrices are centred by query first.
+    A constant added to all scores of a query does not change its ranking, so both matrices are centred by query first.
 
-    The student's scores are inner products in `k` numbers, so its matrix has rank `k` at most (centring may add one).
-    `best_rank_k` is how well any matrix of rank `k` could fit the teacher's (its truncated singular value
-    decomposition, Eckart-Young), the vectors of these queries chosen freely: what is missing there is owed to the form,
-    what the student misses beyond it to training. With `k` at or above the rank of the matrix the form owes nothing.
+    The student's scores are inner products of `k`-dimensional vectors, so its matrix has rank `k` at most (centring may
+    add one). `best_rank_k` is how well any matrix of rank `k` could fit the teacher's (its truncated singular value
+    decomposition, Eckart-Young), with freely chosen vectors for these queries. The gap of that fit comes from the form
+    of the score; the rest of the student's gap comes from training. If `k` is at least the rank of the teacher's
+    matrix, the form causes no gap.
 
     Args:
         teacher: `(n, m)` log-odds.
@@ -27,12 +28,12 @@ def score_faithfulness(teacher: Tensor, student: Tensor, embedding_dim: int) -> 
         embedding_dim: the index width `k`.
 
     Returns:
-        `kendall_tau` (tau-b), `top_overlap` (per depth the share of the teacher's first that are among the student's),
-        `kl` (nats; reverse, over the corpus, temperature 1), `r2` of the student's scores and of the best fit, and
-        `gap_from_form`, `gap_from_training`: two parts of `1 - r2`.
+        `kendall_tau` (tau-b), `top_overlap` (for each depth, the share of the teacher's first documents that are among
+        the student's), `kl` (nats; reverse, over the corpus, temperature 1), `r2` of the student's scores and of the
+        best fit, and `gap_from_form`, `gap_from_training`: two parts of `1 - r2`.
 
     Raises:
-        ValueError: the two differ in shape, a score is not finite, or the corpus has one document.
+        ValueError: the two differ in shape, a score is not finite, or the corpus has only one document.
     """
     if teacher.dim() != 2 or teacher.shape != student.shape or teacher.shape[1] < 2:
         raise ValueError(
@@ -57,29 +58,31 @@ def score_faithfulness(teacher: Tensor, student: Tensor, embedding_dim: int) -> 
 
 def top_overlap(teacher: Tensor, student: Tensor, depth: int) -> float:
     """Mean share of the teacher's first `depth` documents that are among the student's: two `(n, m)` -> 0 to 1."""
-    first = []
-    for scores in (teacher, student):
-        ranked = scores.argsort(dim=1, descending=True, stable=True)
-        first.append(torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked[:, :depth], True))
-    return float((first[0] & first[1]).sum(1).double().mean() / depth)
+    both = _among_first(teacher, depth) & _among_first(student, depth)
+    return float(both.sum(1).double().mean() / depth)
 
 
 def best_rank(matrix: Tensor, rank: int) -> Tensor:
-    """The matrix of at most this rank that is nearest in squared error: `(n, m)` -> `(n, m)`."""
+    """The nearest matrix of at most this rank, by squared error: `(n, m)` -> `(n, m)`."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     return (left[:, :rank] * values[:rank]) @ right[:rank]
 
 
 def faithfulness_line(found: Mapping[str, Any]) -> str:
-    """A report's two sentences on how the student follows its teacher."""
+    """The sentences of a report on how closely the student follows its teacher."""
     scores = found["scores"]
     overlap = ", ".join(f"{k}: {value:.2f}" for k, value in scores["top_overlap"].items())
     return (
         f"Faithful to the teacher: Kendall's tau {scores['kendall_tau']:.2f}, overlap of the first {overlap}, "
-        f"KL {scores['kl']:.2f} nats per query, R² of scores {scores['r2']:.2f}, where an inner product in "
-        f"{scores['best_rank_k']['k']} numbers could reach {scores['best_rank_k']['r2']:.2f}: what is missing is "
-        f"{scores['gap_from_form']:.2f} form and {scores['gap_from_training']:.2f} training."
+        f"KL {scores['kl']:.2f} nats per query, R² of scores {scores['r2']:.2f}. An inner product of "
+        f"{scores['best_rank_k']['k']} dimensions could reach R² {scores['best_rank_k']['r2']:.2f}: the form of the "
+        f"score costs {scores['gap_from_form']:.2f}, training {scores['gap_from_training']:.2f}."
     )
+
+
+def _among_first(scores: Tensor, depth: int) -> Tensor:
+    ranked = scores.argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, ranked[:, :depth], True)
 
 
 def _centred(scores: Tensor) -> Tensor:

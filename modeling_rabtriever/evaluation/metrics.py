@@ -1,7 +1,7 @@
 """Metrics over rankings, with query-level values and bootstrap intervals.
 
-A ranking is the list of one query's corpus rows, best first; a run is one system's rankings, one per query. Unjudged
-documents are not relevant. Equal scores keep the corpus order.
+A ranking is a list of corpus rows for one query, best first; a run has one ranking per query. Documents without a
+relevance label are not relevant. Ties keep the order of the corpus.
 """
 
 import math
@@ -18,19 +18,19 @@ Relevant = Sequence[Mapping[int, int]]
 TABLE_METRICS = ("success@1", "success@3", "success@5", "mrr@10")
 KINDS = ("recall", "success", "mrr", "ndcg", "map")
 BOOTSTRAP_SAMPLES = 1000
-SIGN_FLIPS = 500  # that are held in memory at once
+SIGN_FLIPS = 500  # held in memory at once
 
 
 def rank_documents(scores: Tensor, depth: int) -> Run:
     """The best `depth` documents of each query: `(n, m)` scores -> `n` lists of corpus rows.
 
-    A document that scores minus infinity is not ranked, so a list may be shorter.
+    Documents that score minus infinity are not ranked, so a list may be shorter.
 
     Raises:
         ValueError: a score is NaN.
     """
     if scores.isnan().any():
-        raise ValueError("scores hold NaN; accepted: finite scores (a broken model is not averaged over)")
+        raise ValueError("scores hold NaN; accepted: finite scores")
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
     ranked = scores.gather(1, best) > -math.inf
     return [own[kept].tolist() for own, kept in zip(best, ranked, strict=True)]
@@ -39,40 +39,40 @@ def rank_documents(scores: Tensor, depth: int) -> Run:
 def query_metrics(
     run: Sequence[Sequence[Hashable]], relevant: Sequence[Mapping[Any, int]], metrics: Sequence[str] = TABLE_METRICS
 ) -> dict[str, np.ndarray]:
-    """Per-query values of `name@k` metrics, defined as in trec_eval.
+    """Values of `name@k` metrics for each query, defined as in trec_eval.
 
     `recall@k`: share of the relevant documents among the first `k`. `success@k`: 1 if one of the first `k` is relevant
-    (the "R@k" of the tables; where every query has one relevant document it is also the recall). `mrr@k`: 1 / rank of
-    the first relevant document, 0 below rank `k`. `ndcg@k`: gain = grade, discount = log2(rank + 1), over the best
-    possible order of the judged documents. `map@k`: mean over the relevant documents of the precision at their ranks,
-    0 for those below rank `k`. A document that is not judged is not relevant.
+    ("R@k" in tables; equal to recall if every query has one relevant document). `mrr@k`: 1 / rank of
+    the first relevant document, 0 below rank `k`. `ndcg@k`: gain = grade, discount = log2(rank + 1), relative to
+    the best possible order of the labelled documents. `map@k`: mean over the relevant documents of the precision at
+    their ranks, 0 for those below rank `k`. A document without a label is not relevant.
 
     Args:
-        run: per query the documents, best first; ties are broken by whoever ranked them.
-        relevant: per query document -> grade; at least one grade above 0.
+        run: for each query, the documents, best first.
+        relevant: for each query, document -> grade; at least one grade above 0.
         metrics: such as `["ndcg@10", "recall@100"]`.
 
     Returns:
         Name -> `(n,)` float64.
 
     Raises:
-        ValueError: a metric is unknown, runs and judgements differ in number, there are none, a ranking names a
+        ValueError: a metric is unknown, there are no queries, rankings and labels differ in number, a ranking names a
             document twice, or a query has no relevant document.
     """
     if len(run) != len(relevant) or not run:
         raise ValueError(
-            f"{len(run)} rankings and {len(relevant)} judged queries; accepted: as many of each, one or more"
+            f"{len(run)} rankings and {len(relevant)} labelled queries; accepted: as many of each, one or more"
         )
     parsed = {name: split_metric(name) for name in metrics}
-    for row, (ranking, judged) in enumerate(zip(run, relevant, strict=True)):
+    for row, (ranking, labels) in enumerate(zip(run, relevant, strict=True)):
         if len(set(ranking)) != len(ranking):
             raise ValueError(f"ranking {row} names a document twice; accepted: every document once")
-        if not any(grade > 0 for grade in judged.values()):
-            raise ValueError(f"query {row} has no relevant document; accepted: judgements with a grade above 0")
+        if not any(grade > 0 for grade in labels.values()):
+            raise ValueError(f"query {row} has no relevant document; accepted: relevance labels with a grade above 0")
     gains = [
-        [max(judged.get(document, 0), 0) for document in ranking] for ranking, judged in zip(run, relevant, strict=True)
+        [max(labels.get(document, 0), 0) for document in ranking] for ranking, labels in zip(run, relevant, strict=True)
     ]
-    ideals = [sorted((grade for grade in judged.values() if grade > 0), reverse=True) for judged in relevant]
+    ideals = [sorted((grade for grade in labels.values() if grade > 0), reverse=True) for labels in relevant]
     return {
         name: np.array([_value(kind, gain[:k], ideal, k) for gain, ideal in zip(gains, ideals, strict=True)])
         for name, (kind, k) in parsed.items()
@@ -93,7 +93,7 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
 def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> tuple[float, float]:
     """95% interval of `mean(numerator) / mean(denominator)`, resampling queries in pairs: `(n,)` each -> (low, high).
 
-    Resamples with a zero denominator are left out.
+    Resamples whose denominator is 0 are left out.
     """
     top, bottom = _resampled_means(seed, numerator, denominator)
     positive = bottom > 0
@@ -103,7 +103,7 @@ def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, see
 def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of a sign-flip test that two systems have the same mean on the same queries: `(n,)` each.
 
-    Exact if the differences have no more than `samples` ways to flip their signs.
+    The test is exact if there are at most `samples` ways to flip the signs of the differences.
 
     Raises:
         ValueError: the two differ in length.
@@ -116,10 +116,10 @@ def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, se
 
 
 def split_metric(name: str) -> tuple[str, int]:
-    """`ndcg@10` as its kind and its depth.
+    """Splits a name such as `ndcg@10` into kind and depth.
 
     Raises:
-        ValueError: it is no metric.
+        ValueError: there is no such metric.
     """
     kind, _, depth = name.partition("@")
     if kind not in KINDS or not depth.isdigit() or int(depth) < 1:
@@ -133,7 +133,7 @@ def discounted(gains: Sequence[int]) -> float:
 
 
 def _value(kind: str, gains: Sequence[int], ideal: Sequence[int], k: int) -> float:
-    """One query's metric, from the grades of its first `k` documents and all of its grades from the highest."""
+    """One query's metric, from the grades of its first `k` documents and all its grades in descending order."""
     hits = [rank for rank, gain in enumerate(gains, start=1) if gain > 0]
     if kind == "success":
         return 1.0 if hits else 0.0
@@ -148,7 +148,7 @@ def _value(kind: str, gains: Sequence[int], ideal: Sequence[int], k: int) -> flo
 
 def _resampled_means(seed: int, *values: np.ndarray) -> np.ndarray:
     """Means over resampled queries, the same queries for all: `v` times `(n,)` -> `(v, BOOTSTRAP_SAMPLES)`."""
-    if len(values[0]) == 1:  # which scipy does not resample
+    if len(values[0]) == 1:  # scipy does not resample a single value
         return np.array(values)
 
     def means(*drawn: np.ndarray, axis: int) -> list[np.ndarray]:
@@ -159,6 +159,6 @@ def _resampled_means(seed: int, *values: np.ndarray) -> np.ndarray:
 
 
 def _middle(resampled: np.ndarray) -> tuple[float, float]:
-    """What 95% of the resamples lie between."""
+    """The bounds of the middle 95% of the resamples."""
     low, high = np.quantile(resampled, (0.025, 0.975))
     return float(low), float(high)

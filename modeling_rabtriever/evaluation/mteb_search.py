@@ -1,4 +1,4 @@
-"""A Rabtriever in MTEB: its own index and its own score, as MTEB's SearchProtocol asks for.
+"""A Rabtriever in MTEB, with its own index and score, by MTEB's SearchProtocol.
 
 Usage:
     import mteb
@@ -8,7 +8,7 @@ Usage:
     model = RabtrieverSearch(AutoModel.from_pretrained("org/name", trust_remote_code=True), "org/name")
     mteb.evaluate(model, mteb.get_tasks(["SciFact", "BrightRetrieval", "ARCChallenge"]))     # BEIR, BRIGHT, RAR-b
 
-MTEB 2.26 or later (extra "mteb"). A model without a Hub id may be called what it likes: "local/mine".
+Needs MTEB 2.26 or later (extra "mteb"). A model without a Hub id can have any name, such as "local/mine".
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,9 +26,9 @@ class RabtrieverSearch:
     """Exact search by a Rabtriever, for retrieval and reranking tasks of MTEB.
 
     Args:
-        model: the student, with its processor: every text is read with the model's own prompt, and instructions of the
-            task are not passed on.
-        name: what results are filed under, `org/name`.
+        model: the student, with its processor. It reads every text with its own prompt and ignores instructions of the
+            task.
+        name: of the model in MTEB's results, `org/name`.
         revision: of the model.
         token_budget: padded tokens per forward pass; `None` fits the device.
     """
@@ -52,7 +52,7 @@ class RabtrieverSearch:
     def index(self, corpus: Iterable[Mapping[str, Any]], **_: Any) -> None:
         """Encodes the documents, title before text."""
         rows = {str(row["id"]): document_text(row.get("title"), row["text"]) for row in corpus}
-        # An empty document is no text for the model, and some benchmarks have some: it can't be found.
+        # Some benchmarks have empty documents, which the model cannot read; they are never found.
         self._texts = {id_: text for id_, text in rows.items() if text}
         self._ids = list(self._texts)
         self._places = {id_: place for place, id_ in enumerate(self._ids)}

@@ -11,7 +11,7 @@ from torch import Tensor
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-# Legends name their corner: matplotlib's search for the best one takes seconds on a busy machine, and warns then.
+# Legends have a fixed corner, because matplotlib's search for the best one can take seconds, and then warns.
 
 Log = Sequence[Mapping[str, Any]]
 
@@ -34,12 +34,12 @@ def training_curves(teacher_log: Log, student_log: Log, path: Path) -> None:
 def student_against_teacher(
     student: Tensor, teacher: Tensor, relevant: Sequence[Mapping[int, int]], path: Path
 ) -> None:
-    """Every scored pair: the teacher's log-odds against the student's score, both centred per query.
+    """The teacher's log-odds against the student's score of every pair, both centred per query.
 
     Args:
         student: `(n, m)` inner products.
         teacher: `(n, m)` log-odds.
-        relevant: judgements of the `n` queries; relevant pairs are drawn in another colour.
+        relevant: relevance labels of the `n` queries; relevant pairs have another colour.
         path: where the PNG goes.
     """
     x = (teacher - teacher.mean(1, keepdim=True)).numpy()
@@ -63,10 +63,10 @@ def student_against_teacher(
 
 
 def reliability_diagram(groups: Sequence[Mapping[str, float]], error: float, path: Path) -> None:
-    """Share of relevant pairs against the predicted probability; the area of a point grows with its pairs' number.
+    """Share of relevant pairs against the predicted probability; larger points stand for more pairs.
 
     Args:
-        groups: as `evaluation.calibration.reliability` gives them.
+        groups: from `evaluation.calibration.reliability`.
         error: their expected calibration error.
         path: where the PNG goes.
     """
@@ -98,16 +98,16 @@ def recall_curves(
     """Share of queries with a relevant document among the first k, against k, one line per system.
 
     Args:
-        runs: system -> per query the documents, best first.
-        relevant: judgements of the queries.
+        runs: system -> for each query, the documents, best first.
+        relevant: relevance labels of the queries.
         path: where the PNG goes.
     """
     figure, panel = plt.subplots(figsize=(6, 4.4), layout="constrained")
     for name, run in runs.items():
         depth = max(map(len, run))
         firsts = [
-            next((rank for rank, row in enumerate(ranking) if judged.get(row, 0) > 0), depth)
-            for ranking, judged in zip(run, relevant, strict=True)
+            next((rank for rank, row in enumerate(ranking) if labels.get(row, 0) > 0), depth)
+            for ranking, labels in zip(run, relevant, strict=True)
         ]
         hits = np.cumsum(np.bincount(firsts, minlength=depth + 1)[:depth]) / len(firsts)
         panel.plot(np.arange(1, depth + 1), hits, label=name, marker="o" if depth < 12 else None, markersize=3)
@@ -119,11 +119,11 @@ def recall_curves(
 
 
 def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[int, int]], path: Path) -> None:
-    """How far scores of relevant and other documents lie apart, one panel per system; centred per query.
+    """Histograms of the scores of relevant and other documents, centred per query, one panel per system.
 
     Args:
         scores: system -> `(n, m)`.
-        relevant: judgements of the `n` queries.
+        relevant: relevance labels of the `n` queries.
         path: where the PNG goes.
     """
     figure, panels = plt.subplots(1, len(scores), figsize=(4.4 * len(scores), 3.6), layout="constrained", squeeze=False)
@@ -140,10 +140,10 @@ def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[in
 
 
 def _relevance_mask(shape: tuple[int, ...], relevant: Sequence[Mapping[int, int]]) -> np.ndarray:
-    """True where a document is judged for a query: `(n, m)`."""
+    """`(n, m)` bool: whether a document has a relevance label for a query."""
     mask = np.zeros(shape, dtype=bool)
-    for row, judged in enumerate(relevant):
-        mask[row, list(judged)] = True
+    for row, labels in enumerate(relevant):
+        mask[row, list(labels)] = True
     return mask
 
 

@@ -1,4 +1,4 @@
-"""The report of one split: what every system reached, with intervals; as an object, as JSON, as Markdown."""
+"""The report on one split: metrics of every system with intervals, as an object, as JSON and as Markdown."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from . import report_text
 from .report_warnings import warnings
 
-FIRST_STAGE = "BM25"  # whose documents are ranked where the corpus is too large
+FIRST_STAGE = "BM25"  # its first documents are ranked if the corpus is too large
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ Intervals = Mapping[str, Interval]
 
 @dataclass(frozen=True)
 class SystemReport:
-    """What one system reached.
+    """Metrics and costs of one system.
 
     Args:
         metrics: name, such as `ndcg@10` -> mean over queries.
-        milliseconds: median time of one query, text in, scores out; `None` if it was not timed.
-        vector_bytes: of the corpus' vectors; `None` for systems without vectors.
+        milliseconds: median time of one query, text in, scores out; `None` if not measured.
+        vector_bytes: size of the corpus vectors; `None` for systems without vectors.
     """
 
     metrics: Intervals
@@ -43,23 +43,23 @@ class SystemReport:
 
 @dataclass(frozen=True)
 class Report:
-    """What every system reached on the same queries.
+    """Results of all systems on the same queries.
 
     Args:
         n: number of queries.
         documents: number of documents in the corpus.
-        systems: name -> what it reached; the first one is a random order.
-        task: name of the task; empty if nothing but scores was given.
+        systems: name -> its results; the first one is a random order.
+        task: name of the task; empty if unknown.
         split: name of the split.
-        candidates: how many of BM25's first documents were ranked; `None` means the corpus.
-        repeated: such as `test in train` -> share of the split's queries that stand in the other one word by word.
-        teacher_over: trivial baseline -> metric -> the teacher's value less the baseline's, paired by query.
-        student_over_teacher: metric -> the student's value less its teacher's, paired by query.
-        retention: metric -> the student's mean over its teacher's, paired by query; for metrics of which the teacher's
-            own interval does not reach 0.
-        whole: where candidates were ranked, the systems that rank the whole corpus anyway.
-        sample: where candidates were ranked, all systems on some queries and documents; it has no systems if asking
-            the rerankers would have taken too long.
+        candidates: number of first documents of BM25 that were ranked; `None` means the corpus.
+        repeated: such as `test in train` -> share of the split's queries that the other split has verbatim.
+        teacher_over: trivial baseline -> metric -> the teacher's value minus the baseline's, paired by query.
+        student_over_teacher: metric -> the student's value minus its teacher's, paired by query.
+        retention: metric -> the student's mean divided by its teacher's, paired by query; only for metrics whose
+            interval for the teacher does not reach 0.
+        whole: if candidates were ranked, the systems that rank the whole corpus anyway.
+        sample: if candidates were ranked, all systems on a sample of queries and documents; without systems if the
+            rerankers would have taken too long.
         minutes: how long such a sample would have taken.
         calibration: `ece` and the `groups` of `calibration.reliability`, of the teacher on the corpus.
         faithfulness: `scores`, as `score_faithfulness` measures them on the corpus.
@@ -91,7 +91,7 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """What no reader may miss, a sentence or two each; empty if there is nothing to warn of."""
+        """Warnings, one or two sentences each."""
         return warnings(self)
 
     @property
@@ -103,7 +103,7 @@ class Report:
         """Table, warnings, and sentences on first stage, retention, faithfulness and repeated queries.
 
         Args:
-            more: sentences of the caller's own, put behind the others.
+            more: further sentences to append.
         """
         return report_text.markdown(self, *more)
 
@@ -122,14 +122,14 @@ class Report:
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "Report":
-        """Reads what `to_json` gives, also of runs from before some of its keys.
+        """The report from the output of `to_json`; older files may lack some keys.
 
         Raises:
             ValueError: it lacks queries, documents or systems.
         """
         missing = [name for name in ("n", "documents", "systems") if name not in written]
         if missing:
-            raise ValueError(f"the report lacks {', '.join(missing)}; accepted: an object as Report.to_json gives it")
+            raise ValueError(f"the report lacks {', '.join(missing)}; accepted: the output of Report.to_json")
         documents, stage = written["documents"], written.get("first_stage")
 
         def part(name: str) -> "Report | None":
@@ -174,7 +174,7 @@ def _figures_to_json(report: Report) -> dict[str, Any]:
         written["teacher_over"] = {name: _written(own) for name, own in report.teacher_over.items()}
     if report.student_over_teacher:
         written["student_over_teacher"] = _written(report.student_over_teacher)
-    if report.retention or report.student_over_teacher:  # runs from before the differences have the ratios alone
+    if report.retention or report.student_over_teacher:  # older runs have only the ratios
         written["retention"] = _written(report.retention)
     return written
 

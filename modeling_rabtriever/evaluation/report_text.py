@@ -1,4 +1,4 @@
-"""A report in words: the table, and a sentence or two on each thing a reader has to know."""
+"""A report as Markdown: the table, warnings, and one or two sentences on each other result."""
 
 from typing import TYPE_CHECKING
 
@@ -30,25 +30,23 @@ def markdown(report: "Report", *more: str) -> str:
     """A split's table, warnings, and sentences on its first stage, the student's faithfulness and repeated queries.
 
     Args:
-        report: of one split.
-        more: sentences of the caller's own, put behind the others.
+        report: on one split.
+        more: further sentences to append.
     """
     sentences = [first_stage_line(report), retention_line(report)]
     if report.faithfulness is not None:
         sentences.append(faithfulness_line(report.faithfulness))
-    sentences += [
-        f"Leakage: {share:.1%} of the queries of {pair} word by word." for pair, share in report.repeated.items()
-    ]
+    sentences += [f"Leakage: {share:.1%} of the queries of {pair} verbatim." for pair, share in report.repeated.items()]
     cautions = [f"**Warning.** {warning}" for warning in report.warnings]
     paragraphs = [table(report), *cautions, " ".join(filter(None, [*sentences, *more]))]
     return "\n\n".join(filter(None, paragraphs))
 
 
 def first_stage_line(report: "Report") -> str:
-    """What was ranked, where it was not the corpus, and what is known of the corpus then."""
+    """If only candidates were ranked: how many, and the results on the whole corpus or a sample; otherwise empty."""
     if report.candidates is None:
         return ""
-    sentences = [f"Ranked were the first {report.candidates} documents of BM25 alone."]
+    sentences = [f"Only the first {report.candidates} documents of BM25 were ranked."]
     if report.whole is not None and STUDENT in report.whole.systems:
         sentences.append(f"Among all {report.documents:,} documents: {_figures(report.whole, STUDENT)}.")
     sample = report.sample
@@ -58,27 +56,28 @@ def first_stage_line(report: "Report") -> str:
         drawn = f"{sample.n} queries and {part} {report.documents:,} documents"
         if sample.systems:
             found = "; ".join(_figures(sample, name) for name in (TEACHER, STUDENT) if name in sample.systems)
-            sentences.append(f"With {drawn}{'' if every else ', the relevant ones among them'}: {found}.")
+            relevant = "" if every else ", including the relevant ones"
+            sentences.append(f"With {drawn}{relevant}: {found}.")
         else:
             sentences.append(
-                f"How the teacher ranks the corpus was not measured: {drawn} would take about {sample.minutes:.0f} "
-                "minutes here."
+                f"The teacher was not evaluated on the corpus: {drawn} would take about {sample.minutes:.0f} minutes "
+                "on this machine."
             )
     return " ".join(sentences)
 
 
 def retention_line(report: "Report") -> str:
-    """One sentence on how much of the teacher the student keeps; empty where the teacher hardly finds anything."""
+    """One sentence on how much of the teacher's quality the student keeps; empty if the teacher has hardly any."""
     parts = [
         f"{COLUMNS[metric]} {ratio.mean:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         for metric, ratio in report.retention.items()
         if metric in COMPARED
     ]
-    return f"Rabtriever keeps of the teacher: {', '.join(parts)}." if parts else ""
+    return f"Rabtriever keeps this share of the teacher's quality: {', '.join(parts)}." if parts else ""
 
 
 def calibration_line(report: "Report") -> str:
-    """One sentence on the teacher's probabilities; empty where the corpus was not ranked by a teacher."""
+    """One sentence on the teacher's probabilities; empty if no teacher ranked the corpus."""
     if report.calibration is None:
         return ""
     error = report.calibration["ece"]
@@ -86,7 +85,7 @@ def calibration_line(report: "Report") -> str:
 
 
 def percent(interval: "Interval") -> str:
-    """A cell of a table: the mean in percent, and its interval in brackets."""
+    """A table cell: the mean in percent with its interval in brackets."""
     return f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 

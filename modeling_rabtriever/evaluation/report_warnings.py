@@ -1,4 +1,4 @@
-"""What no reader of a report may miss: a teacher that did not learn, a student ahead of it, what candidates hide."""
+"""Warnings of a report: a teacher that has not learned, a student far ahead of it, candidates that hide failures."""
 
 from typing import TYPE_CHECKING
 
@@ -7,12 +7,12 @@ from .labels import COLUMNS, RANDOM, STUDENT, TEACHER
 if TYPE_CHECKING:
     from .report import Interval, Report
 
-AHEAD = 1.1  # times its teacher's figure, from which a student is far ahead
-LOST = 0.5  # of the figure among candidates, below which little is left of it in the corpus
+AHEAD = 1.1  # a student above this multiple of its teacher's metric is far ahead
+LOST = 0.5  # below this share of its metric among candidates, a system fails in the corpus
 
 
 def warnings(report: "Report") -> list[str]:
-    """Warnings of one split's report, a sentence or two each; none if there is nothing to warn of."""
+    """The warnings for the report on one split, one or two sentences each."""
     found = [*_learned(report, ""), *_ahead(report, "")]
     sample, whole = report.sample, report.whole
     if sample is not None and sample.systems:
@@ -25,7 +25,7 @@ def warnings(report: "Report") -> list[str]:
 
 
 def _learned(report: "Report", where: str) -> list[str]:
-    """The teacher against the best of the trivial baselines it is not surely better than."""
+    """Warns if the teacher is not clearly better than every trivial baseline."""
     over = {name: by["mrr@10"] for name, by in report.teacher_over.items() if by["mrr@10"].low <= 0}
     if not over:
         return []
@@ -39,7 +39,7 @@ def _learned(report: "Report", where: str) -> list[str]:
     relation = "below" if over[worst].high < 0 else "hardly above"
     return [
         f"The teacher's MRR@10{where}, {_percent(teacher)}, is {relation} {whose}, {_percent(baseline)} (difference "
-        f"{_difference(over[worst])}): it has not learned the task, and no student can learn it from this teacher. "
+        f"{_difference(over[worst])}): it has not learned the task, and a student cannot learn it from this teacher. "
         "Train it longer, start from a pretrained model, or give it more training queries."
     ]
 
@@ -50,9 +50,9 @@ def _ahead(report: "Report", where: str) -> list[str]:
         if difference.low > 0 and student.mean > AHEAD * teacher.mean:
             return [
                 f"{STUDENT}'s {COLUMNS[metric]}{where}, {_percent(student)}, is far above its teacher's, "
-                f"{_percent(teacher)} (difference {_difference(difference)}). That is no success of distillation: the "
-                "teacher has not learned what the student ranks by. Look at its figures in the whole corpus, and train "
-                "it longer."
+                f"{_percent(teacher)} (difference {_difference(difference)}). This does not mean that distillation "
+                "worked: the teacher has not learned what the student ranks by. Check its metrics on the whole corpus, "
+                "and train it longer."
             ]
     return []
 
@@ -66,8 +66,8 @@ def _lost(report: "Report", system: str, corpus: "Report", where: str) -> list[s
         return []
     return [
         f"The R@1 of {system} among {report.candidates} documents of BM25, {_percent(among_few)}, is "
-        f"{_percent(among_many)}{where}: the candidates hide documents that it takes for relevant. It reranks, but "
-        "does not find; train the teacher longer or with more negatives that resemble relevant documents."
+        f"{_percent(among_many)}{where}: the candidates hide documents that it wrongly ranks high. It can rerank, but "
+        "not retrieve; train the teacher longer or with more negatives that resemble relevant documents."
     ]
 
 

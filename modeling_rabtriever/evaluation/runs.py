@@ -1,6 +1,6 @@
-"""Runs as files in TREC's form: any system's rankings can be evaluated here, and ours by any tool.
+"""Run files in TREC format, so that rankings of any system can be evaluated here, and ours by any tool.
 
-A line is `query-id Q0 document-id rank score name`, ranks from 1, scores falling.
+A line is `query-id Q0 document-id rank score name`, with ranks from 1 and descending scores.
 """
 
 import json
@@ -19,23 +19,23 @@ from .metrics import Run
 def write_run(
     path: str | Path, name: str, query_ids: Sequence[str], corpus_ids: Sequence[str], run: Run, scores: Tensor
 ) -> None:
-    """Writes rankings.
+    """Writes a run.
 
     Args:
         path: of the file.
-        name: of the system, one word.
+        name: of the system.
         query_ids: `n` ids.
         corpus_ids: `m` ids.
-        run: per query the corpus rows, best first (`rank_documents`).
+        run: for each query, the corpus rows, best first (`rank_documents`).
         scores: `(n, m)`.
 
     Raises:
-        ValueError: an id is blank or holds white space.
+        ValueError: an id is empty or contains white space.
     """
     tag = name.replace(" ", "_")
     for id_ in (*query_ids, *corpus_ids):
         if not id_ or any(character.isspace() for character in id_):
-            raise ValueError(f"the id {id_!r} cannot stand in a run file; accepted: ids without white space")
+            raise ValueError(f"the id {id_!r} cannot be used in a run file; accepted: ids without white space")
     lines = []
     for query, (query_id, rows) in enumerate(zip(query_ids, run, strict=True)):
         own = scores[query, rows].tolist()
@@ -47,25 +47,25 @@ def write_run(
 
 
 def read_run(path: str | Path, query_ids: Sequence[str], corpus_ids: Sequence[str]) -> Run:
-    """Reads the rankings of some queries, and refuses what cannot be one system's honest ranking of them.
+    """Reads a run, and refuses a file that is not a valid ranking for each of these queries.
 
     Args:
         path: of the file.
-        query_ids: the queries that are evaluated; each must be there, and others in the file are an error too.
-        corpus_ids: the documents there are.
+        query_ids: the evaluated queries; the file must rank for all of them and for no others.
+        corpus_ids: the documents of the corpus.
 
     Returns:
-        Per query the corpus rows, best first.
+        For each query, the corpus rows, best first.
 
     Raises:
-        ValueError: a line is not of this form, a score is not finite or higher than the one above it, ranks do not
+        ValueError: a line has another format, a score is not finite or higher than the one before it, ranks do not
             count from 1, a query or document is unknown, a query is missing, or a document occurs twice for a query.
     """
     place = {id_: row for row, id_ in enumerate(corpus_ids)}
     found: dict[str, dict[int, float]] = {id_: {} for id_ in query_ids}
     for where, query, document, rank, score in _lines(Path(path)):
         if query not in found:
-            raise ValueError(f"{where} ranks for query {query!r}; accepted: the judged queries of the split")
+            raise ValueError(f"{where} ranks for query {query!r}; accepted: the labelled queries of the split")
         if document not in place:
             raise ValueError(f"{where} names document {document!r}; accepted: documents of the corpus")
         own = found[query]
@@ -79,8 +79,8 @@ def read_run(path: str | Path, query_ids: Sequence[str], corpus_ids: Sequence[st
     missing = [id_ for id_, own in found.items() if not own]
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of {len(query_ids)} queries, {missing[0]!r} first; accepted: a ranking for "
-            "every query of the split (they are not averaged over the rest)"
+            f"{path} lacks {len(missing)} of {len(query_ids)} queries, the first is {missing[0]!r}; accepted: a "
+            "ranking for every query of the split"
         )
     return [list(own) for own in found.values()]
 
@@ -99,7 +99,7 @@ def write_query_values(
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str, int, float]]:
-    """Place, query, document, rank and score of each line that is not blank."""
+    """Position, query, document, rank and score of each line that is not empty."""
     with path.open("rb") as file:
         for number, _, line in numbered_lines(file):
             where = f"{path} line {number}"
@@ -120,16 +120,16 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str, int, float]]:
 
 
 def run_names(files: Sequence[str]) -> Mapping[str, Path]:
-    """Name of the system (the file's name without its ending) -> file.
+    """Name of the system (the file name without its extension) -> file.
 
     Raises:
-        ValueError: a file is missing, or two have one name.
+        ValueError: a file is missing, or two files have the same name.
     """
     named: dict[str, Path] = {}
     for file in map(Path, files):
         if not file.is_file():
-            raise ValueError(f"{file} is no file; accepted: runs in TREC's form")
+            raise ValueError(f"{file} is not a file; accepted: run files in TREC format")
         if file.stem in named:
-            raise ValueError(f"{file} and {named[file.stem]} have one name; accepted: files of different names")
+            raise ValueError(f"{file} and {named[file.stem]} have the same name; accepted: files with different names")
         named[file.stem] = file
     return named

@@ -1,4 +1,4 @@
-"""Fixed draws of queries and documents: what a reranker can score where a whole corpus would take too long."""
+"""Fixed samples of queries and documents, for rerankers that cannot score a whole corpus."""
 
 import random
 
@@ -9,17 +9,17 @@ SEED = 13
 
 
 def corpus_sample(relevant: Relevant, corpus_size: int, queries: int, documents: int) -> tuple[list[int], list[int]]:
-    """The same queries every time, and documents among which are all that are relevant for them.
+    """A fixed sample of queries, and documents that include all relevant ones.
 
     Args:
-        relevant: judgements of the queries.
+        relevant: relevance labels of the queries.
         corpus_size: number of documents in the corpus.
-        queries: how many at most; fewer where their relevant documents alone would be more than `documents`.
-        documents: how many at most, but for those relevant for a single query.
+        queries: how many at most; fewer if their relevant documents alone would exceed `documents`.
+        documents: how many at most, unless a single query has more relevant ones.
 
     Returns:
-        Rows of queries and rows of documents, in the order of the data. A corpus no larger than `documents` is taken
-        whole.
+        Rows of queries and rows of documents, in the order of the data. A corpus of at most `documents` documents is
+        used whole.
     """
     rng = random.Random(SEED)
     needed: set[int] = set()
@@ -35,13 +35,13 @@ def corpus_sample(relevant: Relevant, corpus_size: int, queries: int, documents:
 
 
 def among(relevant: Relevant, documents: list[int]) -> list[dict[int, int]]:
-    """Judgements by the place of each document in `documents`, which holds all that are judged relevant."""
+    """Relevance labels by the place of each document in `documents`, which holds all labelled documents."""
     place = {row: number for number, row in enumerate(documents)}
-    return [{place[row]: grade for row, grade in judged.items()} for judged in relevant]
+    return [{place[row]: grade for row, grade in labels.items()} for labels in relevant]
 
 
 def fixed_sample(split: Split, count: int | None) -> Split:
-    """The same `count` queries of a split every time, in their order; all of them without a count."""
+    """A fixed sample of `count` queries of a split, in their order; `None` means all queries."""
     if count is None or count >= len(split):
         return split
     return split.take(sorted(random.Random(SEED).sample(range(len(split)), count)))

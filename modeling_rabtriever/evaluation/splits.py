@@ -1,4 +1,4 @@
-"""One split: every system ranks, and what is known of it is measured and written."""
+"""Ranks one split with every system, measures the results and writes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,16 +25,16 @@ from .systems import System, baselines, load_system, model_system
 
 @dataclass(frozen=True)
 class RankedSplit:
-    """A split that every system has ranked.
+    """The results of all systems on one split.
 
     Args:
-        report: what they reached.
-        task: what the split belongs to.
-        split: its `n` queries.
+        report: on the systems.
+        task: with the corpus.
+        split: the `n` queries.
         values: system -> metric -> `(n,)`.
-        runs: system -> per query the corpus rows, best first.
-        scores: system -> `(n, m)`, of the systems that were not given as a run.
-        models: name -> model, of the systems that are models and scored the whole corpus.
+        runs: system -> for each query, the corpus rows, best first.
+        scores: system -> `(n, m)`, for systems that were not given as a run.
+        models: name -> model, for systems that are models and scored the whole corpus.
     """
 
     report: Report
@@ -75,21 +75,21 @@ def evaluate(
     max_queries: int | None = None,
     seed: int = 0,
 ) -> Report:
-    """Ranks a split with models and trivial baselines; the command `evaluate` does the same and keeps more on disk.
+    """Ranks a split with models and trivial baselines; the command `evaluate` does the same and writes more files.
 
     Args:
         systems: models (rerankers, Rabtrievers, bi-encoders of sentence-transformers), their folders or Hub ids, or
             `System`s. Baselines are added.
         task: corpus and splits.
-        split: whose queries are ranked.
-        folder: where report, query-level metrics, run files and plots go; `None` writes nothing.
-        train_split: what baselines learn from, if the task has it.
-        candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
-        max_queries: evaluate this many queries, the same ones every time; `None` means all.
+        split: name of the split to rank.
+        folder: for report, query-level metrics, run files and plots; `None` writes nothing.
+        train_split: the training data of baselines, if the task has it.
+        candidates: number of first documents of BM25 to rank; `None` ranks the corpus.
+        max_queries: size of a fixed sample of queries; `None` means all.
         seed: of the bootstrap intervals.
 
     Raises:
-        ValueError: the task has no such split, two systems have one name, or a path is no model.
+        ValueError: the task has no such split, two systems have the same name, or a path is not a model.
 
     Example:
         >>> import torch
@@ -125,13 +125,13 @@ def rank_split(
     given: Mapping[str, Run] | None = None,
     candidates: int | None = None,
 ) -> RankedSplit:
-    """Ranks documents for a split with every system and measures all that is known of it.
+    """Ranks documents for a split with every system and measures the results.
 
-    Calibration and faithfulness are of scores of the whole corpus, and left out where only candidates are ranked. There
-    the report holds what is known of the corpus too (`candidate_scores`).
+    Calibration and faithfulness need scores of the whole corpus, and are left out if only candidates are ranked. The
+    report then has results on the whole corpus and on a sample of it (`candidate_scores`).
 
     Args:
-        task: what the split belongs to.
+        task: with the corpus.
         split: the queries.
         systems: what ranks.
         seed: of the intervals.
@@ -139,13 +139,11 @@ def rank_split(
         candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
 
     Raises:
-        ValueError: two systems have one name, or a system's scores hold NaN or do not fit queries and corpus.
+        ValueError: two systems have the same name, or scores of a system hold NaN or do not fit queries and corpus.
     """
     names = [system.name for system in systems] + list(given or {})
     if len(set(names)) < len(names):
-        raise ValueError(
-            f"systems are {', '.join(names)}; accepted: names that differ, as --model NAME=PATH gives them"
-        )
+        raise ValueError(f"systems are {', '.join(names)}; accepted: different names, which --model NAME=PATH sets")
     size = len(task.corpus)
     rows, whole, sample = None, None, None
     if candidates is None or candidates >= size:
@@ -155,7 +153,7 @@ def rank_split(
         scores, whole, sample = candidate_scores(task, split, systems, rows, seed)
     for name, matrix in scores.items():
         if matrix.shape != (len(split), size):
-            raise ValueError(f"{name} gave scores {tuple(matrix.shape)}; accepted: ({len(split)}, {size})")
+            raise ValueError(f"{name} gave scores of shape {tuple(matrix.shape)}; accepted: ({len(split)}, {size})")
     pools = None if rows is None else rows.tolist()
     runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
     runs |= {name: run if pools is None else only(run, pools) for name, run in (given or {}).items()}

@@ -1,4 +1,4 @@
-"""Everything that ranks, behind one signature: queries in, scores of the whole corpus out."""
+"""Systems that rank, with one interface: from queries to scores of the whole corpus."""
 
 import functools
 import statistics
@@ -21,10 +21,9 @@ from ..tasks.beir import RetrievalTask
 from .baselines import BM25, LabelPrior, TfidfLogisticRegression
 from .labels import STUDENT, TEACHER
 
-# Document tokens whose attention state is kept between calls.
-KEPT_TOKENS = 131_072
+KEPT_TOKENS = 131_072  # attention states of at most this many document tokens are kept between calls
 NO_PICKLE = {"use_safetensors": True}
-LABELS_REPEAT = 2  # queries per relevant document, in the mean, from which documents can be learned as classes
+LABELS_REPEAT = 2  # mean number of queries per relevant document from which a classifier makes sense
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class System:
     """A ranker under evaluation.
 
     Args:
-        name: as shown in tables.
+        name: in tables.
         score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
-        latency_queries: how many single queries its latency is measured on.
+        latency_queries: number of single queries to measure latency on.
         score_pairs: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score
             the corpus and keep the scores of these rows.
-        vector_bytes: of the corpus' vectors, for systems that have them.
-        model: what ranks, for systems that are models.
+        vector_bytes: size of the corpus vectors, for systems that have them.
+        model: for systems that are models.
     """
 
     name: str
@@ -57,7 +56,7 @@ class System:
             corpus_size: `m`.
 
         Returns:
-            `(n, m)` fp32; and `(n, m)` with the rest of the corpus, of a system that scores it anyway.
+            `(n, m)` fp32; and `(n, m)` scores of the whole corpus, from a system that scores it anyway.
         """
         if self.score_pairs is not None:
             whole, scores = None, self.score_pairs(queries, rows)
@@ -68,7 +67,7 @@ class System:
         return unranked.scatter(1, rows, scores.float()), whole
 
     def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
-        """Median wall time of one query at a time, text in, scores out, of the corpus or of `rows` `(n, c)`."""
+        """Median wall time of a single query, from text to scores, of the corpus or of `rows` `(n, c)`."""
         times = []
         for place, query in enumerate(queries[: self.latency_queries + 1]):  # the first is a warm-up
             start = time.perf_counter()
@@ -81,7 +80,7 @@ class System:
 
 
 def baselines(task: RetrievalTask, train_split: str) -> list[System]:
-    """BM25; where there is a training split also the label prior, and where its labels repeat logistic regression."""
+    """BM25; with a training split the label prior too, and if its labels repeat, logistic regression."""
     size, found = len(task.corpus), [System("BM25", BM25(task.corpus))]
     if train_split not in task.splits:
         return found
@@ -95,7 +94,7 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
 
 
 def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = TEACHER) -> System:
-    """The teacher over the whole corpus. The documents' attention state is kept if `KEPT_TOKENS` allows it."""
+    """The teacher on the whole corpus. Attention states of documents are kept if `KEPT_TOKENS` allows it."""
 
     @functools.cache
     def documents() -> Sequence[str] | DocumentPrefixes:
@@ -113,7 +112,7 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
-    """The student over the whole corpus: vectors of documents now, of a query when it is asked."""
+    """The student on the whole corpus: encodes documents now, and queries when they arrive."""
     documents = student.encode_document(corpus)
 
     def score(queries: Sequence[str]) -> Tensor:
@@ -123,7 +122,7 @@ def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str
 
 
 def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> System:
-    """A sentence-transformers bi-encoder over the whole corpus, with the prompts and the similarity it came with."""
+    """A sentence-transformers bi-encoder on the whole corpus, with its own prompts and similarity."""
     options: dict[str, Any] = {"convert_to_tensor": True, "show_progress_bar": False}
     documents = model.encode_document(list(corpus), **options)
 
@@ -135,7 +134,7 @@ def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> Sys
 
 
 def model_system(model: Any, corpus: Sequence[str]) -> System:
-    """A loaded model over the whole corpus: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers."""
+    """A loaded model on the whole corpus: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers."""
     if isinstance(model, RabtrieverModel):
         return rabtriever_system(model, corpus)
     if isinstance(model, GenerativeRerankerModel):
@@ -144,32 +143,32 @@ def model_system(model: Any, corpus: Sequence[str]) -> System:
 
 
 def name_and_path(given: str) -> tuple[str | None, str]:
-    """`NAME=PATH` as its two parts; a path alone has no name."""
+    """Splits `NAME=PATH`; a path alone has no name."""
     name, equals, path = given.partition("=")
     return (name, path) if equals and not Path(given).exists() else (None, given)
 
 
 def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_remote_code: bool = False) -> System:
-    """Any model that ranks: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers (extra "export").
+    """Loads a reranker, a Rabtriever, or a bi-encoder of sentence-transformers (extra "export").
 
-    Without a name of its own a reranker is called teacher and a Rabtriever by that name; others by the name of their
+    By default a reranker is named teacher, a Rabtriever is named Rabtriever, and another model is named after its
     folder or repository.
 
     Args:
-        given: folder or Hub id, or `NAME=` and one of them.
+        given: folder or Hub id, optionally after `NAME=`.
         corpus: the documents it ranks.
         dtype: of the weights; `auto` takes them as saved.
         trust_remote_code: whether code from the repository may run.
 
     Raises:
-        ValueError: it is another kind of model, or is to be called teacher or Rabtriever and is none.
+        ValueError: it is another kind of model, or the name is teacher or Rabtriever and the model is not one.
     """
     name, path = name_and_path(given)
     system = _load(path, corpus, dtype, trust_remote_code)
     if name is None or name == system.name:
         return system
     if name in (TEACHER, STUDENT):
-        raise ValueError(f"{path} is called {name} and is a {type(system.model).__name__}; accepted: another name")
+        raise ValueError(f"{path} is named {name} but is a {type(system.model).__name__}; accepted: another name")
     return replace(system, name=name)
 
 
@@ -185,25 +184,25 @@ def _load(path: str, corpus: Sequence[str], dtype: str, trust_remote_code: bool)
 
 
 def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
-    """A public sentence encoder as a baseline, if its weights are on this machine; nothing is downloaded."""
+    """A public sentence encoder as a baseline, if its weights are on this machine; downloads nothing."""
     try:
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
         encoder = SentenceTransformer(name, local_files_only=True, model_kwargs=NO_PICKLE)
     except (ImportError, OSError, ValueError) as error:
-        print(f"{name} left out: not on this machine ({type(error).__name__})")
+        print(f"skipped the baseline {name}: not on this machine ({type(error).__name__})")
         return None
     return sentence_encoder_system(encoder, corpus, _name(name))
 
 
 def _name(path: str) -> str:
-    """The last part of a folder or Hub id that says something."""
+    """The last part of a folder or Hub id that is not `model`."""
     parts = [part for part in Path(path).parts if part != "model"]
     return parts[-1] if parts else path
 
 
 def is_sentence_transformer(path: str) -> bool:
-    """Whether the folder or repository is laid out for sentence-transformers; reads what is cached where offline.
+    """Whether the folder or repository is a sentence-transformers model; if offline, reads the cache.
 
     Raises:
         ValueError: there is no such folder, and the Hub has no such repository for this user.

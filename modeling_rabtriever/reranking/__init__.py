@@ -1,6 +1,6 @@
 """The teacher: its backbone, prompt, pairs and negatives, its trainers and their losses.
 
-Of the extra "train". A name is imported when it is first used.
+Needs the extra "train". A name is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING

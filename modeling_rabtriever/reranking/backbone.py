@@ -28,13 +28,13 @@ DTYPES = ["float32", "bfloat16", "float16"]
 
 @dataclass
 class SourceArguments:
-    """Which language model a new model is made from."""
+    """The language model to start from."""
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "Hub id or folder of a causal language model; or a .json file with a model configuration, to start "
-            "from scratch with a tokenizer trained on the task's texts."
+            "help": "Hub id or folder of a causal language model, or a .json file with a model configuration to start "
+            "from scratch, with a tokenizer trained on the texts of the task."
         },
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
@@ -42,28 +42,30 @@ class SourceArguments:
 
 @dataclass
 class BackboneArguments(SourceArguments):
-    """How the teacher's language model is held."""
+    """How the teacher's language model is loaded."""
 
     dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
     attn_implementation: str | None = field(
         default=None,
         metadata={
-            "help": "Attention while training, as in from_pretrained: 'sdpa', 'eager', 'flash_attention_2', ... "
-            "On CPUs in bf16 'eager' trains fastest: 135M parameters take 2.8 s backward instead of 4.5."
+            "help": "Attention implementation for training, as in from_pretrained: 'sdpa', 'eager', "
+            "'flash_attention_2', ... On CPUs in bf16 'eager' trains fastest: 135M parameters take 2.8 s backward "
+            "instead of 4.5."
         },
     )
 
 
 @dataclass
 class PromptArguments:
-    """What the model reads: the settings of `RabtrieverProcessor`. A named task has wordings of its own."""
+    """The prompt, settings of `RabtrieverProcessor`. A named task has its own prompt."""
 
     true_answer: str = field(default="<T>", metadata={"help": "Answer 'relevant': one token of the vocabulary."})
     false_answer: str = field(default="<F>", metadata={"help": "Answer 'not relevant': one token of the vocabulary."})
     instruction: str = field(
         default=PAPER_INSTRUCTION,
         metadata={
-            "help": "The question put to the model; default: the named task's, or else the paper's with these answers."
+            "help": "The question for the model; default: that of the named task, or else the paper's with these "
+            "answers."
         },
     )
     document_template: str = field(
@@ -79,27 +81,27 @@ class PromptArguments:
     max_document_length: int = field(default=128, metadata={"help": "Tokens kept of a document."})
     max_query_length: int = field(default=128, metadata={"help": "Tokens kept of a query."})
     query_truncation_side: str = field(
-        default="right", metadata={"help": "End of an over-long query that is dropped.", "choices": ["left", "right"]}
+        default="right", metadata={"help": "Side on which an overlong query is cut.", "choices": ["left", "right"]}
     )
 
     def for_task(self, source: str) -> "PromptArguments":
-        """With the wordings of a task of `named.yaml`, where none were given; the paper's asks for these answers.
+        """The prompt for a task: of `named.yaml` unless settings are given; the paper's instruction gets these answers.
 
         Raises:
-            ValueError: the instruction asks for the paper's answers, and the answers are others.
+            ValueError: the instruction asks for the paper's answers, but the answers are different.
         """
         about, default = named_tasks().get(source), PromptArguments()
         wordings = () if about is None else ("instruction", "document_template", "query_template")
-        left = {name: getattr(about, name) for name in wordings if getattr(self, name) == getattr(default, name)}
-        prompt = replace(self, **left)
+        unset = [name for name in wordings if getattr(self, name) == getattr(default, name)]
+        prompt = replace(self, **{name: getattr(about, name) for name in unset})
         if prompt.instruction == PAPER_INSTRUCTION:
             prompt.instruction = paper_instruction(prompt.true_answer, prompt.false_answer)
         answers = (prompt.true_answer, prompt.false_answer)
         wrong = [answer for answer in PAPER_ANSWERS if answer in prompt.instruction and answer not in answers]
         if wrong:
             raise ValueError(
-                f"instruction asks for {', '.join(wrong)}, true_answer is {answers[0]!r}, false_answer {answers[1]!r}; "
-                "accepted: an instruction that asks for these, as the default does"
+                f"instruction asks for {', '.join(wrong)}, true_answer is {answers[0]!r}, false_answer is "
+                f"{answers[1]!r}; accepted: an instruction that asks for these answers, as the default does"
             )
         return prompt
 
@@ -116,8 +118,8 @@ def build_reranker(
     Args:
         backbone: where the weights or the configuration come from.
         prompt: the processor's settings.
-        texts: what a tokenizer is trained on if the backbone starts from scratch; never evaluation queries.
-        seed: of a fresh backbone's weights.
+        texts: training texts of the tokenizer if the backbone starts from scratch; never evaluation queries.
+        seed: of the weights of a backbone from scratch.
         trust_remote_code: whether code from the backbone's repository may run.
 
     Raises:
@@ -132,8 +134,7 @@ def build_reranker(
     if scratch:
         settings = read_backbone_config(source)
         tokenizer = train_tokenizer(texts, settings["vocab_size"], (prompt.true_answer, prompt.false_answer))
-        # Unused rows of the embedding would only cost memory.
-        own = {"vocab_size": len(tokenizer)}
+        own = {"vocab_size": len(tokenizer)}  # unused embeddings would only cost memory
         own |= {name: getattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id", "bos_token_id")}
         text_config = AutoConfig.for_model(**{**settings, **own})
     else:
@@ -160,7 +161,7 @@ def build_reranker(
 
 
 def padded(tokenizer: Any) -> Any:
-    """A copy of a tokenizer that has a padding token, as trainers want one; padding is masked, so any token serves."""
+    """A copy of a tokenizer with a padding token, which trainers need; padding is masked, so any token will do."""
     own = copy.deepcopy(tokenizer)
     if own.pad_token_id is None:
         own.pad_token = own.eos_token or own.bos_token or own.unk_token or own.convert_ids_to_tokens(0)
@@ -168,10 +169,10 @@ def padded(tokenizer: Any) -> Any:
 
 
 def check_student(config: GenerativeRerankerConfig) -> None:
-    """Whether a student can be made of a teacher's backbone; takes no memory.
+    """Checks that a student can be built on a teacher's backbone; takes no memory.
 
     Raises:
-        ValueError: the backbone without its head is another model than the student's.
+        ValueError: the backbone without its head differs from the model that AutoModel would load for the student.
     """
     text_config: Any = config.text_config
     with torch.device("meta"):
@@ -180,17 +181,17 @@ def check_student(config: GenerativeRerankerConfig) -> None:
     own, wanted = teacher.state_dict().keys(), student.state_dict().keys()
     if own != wanted:
         raise ValueError(
-            f"the backbone {text_config.model_type} without its head has other weights ({min(own ^ wanted)}) "
-            "than AutoModel's; accepted: a causal language model whose body AutoModel loads alone"
+            f"the backbone {text_config.model_type} without its head has other weights ({min(own ^ wanted)}) than "
+            "AutoModel; accepted: a causal language model that AutoModel loads without its head"
         )
 
 
 @torch.no_grad()
 def check_backbone(reranker: GenerativeRerankerModel) -> None:
-    """Whether a backbone reads a prompt alike alone, among longer ones, and after a document whose states are cached.
+    """Checks that a score does not depend on longer prompts in the batch or on cached document states.
 
     Raises:
-        ValueError: it does not, so that scores would depend on the batch; or no student can be made of it.
+        ValueError: a score does, or no student can be built on the backbone.
     """
     config: Any = reranker.config
     check_student(config)
@@ -201,20 +202,21 @@ def check_backbone(reranker: GenerativeRerankerModel) -> None:
     spread = 1e-3 if reranker.dtype == torch.float32 else 0.1
     allowed = spread * max(float(alone.abs().max()), 1.0)
     for scores, how in (
-        (reranker.predict(pairs, token_budget=1 << 20), "in one batch with longer prompts"),
-        (reranker.score(queries, documents).T.flatten(), "after a document whose states are cached"),
+        (reranker.predict(pairs, token_budget=1 << 20), "if the batch has longer prompts"),
+        (reranker.score(queries, documents).T.flatten(), "if document states are cached"),
     ):
-        if not (furthest := float((scores - alone).abs().max())) <= allowed:
+        difference = float((scores - alone).abs().max())
+        if not difference <= allowed:  # also refuses NaN
             raise ValueError(
-                f"the backbone {config.text_config.model_type} scores a prompt otherwise {how}, by "
-                f"{furthest:.3g}; accepted: causal language models whose padding is masked (at most {allowed:.1g})"
+                f"the backbone {config.text_config.model_type}: scores change by {difference:.3g} {how}; accepted: at "
+                f"most {allowed:.1g}, from causal language models that mask padding"
             )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, str]) -> Qwen2Tokenizer:
-    """A byte-level BPE tokenizer of at most `vocab_size` tokens that splits text as Qwen2's does.
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens that splits text like Qwen2's.
 
-    The answers become special tokens. The class is Qwen2's because `AutoTokenizer` insists on it for `qwen2` models.
+    The answers become special tokens. The class is Qwen2's because `AutoTokenizer` requires it for `qwen2` models.
     """
     blank = Qwen2Tokenizer(extra_special_tokens=list(answers), padding_side="left")
     backend = blank.backend_tokenizer
@@ -234,20 +236,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, s
 
 
 def read_backbone_config(name_or_path: str) -> dict[str, Any]:
-    """The settings of a language model to start from scratch with, from a .json file (`recipes.backbone_path`).
+    """The configuration of a language model from scratch, from a .json file (`recipes.backbone_path`).
 
     Raises:
-        ValueError: the file is missing, is no JSON object, or describes no model that transformers can build and run.
+        ValueError: the file is missing, is not a JSON object, or describes no model that transformers can build and
+            run.
     """
     path = backbone_path(name_or_path)
     accepted = "a .json configuration of a causal language model, such as backbones/qwen2-1m.json"
-    with refusing(f"model_name_or_path {path} is no model configuration", accepted):
+    with refusing(f"model_name_or_path {path} is not a model configuration", accepted):
         settings = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(settings, dict) or not {"model_type", "vocab_size"} <= settings.keys():
         raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: {accepted}')
     if settings["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise ValueError(f"{path}: model_type is {settings['model_type']!r}; accepted: {accepted}")
-    with refusing(f"model_name_or_path {path} describes no model that computes", accepted), torch.device("meta"):
+    with refusing(f"model_name_or_path {path} describes a model that cannot run", accepted), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings))
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # costs nothing there, and finds sizes that do not fit
+        model(
+            input_ids=torch.zeros(1, 2, dtype=torch.long)
+        )  # free on this device; finds sizes that do not fit together
     return settings

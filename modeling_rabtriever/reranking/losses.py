@@ -1,6 +1,6 @@
 """The teacher's losses, and the check that a loss is finite.
 
-The student's own losses are in `distillation.losses`.
+The student's losses are in `distillation.losses`.
 """
 
 import torch
@@ -13,7 +13,7 @@ from .. import GenerativeRerankerModel
 def listwise_cross_entropy(scores: Tensor) -> Tensor:
     """Negative log-likelihood of the first candidate, the relevant one: `-log softmax_c(score_c)[0]`, over queries.
 
-    The teacher's listwise objective: trains the order of a query's candidates, which is what the student distils.
+    The teacher's listwise objective. It trains the order of a query's candidates, which the student then learns.
 
     Args:
         scores: `(n, c)`, log-odds; column 0 is the relevant document. `-inf` leaves a candidate out.
@@ -27,10 +27,10 @@ def listwise_cross_entropy(scores: Tensor) -> Tensor:
 def document_lm_loss(
     reranker: GenerativeRerankerModel, states: Tensor, input_ids: Tensor, in_document: Tensor
 ) -> Tensor:
-    """Mean cross-entropy of every document token but the first, given the tokens in front of it.
+    """Mean cross-entropy of every document token except the first, given the tokens before it.
 
-    Ordinary training reads the state of a document's last token through attention alone, so what it holds of the
-    document is chance. The student has nothing else to go by.
+    Without this loss, only attention reads the state of a document's last token, so training does not make that state
+    represent the document. But the student sees nothing else of the document.
 
     Args:
         reranker: the teacher.
@@ -47,10 +47,10 @@ def document_lm_loss(
 
 
 def check_finite(name: str, **values: Tensor) -> None:
-    """Stops training on a NaN or infinite loss, before it reaches the weights.
+    """Stops training at a NaN or infinite loss, before it reaches the weights.
 
     Raises:
-        ValueError: a value is not finite; the message gives all of them.
+        ValueError: a value is not finite; the message gives all values.
     """
     if not all(torch.isfinite(value).all() for value in values.values()):
         listed = ", ".join(f"{key}={value.item():g}" for key, value in values.items())

@@ -1,4 +1,4 @@
-"""Training pairs of the teacher: groups of one relevant document and its negatives, for one query each."""
+"""Training pairs of the teacher: groups of one query's relevant document and its negatives."""
 
 import itertools
 import random
@@ -17,7 +17,7 @@ from ..tasks.beir import RetrievalTask, Split
 
 @dataclass
 class NegativeArguments:
-    """Which documents stand against a relevant one.
+    """The negatives of a relevant document.
 
     Raises:
         ValueError: a setting is out of range.
@@ -25,13 +25,14 @@ class NegativeArguments:
 
     negatives_per_positive: int | None = field(
         default=7,
-        metadata={"help": "Negatives per relevant document; null takes all documents that are not relevant."},
+        metadata={"help": "Negatives per relevant document; null means all documents that are not relevant."},
     )
     hard_negative_fraction: float = field(
-        default=0.5, metadata={"help": "Probability that a negative is mined by BM25; the others are drawn uniformly."}
+        default=0.5,
+        metadata={"help": "Probability that a negative is mined with BM25; the others are drawn uniformly."},
     )
     hard_negative_depth: int = field(
-        default=50, metadata={"help": "Mined negatives come from the first so many documents of the BM25 ranking."}
+        default=50, metadata={"help": "Mined negatives come from the first documents of the BM25 ranking, this many."}
     )
 
     def __post_init__(self) -> None:
@@ -57,17 +58,17 @@ class PairGroups:
 
 
 def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
-    """Negatives of every group: the setting, or as many as the query with the fewest has.
+    """Negatives per group: the setting, or as many as the query with the fewest has.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than the setting says.
+        ValueError: a query has fewer documents that are not relevant than the setting.
     """
     fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
     count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
     if not 1 <= count <= fewest:
         raise ValueError(
-            f"{count} negatives per positive; accepted: 1 to {fewest}, the documents every query of {task.name} "
-            f"{split.name} has that are not relevant"
+            f"{count} negatives per positive; accepted: 1 to {fewest}, the number of documents that are not relevant "
+            f"to every query of {task.name} {split.name}"
         )
     return count
 
@@ -75,23 +76,23 @@ def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArgumen
 def draw_groups(
     task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int, count: int | None = None
 ) -> Iterator[tuple[int, list[int]]]:
-    """Endless passes over a split: every (query, relevant document) once per pass, in random order, with new negatives.
+    """Endless passes over a split: each (query, relevant document) once per pass, in random order, with new negatives.
 
     Args:
         task: the corpus.
         split: queries with relevance labels.
-        negatives: how many and which. All (`null`) means as many as the query with the fewest has. Each is mined by
-            BM25 (a document that shares words with the query) by chance and not by quota, so that groups differ in what
-            tells their documents apart. Ties in BM25, which are the rule in tiny documents, are broken at random.
+        negatives: how many and which. All (`null`) means as many as the query with the fewest has. Whether a negative
+            is mined with BM25 (a document that shares words with the query) is random for each one, without a quota, so
+            that groups vary. Ties in BM25, frequent in tiny documents, are broken at random.
         seed: of the draw.
-        count: how many, where other splits have a say too; default: `negative_count` of this one.
+        count: negatives per group, if other splits limit them too; default: `negative_count` of this split.
 
     Yields:
-        Query row and corpus rows, the relevant one first; all groups have one size. A document that is relevant for the
+        Query row and corpus rows, the relevant one first; all groups have one size. A document that is relevant to the
         query is never a negative.
 
     Raises:
-        ValueError: a query has fewer documents that are not relevant than the setting says.
+        ValueError: a query has fewer documents that are not relevant than the setting.
     """
     rng = random.Random(seed)
     hard_fraction = negatives.hard_negative_fraction
@@ -104,9 +105,9 @@ def draw_groups(
         for query, positive in labelled:
             relevant = split.relevant[query]
             mined = [row for row in hard[query] if row not in relevant] if hard is not None else []
-            mined_count = sum(1 for _ in range(count) if rng.random() < hard_fraction)
+            mined_count = len([draw for draw in range(count) if rng.random() < hard_fraction])
             chosen = rng.sample(mined, min(len(mined), mined_count))
-            # Among this many uniform documents at least the missing negatives are neither relevant nor chosen yet.
+            # This many uniform documents always include enough that are neither relevant nor chosen yet.
             drawn = rng.sample(range(len(task.corpus)), count + len(relevant))
             others = [row for row in drawn if row not in relevant and row not in chosen]
             yield query, [positive, *(chosen + others)[:count]]
@@ -119,10 +120,10 @@ def take_groups(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGrou
 
 
 def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
-    """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 but for the answer.
+    """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 except for the answer.
 
-    `prefix_length` says where the query begins. Rows of a group follow each other. They are put together when read, so
-    the dataset holds three numbers per pair.
+    `prefix_length` is where the query begins. Rows of a group are consecutive. Each row is tokenised when it is read,
+    so the dataset holds three numbers per pair.
     """
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
     rows = Dataset.from_dict(
@@ -147,7 +148,7 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
 
 
 class PairCollator(DataCollatorForLanguageModeling):
-    """TRL's padding on the right, with the lengths of the prefixes."""
+    """TRL's right padding, with the lengths of the prefixes."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """`input_ids`, `attention_mask`, `labels`, each `(pairs, length)` int64; `prefix_lengths` `(pairs,)` int64."""

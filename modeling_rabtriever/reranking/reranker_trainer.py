@@ -1,4 +1,4 @@
-"""Training of the teacher: TRL's supervised fine-tuning, with the loss on the answer token alone or over candidates."""
+"""Training of the teacher: TRL's supervised fine-tuning, with a loss on the answer token or over candidates."""
 
 import math
 from dataclasses import dataclass, field
@@ -24,14 +24,14 @@ OBJECTIVES = ("sft", "listwise")
 
 @dataclass
 class LanguageModelTrainingConfig(SharedArguments, SFTConfig):  # type: ignore[misc]  # bf16 may be None, as in TRL
-    """TRL's `SFTConfig` for prompts that the processor has already tokenised and cut."""
+    """TRL's `SFTConfig` for prompts that the processor has already tokenised and truncated."""
 
     activation_checkpointing: bool | None = field(
-        default=True, metadata={"help": "Trade compute for memory: recompute activations in the backward pass."}
+        default=True, metadata={"help": "Save memory: recompute activations in the backward pass."}
     )
     max_length: int | None = field(
         default=None,
-        metadata={"help": "Not used: the processor has already cut document and query, and left the answer whole."},
+        metadata={"help": "Not used, because the processor has already truncated document and query."},
     )
 
     def __post_init__(self) -> None:
@@ -50,17 +50,17 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
     objective: str = field(
         default="sft",
         metadata={
-            "help": "'sft': cross-entropy of the answer token, pair by pair. 'listwise': softmax over the log-odds of "
-            "a query's candidates, which trains the ranking itself: worth 38 points of R@1 on household and 2 on "
-            "ESConv, but its probabilities are not calibrated.",
+            "help": "'sft': cross-entropy of the answer token of each pair. 'listwise': softmax over the log-odds of a "
+            "query's candidates, which trains the ranking itself: worth 38 points of R@1 on household and 2 on ESConv, "
+            "but the probabilities are not calibrated.",
             "choices": OBJECTIVES,
         },
     )
     document_lm_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Weight of language modelling on the documents' part of the prompt, which gives the document's "
-            "state a use; 0 for none. 0.1 is worth 1.1 points of the teacher's R@1 and 1.9 of the student's on "
+            "help": "Weight of language modelling on the document part of the prompt, which trains the document's "
+            "state; 0 for none. 0.1 is worth 1.1 points of the teacher's R@1 and 1.9 of the student's on "
             "household, nothing on ESConv."
         },
     )
@@ -86,15 +86,15 @@ def check_batches(args: TrainingArguments, group_size: int) -> None:
 class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL types loss_is_scaled_for_ga as None
     """`SFTTrainer` over groups of pairs: one relevant document first, then its negatives.
 
-    Only the logits at the answer position are computed; TRL's own loss projects every position through the head on
-    machines without Triton. For `objective="sft"` the value is the same (tested).
+    This trainer computes only the logits at the answer position. Without Triton, TRL's own loss computes them at every
+    position. For `objective="sft"` the value is the same (tested).
 
     Args:
         group_size: pairs per group; `per_device_train_batch_size` must be a multiple of it.
         reranker: the teacher; its backbone is trained.
         args: the settings.
-        corpus_watch: queries and documents that are ranked at every evaluation, as `eval_corpus_success@1`, ...; a
-            relevant document that leads its group can still be lost among all the others.
+        corpus_watch: queries and documents to rank at every evaluation, for `eval_corpus_success@1`, ...; a relevant
+            document that leads its small group can still rank low in the corpus.
         kwargs: those of `SFTTrainer`.
 
     Raises:
@@ -163,7 +163,7 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL t
         return loss + lm_weight * means["document_lm"] if lm_weight > 0 else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As transformers'; also ranks the part of the corpus that is watched."""
+        """As in transformers; also ranks the queries and documents of `corpus_watch`."""
         watch = self.corpus_watch
         found = {} if watch is None else on_main(lambda: watch.measure(self.reranker))
         for name, value in found.items():
@@ -172,7 +172,7 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL t
         return super().evaluate(*args, **kwargs) | {f"{prefix}_{name}": value for name, value in found.items()}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As transformers', with the means of what was measured since the last log of training or of evaluation."""
+        """As in transformers, with the means of the measurements since the last log of training or of evaluation."""
         evaluating = not self.model.training
         for name in list(self._measured):
             if name.startswith("eval_") == evaluating:

@@ -20,32 +20,33 @@ from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
 
 @dataclass
 class TeacherArguments:
-    """How the teacher's progress is measured."""
+    """How to measure the teacher's progress."""
 
     dev_groups: int = field(
         default=128,
-        metadata={"help": "How many groups of the dev split (a relevant document and its negatives) are watched."},
+        metadata={"help": "Groups of the dev split (a relevant document and its negatives) to evaluate on."},
     )
 
 
 @dataclass
 class LoraArguments:
-    """Low-rank adapters instead of full fine-tuning; the saved teacher has them merged into its weights."""
+    """Low-rank adapters instead of full fine-tuning; they are merged into the weights of the saved teacher."""
 
     use_peft: bool = field(default=False, metadata={"help": "Train LoRA adapters instead of all weights."})
     lora_r: int = field(default=16, metadata={"help": "Rank of the adapters."})
     lora_alpha: int = field(default=32, metadata={"help": "Scale of the adapters, divided by their rank."})
     lora_dropout: float = field(default=0.05, metadata={"help": "Dropout before the adapters."})
     lora_target_modules: list[str] | None = field(
-        default=None, metadata={"help": "Names of the layers with adapters; default: all linear layers but the head."}
+        default=None,
+        metadata={"help": "Layers with adapters; default: all linear layers except the head."},
     )
 
     def __post_init__(self) -> None:
         if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout is {self.lora_dropout}; accepted: 0 to 1, less than 1")
+            raise ValueError(f"lora_dropout is {self.lora_dropout}; accepted: at least 0 and less than 1")
 
     def peft_config(self) -> Any:
-        """As `trl.get_peft_config` makes it; `None` without LoRA."""
+        """The configuration from `trl.get_peft_config`; `None` without LoRA."""
         modules = self.lora_target_modules or ["all-linear"]
         return get_peft_config(ModelConfig(**{**vars(self), "lora_target_modules": modules}))
 
@@ -61,19 +62,20 @@ def train_reranker(
     dev: Split | None = None,
     watch: TeacherArguments | None = None,
 ) -> GenerativeRerankerModel:
-    """Trains a teacher; what the stage `train_reranker` does, without the folders of a run.
+    """Trains a teacher, as the stage `train_reranker` does, without the folders of a run.
 
     Args:
         task: corpus and splits.
-        config: how to train. Checkpoints go to `config.output_dir`; a run that was killed goes on from the last
-            checkpoint there if `config.resume_from_checkpoint` is true.
+        config: how to train. Checkpoints go to `config.output_dir`; if `config.resume_from_checkpoint` is true, the run
+            resumes from the last checkpoint there.
         backbone: the language model to start from, pretrained or a configuration (`recipes.backbone_path`).
-        prompt: what the model reads; `None` means the wordings of the task's name, or the paper's.
-        negatives: which documents stand against a relevant one; `None` means the defaults.
+        prompt: the prompt; `None` means that of the named task, or the paper's.
+        negatives: the negatives of a relevant document; `None` means the defaults.
         lora: adapters; `None` trains all weights.
-        train: queries with relevance labels; `None` means the task's split of that name.
-        dev: queries with relevance labels that are watched; `None` means the task's split of that name, if it has one.
-        watch: how much of `dev` is watched.
+        train: queries with relevance labels; `None` means the task's train split.
+        dev: queries with relevance labels to evaluate on during training; `None` means the task's dev split, if it has
+            one.
+        watch: how much of `dev` to evaluate on.
 
     Returns:
         The teacher, in evaluation mode, with its processor; adapters are merged into its weights.
@@ -103,7 +105,7 @@ def train_reranker(
 
 
 def group_size(task: RetrievalTask, train: Split, dev: Split | None, negatives: NegativeArguments) -> int:
-    """A relevant document and its negatives: as many as both splits have for every query."""
+    """Documents per group, the relevant one and its negatives: as many as both splits have for every query."""
     return 1 + min(negative_count(task, split, negatives) for split in (train, dev) if split is not None)
 
 
@@ -117,9 +119,9 @@ def make_trainer(
     watch: TeacherArguments,
     peft_config: Any = None,
 ) -> RerankerTrainer:
-    """The trainer with its data: as many passes over the training split as the run takes, drawn in advance.
+    """The trainer with its data: all groups of the run, drawn in advance.
 
-    Without a dev split nothing is watched.
+    Without a dev split there are no evaluations during training.
     """
     size = group_size(task, train, dev, negatives)
     rows_per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
@@ -127,7 +129,7 @@ def make_trainer(
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
     groups = take_groups(draw_groups(task, train, negatives, config.seed, size - 1), config.max_steps * groups_per_step)
-    config.train_sampling_strategy = "sequential"  # the draw is shuffled; the groups must stay together
+    config.train_sampling_strategy = "sequential"  # the groups are shuffled already, and must stay together
     processor = reranker.processor
     corpus_watch: CorpusWatch | None = None
     watched: Dataset | None = None
@@ -150,15 +152,15 @@ def make_trainer(
 
 
 def finished(reranker: GenerativeRerankerModel, trainer: Any, lora: LoraArguments) -> GenerativeRerankerModel:
-    """The trained teacher as it is saved: adapters are part of its weights."""
+    """The trained teacher as it is saved, with adapters merged into its weights."""
     if lora.use_peft:
         reranker.backbone = trainer.model.merge_and_unload()
     return reranker.eval()
 
 
 def tokenizer_texts(task: RetrievalTask, train: Split, prompt: PromptArguments) -> Iterator[str]:
-    """What a tokenizer from scratch learns from: never the evaluation queries."""
-    # The template is repeated so that its words, which stand in every prompt, become single tokens.
+    """The training texts of a tokenizer from scratch; never evaluation queries."""
+    # The template is repeated so that its words, which are in every prompt, become single tokens.
     yield from task.corpus
     yield from train.queries
     yield from [prompt.document_template + prompt.query_template + prompt.instruction] * 100

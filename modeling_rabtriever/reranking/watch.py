@@ -1,4 +1,4 @@
-"""How a teacher ranks the corpus while it trains: what leads a small group can still be lost among all documents."""
+"""Ranks part of the corpus during a teacher's training: a document that leads its group can still rank low there."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from ..evaluation.samples import among, corpus_sample
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.processes import say
 
-DEV = "dev"  # the split that is watched where none is named
-QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation asks for 16,384 pairs whatever the corpus
+DEV = "dev"  # the default split for evaluations during training
+QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation scores 16,384 pairs at most, whatever the corpus
 METRICS = ("success@1", "mrr@10")
-MANY_PAIRS = 5_000  # at every evaluation; more are worth a word before training starts
+MANY_PAIRS = 5_000  # at every evaluation; more lead to a warning before training starts
 WATCHED = tuple(f"corpus_{name}" for name in METRICS)
 
 
 @dataclass(frozen=True)
 class CorpusWatch:
-    """Queries of a split, and the corpus they are ranked against, or a part of it.
+    """Queries of a split, and the documents to rank for them: the corpus or a part of it.
 
     Args:
         queries: texts.
-        documents: texts; all that are relevant for the queries, and others.
-        relevant: per query the place of each relevant document in `documents` -> grade.
-        corpus_size: documents of the corpus.
+        documents: texts; all that are relevant to the queries, and others.
+        relevant: for each query, place of a relevant document in `documents` -> grade.
+        corpus_size: number of documents in the corpus.
     """
 
     queries: list[str]
@@ -37,7 +37,7 @@ class CorpusWatch:
 
     @torch.no_grad()
     def measure(self, reranker: GenerativeRerankerModel) -> dict[str, float]:
-        """`WATCHED`, by one pass over all pairs; each document is read once."""
+        """The metrics `WATCHED`, from scores of all pairs; each document is read once."""
         training = reranker.backbone.training
         reranker.eval()
         scores = reranker.score(self.queries, self.documents).cpu()
@@ -46,7 +46,7 @@ class CorpusWatch:
         return {watched: found[name] for watched, name in zip(WATCHED, METRICS, strict=True)}
 
     def line(self, log: Sequence[Mapping[str, float]]) -> str:
-        """One sentence on the last evaluation of a trainer's log: groups beside the corpus; empty if there is none."""
+        """One sentence on the last evaluation in a trainer's log, groups and corpus; empty if there is none."""
         found = next((record for record in reversed(log) if f"eval_{WATCHED[0]}" in record), None)
         if found is None:
             return ""
@@ -61,7 +61,7 @@ class CorpusWatch:
 
 
 def watched_corpus(task: RetrievalTask, split: Split) -> CorpusWatch:
-    """The same part of a split and of the corpus every time, of at most `QUERIES` queries and `DOCUMENTS` documents."""
+    """A fixed sample of a split and of the corpus, of at most `QUERIES` queries and `DOCUMENTS` documents."""
     rows, documents = corpus_sample(split.relevant, len(task.corpus), QUERIES, DOCUMENTS)
     part = split.take(rows)
     texts = [task.corpus[row] for row in documents]
@@ -69,26 +69,26 @@ def watched_corpus(task: RetrievalTask, split: Split) -> CorpusWatch:
 
 
 def say_cost(watch: CorpusWatch, config: TrainingArguments) -> None:
-    """Says how many pairs every evaluation ranks, if they are many and evaluations come every few steps."""
+    """Warns if evaluations every few steps score many pairs."""
     pairs = len(watch.queries) * len(watch.documents)
     if config.eval_strategy == IntervalStrategy.STEPS and pairs > MANY_PAIRS:
         say(
-            f"Warning: with eval_steps {config.eval_steps:g}, every evaluation ranks {pairs:,} pairs with the teacher "
+            f"Warning: with eval_steps {config.eval_steps:g}, every evaluation scores {pairs:,} pairs with the teacher "
             f"({len(watch.queries)} queries, {len(watch.documents)} documents). On one CPU core, 16,384 pairs took 28 "
             'minutes with 135M parameters. If that is too slow, set eval_strategy to "epoch" or "no".'
         )
 
 
 def watch_nothing(task: RetrievalTask, config: TrainingArguments) -> None:
-    """Trains without evaluations, for a task without a dev split, and says so.
+    """Turns evaluations off for a task without a dev split, and says so.
 
     Raises:
-        ValueError: a setting needs them.
+        ValueError: a setting needs evaluations.
     """
     if config.load_best_model_at_end:
         raise ValueError(
-            f"load_best_model_at_end is true, and {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
+            f"load_best_model_at_end is true, but {task.name} has no split {DEV!r}; accepted: false, or a dev_split of "
             + ", ".join(task.splits)
         )
-    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): nothing is watched while training")
+    print(f"{task.name} has no split {DEV!r} (it has: {', '.join(task.splits)}): no evaluations during training")
     config.eval_strategy, config.eval_on_start = IntervalStrategy.NO, False

@@ -35,7 +35,7 @@ def test_every_method_hears_of_our_students_pairs(bench: TeacherBench, tmp_path:
     places = tmp_path / "ours", tmp_path / "states"
     student, bill, seconds = our_student(bench.reranker, bench.task, train, SETTING, 1e-3, *places)
     assert seconds > 0 and student.config.embedding_dim == bench.reranker.config.hidden_size
-    assert bill.documents.shape == (36, 8) and len(bill.judged) == 36
+    assert bill.documents.shape == (36, 8) and len(bill.labelled) == 36
     for own, relevant in zip(bill.documents.tolist(), bill.relevant, strict=True):
         assert len({*own}) == 8 and {*own} >= {*relevant}
     row, place = 5, 3

@@ -39,7 +39,7 @@ def test_ranking_sorts_by_score_and_keeps_corpus_order_on_ties() -> None:
 def test_broken_input_is_refused() -> None:
     with pytest.raises(ValueError, match="scores hold NaN"):
         rank_documents(torch.tensor([[float("nan"), 1.0]]), 2)
-    with pytest.raises(ValueError, match="3 rankings and 2 judged queries"):
+    with pytest.raises(ValueError, match="3 rankings and 2 labelled queries"):
         query_metrics(RUN, RELEVANT[:2])
     with pytest.raises(ValueError, match="0 rankings"):
         query_metrics([], [])

@@ -95,7 +95,7 @@ def test_json_has_the_keys_that_cards_and_older_runs_have() -> None:
         candidates=3,
         whole=Report(n=2, documents=5, systems={}),
     )
-    with pytest.raises(ValueError, match=r"the report lacks documents, systems; accepted: an object as Report"):
+    with pytest.raises(ValueError, match=r"the report lacks documents, systems; accepted: the output of Report"):
         Report.from_json({"n": 2})
 
 
@@ -124,7 +124,10 @@ def test_a_student_far_ahead_of_its_teacher_is_a_warning() -> None:
     found = _report(BM25=_right(0.1), teacher=_right(0.7), Rabtriever=_right(0.95))
     (warning,) = found.warnings
     assert warning.startswith("Rabtriever's R@1, 95.0, is far above its teacher's, 70.0 (difference +25.0 [")
-    assert "That is no success of distillation: the teacher has not learned" in warning and "train it longer" in warning
+    assert (
+        "This does not mean that distillation worked: the teacher has not learned" in warning
+        and "train it longer" in warning
+    )
     assert f"**Warning.** {warning}\n" in found.markdown()
 
 
@@ -169,10 +172,10 @@ def test_what_candidates_hide_is_a_warning() -> None:
     cut = "is 15.0 among 500 of the 4,000 documents (40 queries): the candidates hide documents"
     assert f"**Warning.** The R@1 of teacher among 10 documents of BM25, 75.0, {cut}" in text
     assert "**Warning.** The R@1 of Rabtriever among 10 documents of BM25, 75.0, is 15.0 among all 4,000 docum" in text
-    assert "Ranked were the first 10 documents of BM25 alone. Among all 4,000 documents: Rabtriever R@1 15.0 [" in text
-    assert "With 40 queries and 500 of the 4,000 documents, the relevant ones among them: teacher R@1 15.0 [" in text
+    assert "Only the first 10 documents of BM25 were ranked. Among all 4,000 documents: Rabtriever R@1 15.0 [" in text
+    assert "With 40 queries and 500 of the 4,000 documents, including the relevant ones: teacher R@1 15.0 [" in text
     text = replace(found, sample=Report(n=40, documents=500, systems={}, minutes=7.2)).markdown()
-    assert "How the teacher ranks the corpus was not measured: 40 queries and 500 of the 4,000 documents would" in text
+    assert "The teacher was not evaluated on the corpus: 40 queries and 500 of the 4,000 documents would" in text
     assert "about 7 minutes here." in text and "R@1 of teacher among 10" not in text
 
 

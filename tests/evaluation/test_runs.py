@@ -78,11 +78,11 @@ def test_a_byte_order_mark_and_blank_lines_are_no_lines_of_a_run(path: Path) -> 
 
 
 def test_missing_queries_and_files_are_named(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"lacks 1 of 3 queries, 'q2' first"):
+    with pytest.raises(ValueError, match=r"lacks 1 of 3 queries, the first is 'q2'"):
         read_run(path, [*QUERIES, "q2"], DOCUMENTS)
-    with pytest.raises(ValueError, match=r"none\.trec is no file"):
+    with pytest.raises(ValueError, match=r"none\.trec is not a file"):
         run_names([str(tmp_path / "none.trec")])
-    with pytest.raises(ValueError, match=r"have one name"):
+    with pytest.raises(ValueError, match=r"have the same name"):
         run_names([str(path), str(path)])
-    with pytest.raises(ValueError, match=r"the id 'a b' cannot stand in a run file"):
+    with pytest.raises(ValueError, match=r"the id 'a b' cannot be used in a run file"):
         write_run(path, "x", ["a b"], DOCUMENTS, [[0]], SCORES)

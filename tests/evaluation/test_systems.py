@@ -49,7 +49,7 @@ def test_a_model_by_a_name_of_its_own(student: RabtrieverModel, bi_encoder: Path
     assert load_system(path, CORPUS).name == load_system(f"Rabtriever={path}", CORPUS).name == "Rabtriever"
     assert load_system(f"paper's recipe={path}", CORPUS).name == "paper's recipe"
     with pytest.raises(
-        ValueError, match=r"bi-encoder is called teacher and is a SentenceTransformer; accepted: another"
+        ValueError, match=r"bi-encoder is named teacher but is a SentenceTransformer; accepted: another"
     ):
         load_system(f"teacher={bi_encoder}", CORPUS)
 
@@ -78,7 +78,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_public_encoder_that_is_not_here_is_left_out(capsys: pytest.CaptureFixture[str], bi_encoder: Path) -> None:
     assert public_encoder("nobody/nothing", CORPUS) is None
-    assert "nobody/nothing left out: not on this machine" in capsys.readouterr().out
+    assert "skipped the baseline nobody/nothing: not on this machine" in capsys.readouterr().out
     system = public_encoder(str(bi_encoder), CORPUS)
     assert system is not None and system.score(QUERIES).shape == (2, 3)
 

@@ -44,7 +44,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--learning_rate", "nan"], "learning_rate is nan; accepted: 0 or more"),
         (["--seed", "-1"], "seed is -1; accepted: 0 or more"),
         (["--seed", "4294967296"], "seed is 4294967296; accepted: less than 2.32"),
-        (["--warmup_steps", "21"], "warmup_steps is 21.*, max_steps 20, so .*; accepted: at most max_steps"),
+        (["--warmup_steps", "21"], "warmup_steps is 21.* and max_steps is 20, so .*; accepted: at most max_steps"),
         (
             ["--max_steps", "0", "--num_train_epochs", "0"],
             "max_steps is 0, num_train_epochs 0.0; accepted: one above 0",
@@ -61,11 +61,14 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--lr_scheduler_kwargs", '{"a": 1}'], "lr_scheduler_kwargs {'a': 1} cannot be used .*; accepted"),
         (["--report_to", "paper"], r"report_to is \['paper'\] .*; accepted: installed trackers, or none"),
         (["--metric_for_best_model", "f1"], "metric_for_best_model is 'f1'; accepted: loss, corpus_success@1"),
-        (["--resume_from_checkpoint", "there"], "resume_from_checkpoint is 'there'; accepted: a checkpoint's folder"),
+        (
+            ["--resume_from_checkpoint", "there"],
+            "resume_from_checkpoint is 'there'; accepted: the folder of a checkpoint",
+        ),
         (["--use_peft", "true", "--lora_r", "0"], "lora_r is 0; accepted: 1 or more"),
         (["--use_peft", "true", "--lora_alpha", "0"], "lora_alpha is 0; accepted: 1 or more"),
-        (["--use_peft", "true", "--lora_dropout", "1"], "lora_dropout is 1.0; accepted: 0 to 1, less than 1"),
-        (["--use_peft", "true", "--lora_target_modules", "x"], "lora_target_modules .* do not fit .*x not found"),
+        (["--use_peft", "true", "--lora_dropout", "1"], "lora_dropout is 1.0; accepted: at least 0 and less than 1"),
+        (["--use_peft", "true", "--lora_target_modules", "x"], "LoRA settings do not fit .*x not found"),
         (["--document_lm_weight", "inf"], "document_lm_weight is inf; accepted: 0 or more"),
     ],
 )
@@ -178,14 +181,14 @@ def test_what_is_finished_is_not_checked_again(recipe: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("{", "is no model configuration .*; accepted"),
+        ("{", "is not a model configuration .*; accepted"),
         ("[1]", 'lacks "model_type" or "vocab_size"'),
         ({"model_type": "qwen9"}, "model_type is 'qwen9'; accepted"),
         ({"model_type": "t5"}, "model_type is 't5'; accepted: .* causal"),
-        ({"vocab_size": "many"}, "describes no model that computes .*vocab_size"),
-        ({"num_key_value_heads": 3}, "describes no model that computes"),
-        ({"num_attention_heads": 0}, "describes no model that computes"),
-        ({"hidden_act": "sharp"}, "describes no model that computes .*sharp"),
+        ({"vocab_size": "many"}, "describes a model that cannot run .*vocab_size"),
+        ({"num_key_value_heads": 3}, "describes a model that cannot run"),
+        ({"num_attention_heads": 0}, "describes a model that cannot run"),
+        ({"hidden_act": "sharp"}, "describes a model that cannot run .*sharp"),
     ],
 )
 def test_a_configuration_that_is_none(recipe: Path, tmp_path: Path, change: Any, message: str) -> None:

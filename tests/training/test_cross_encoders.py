@@ -94,7 +94,7 @@ def test_several_numbers_per_pair_are_no_score(task: RetrievalTask, exported: Pa
         ({"model_name_or_path": "plain"}, "model_name_or_path is 'plain'; accepted: only with cross_encoder"),
         (
             {"model_name_or_path": "plain", "cross_encoder": "x", "teacher": "y"},
-            "model_name_or_path is 'plain'; accepted: only with cross_encoder, and without teacher",
+            "model_name_or_path is 'plain'; accepted: only with cross_encoder and without teacher",
         ),
         ({"instruction": "Why?"}, "instruction given, but the student uses the teacher's prompt"),
     ],

@@ -83,11 +83,11 @@ def test_broken_systems_are_not_averaged_over(beir_folder: Path) -> None:
     split = task.split("dev")
     nan = torch.zeros(12, 12)
     nan[3, 3] = torch.nan
-    for scores, message in ((nan, "scores hold NaN"), (torch.zeros(11, 12), r"gave scores \(11, 12\)")):
+    for scores, message in ((nan, "scores hold NaN"), (torch.zeros(11, 12), r"gave scores of shape \(11, 12\)")):
         systems = [System("broken", lambda _, found=scores: found)]
         with pytest.raises(ValueError, match=message):
             rank_split(task, split, systems)
-    with pytest.raises(ValueError, match="names that differ"):
+    with pytest.raises(ValueError, match="different names"):
         rank_split(task, split, [System("a", lambda _: torch.zeros(12, 12))] * 2)
 
 
@@ -100,7 +100,7 @@ def test_candidates_of_a_first_stage(
     folder = call(beir_folder, tmp_path / "out", *models, "--candidates", "3")
     report = json.loads((folder / "test.json").read_text())
     assert report["first_stage"] == {"system": "BM25", "documents": 3} and "calibration" not in report
-    assert "Ranked were the first 3 documents of BM25 alone." in (folder / "report.md").read_text()
+    assert "Only the first 3 documents of BM25 were ranked." in (folder / "report.md").read_text()
     # Every answer is BM25's first, so each system finds it among its three.
     assert {found["success@3"]["mean"] for found in report["systems"].values()} == {1.0}
     assert report["systems"]["random"]["success@1"]["mean"] == pytest.approx(1 / 3)
@@ -143,9 +143,7 @@ def test_a_teacher_too_slow_for_the_corpus_is_said_to_be(
     folder = call(beir_folder, tmp_path / "out", "--model", str(tmp_path / "teacher"), "--candidates", "3")
     report = json.loads((folder / "test.json").read_text())
     assert "systems" not in report["sample"] and report["sample"]["minutes"] >= 1
-    assert (
-        "How the teacher ranks the corpus was not measured: 24 queries and all 12" in (folder / "report.md").read_text()
-    )
+    assert "The teacher was not evaluated on the corpus: 24 queries and all 12" in (folder / "report.md").read_text()
 
 
 def test_as_many_candidates_as_documents_are_the_corpus(

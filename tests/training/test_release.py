@@ -107,8 +107,8 @@ def test_a_split_with_candidates_alone_says_so(run: Path) -> None:
     (run / "evaluation" / "test-reliability.png").unlink()
     write_cards(run, CardArguments(LICENSES))
     text = card_of(run, "teacher").text
-    assert "Ranked were the first 3 documents of BM25 alone." in text and "ECE" not in text
-    assert "25.0% of the queries of test in dev word by word" in text and "reliability.png" not in text
+    assert "Only the first 3 documents of BM25 were ranked." in text and "ECE" not in text
+    assert "25.0% of the queries of test in dev verbatim" in text and "reliability.png" not in text
     check_card(run / "teacher" / "model")
 
 
@@ -194,7 +194,7 @@ def test_only_expected_files_are_released(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lacks safetensors weights"):
         release_files(folder)
     for other in (run, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match="is no saved model; accepted: the folder <run>/teacher/model"):
+        with pytest.raises(ValueError, match="is not a saved model; accepted: <run>/teacher/model"):
             release_files(other)
 
 
@@ -214,10 +214,10 @@ def replaced(old: str, new: str) -> Callable[[Path], None]:
         (replaced("data_license: cc-by-nc-4.0\n", ""), r"licence of the data .*--license data=LICENCE"),
         (replaced("base_model_license: not-applicable\n", ""), "base_model=not-applicable for weights trained from"),
         (replaced("pipeline_tag: text-ranking\n", ""), "metadata lacks pipeline_tag"),
-        (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled place: '{{ limits }}'"),
-        (replaced("## Limits\n", "## Limits\n\nTODO\n"), "unfilled place: 'TODO'"),
+        (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled placeholder: '{{ limits }}'"),
+        (replaced("## Limits\n", "## Limits\n\nTODO\n"), "unfilled placeholder: 'TODO'"),
         (replaced("value: 1.0", "value: 0.5"), "the card says success@. = 0.5 on test, .* says"),
-        (lambda folder: (folder / "evaluation" / "test.json").unlink(), "says None; write it anew"),
+        (lambda folder: (folder / "evaluation" / "test.json").unlink(), "says None; write it again"),
         (
             lambda folder: (folder / "evaluation" / "test-recall.png").unlink(),
             "shows evaluation/test-recall.png, which",
@@ -238,7 +238,7 @@ def test_a_folder_whose_code_is_not_the_packages_is_refused(run: Path) -> None:
     path = folder / "modeling_rabtriever.py"
     original = path.read_text()
     path.write_text(original + "\nRabtrieverModel.encode_query = lambda self, queries: torch.ones(len(queries), 24)\n")
-    with pytest.raises(ValueError, match=r"scores otherwise without the package: up to .* apart; accepted: "):
+    with pytest.raises(ValueError, match=r"has other scores without the package: up to .* apart; accepted: "):
         check_loading(folder)
     path.write_text(original + "\nimport modeling_rabtriever.files\n")
     with pytest.raises(ValueError, match=r"does not load without the package(.|\n)*modeling_rabtriever"):

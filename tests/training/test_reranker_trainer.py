@@ -170,7 +170,7 @@ def test_evaluations_that_rank_many_pairs_are_announced(
     config = RerankerTrainingConfig(output_dir=str(tmp_path), eval_strategy=strategy, eval_steps=20, report_to="none")
     say_cost(watched_corpus(task, split), config)
     printed = capsys.readouterr().out
-    assert ("Warning: with eval_steps 20, every evaluation ranks 16,384 pairs with the teacher" in printed) == warns
+    assert ("Warning: with eval_steps 20, every evaluation scores 16,384 pairs with the teacher" in printed) == warns
     assert bool(printed) == warns
 
 

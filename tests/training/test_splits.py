@@ -63,7 +63,7 @@ def test_without_dev_all_stages_train_unwatched(
 ) -> None:
     without("dev")
     pipeline.main(["--config", str(recipe)])
-    said = "animals has no split 'dev' (it has: test, train): nothing is watched while training\n"
+    said = "animals has no split 'dev' (it has: test, train): no evaluations during training\n"
     assert capsys.readouterr().out.count(said) == 3
     for stage in ("backbone", "teacher", "student"):
         log = json.loads((tmp_path / "run" / stage / "log.json").read_text())
@@ -115,7 +115,7 @@ def test_a_missing_evaluation_split_stops_the_pipeline_before_its_first_stage(
 def test_the_best_model_cannot_be_kept_unwatched(recipe: Path, without: Callable[..., None], tmp_path: Path) -> None:
     without("dev")
     best = ["--load_best_model_at_end", "true", "--save_strategy", "steps", "--save_steps", "1"]
-    with pytest.raises(ValueError, match="load_best_model_at_end is true, and animals has no split 'dev'; accepted"):
+    with pytest.raises(ValueError, match="load_best_model_at_end is true, but animals has no split 'dev'; accepted"):
         pretrain.main(["--config", str(recipe), *best])
 
 

@@ -10,8 +10,8 @@ from modeling_rabtriever.evaluation.metrics import TABLE_METRICS, bootstrap_inte
 _DESCRIPTION = "recall@k, success@k, mrr@k, ndcg@k and map@k over rankings, with 95% bootstrap intervals over queries."
 _INPUTS = """
 Args:
-    predictions: per query the ids of the ranked documents, best first.
-    references: per query {"ids": relevant documents, "grades": their grades, all above 0}.
+    predictions: for each query, the ids of the ranked documents, best first.
+    references: for each query, {"ids": relevant documents, "grades": their grades, all above 0}.
     metrics: names such as "ndcg@10"; default: success@1, success@3, success@5, mrr@10.
     seed: of the intervals.
 Returns:
@@ -27,8 +27,8 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
 
     def _info(self) -> evaluate.MetricInfo:
         ids = datasets.Sequence(datasets.Value("string"))
-        judged = {"ids": ids, "grades": datasets.Sequence(datasets.Value("int64"))}
-        features = datasets.Features({"predictions": ids, "references": judged})
+        labels = {"ids": ids, "grades": datasets.Sequence(datasets.Value("int64"))}
+        features = datasets.Features({"predictions": ids, "references": labels})
         return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
 
     def _compute(
@@ -38,7 +38,7 @@ class Retrieval(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
         metrics: tuple[str, ...] = TABLE_METRICS,
         seed: int = 0,
     ) -> dict[str, dict[str, Any]]:
-        relevant = [dict(zip(judged["ids"], judged["grades"], strict=True)) for judged in references]
+        relevant = [dict(zip(labels["ids"], labels["grades"], strict=True)) for labels in references]
         found = {}
         for name, values in query_metrics(predictions, relevant, metrics).items():
             low, high = bootstrap_interval(values, seed)
