@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
@@ -43,7 +44,7 @@ from modeling_rabtriever.evaluation.metrics import (
 )
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import baselines, reranker_system
-from modeling_rabtriever.files import write_json
+from modeling_rabtriever.files import write_json, write_tensors
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 OURS, ALONE, AS_IT_IS = "ours", "ours, teacher alone", "as it is"
@@ -51,11 +52,17 @@ LABELS = 0.9  # share of the labels in the target of ours: the better of .5 and 
 SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
-    "saycan": Setting(200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, bf16=True),
-    "metatool": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
-    "virtualhome": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, bf16=True),
-    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, bf16=True),
-    "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, bf16=True),
+    "saycan": Setting(
+        200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, predictor_rate=1e-4, bf16=True
+    ),
+    "metatool": Setting(
+        200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
+    ),
+    "virtualhome": Setting(
+        200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
+    ),
+    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
+    "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
@@ -169,20 +176,23 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     folder = bench.folder("equal-bill") / start.replace(" ", "-").replace("'", "")
     train = with_swapped(task, task.split("train"), setting.swapped, seed)
     ranker = Ranker(bench, folder)
-    drawn: list[Bill] = []  # by the student of the first rate; all other methods train on these pairs
+    bill_file, states = folder / "bill.safetensors", folder.parent / "states"
 
     def ours(how: Setting, name: str, rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
-        places, shape = (folder / f"{name}-{rate:g}", folder.parent / "states"), StudentArguments(encoder=encoder)
-        student, bill, seconds = our_student(bench.reranker, task, train, how, rate, *places, shape, seed, *drawn)
-        drawn[:] = [bill]
-        facts = {"seconds": seconds, "pairs": bill.documents.numel(), "bytes": 4 * student.config.embedding_dim}
+        given, place = bill if bill_file.exists() else None, folder / f"{name}-{rate:g}"
+        shape = StudentArguments(encoder=encoder)
+        student, found, seconds = our_student(bench.reranker, task, train, how, rate, place, states, shape, seed, given)
+        if not bill_file.exists():
+            write_tensors(bill_file, {"documents": found.documents, "scores": found.scores})
+        facts = {"seconds": seconds, "pairs": found.documents.numel(), "bytes": 4 * student.config.embedding_dim}
         return lambda queries: student_scores(student, queries, task.corpus), facts
 
-    ours(setting, "alone", setting.rates[0])  # draws the pairs
+    if not bill_file.exists():
+        ours(setting, "alone", setting.rates[0])  # draws the pairs that all methods train on
+    bill = Bill(train.queries, [list(own) for own in train.relevant], **load_file(bill_file))
     labels_too = replace(setting, labels=LABELS)
     found = {ALONE: ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)}
     found[OURS] = ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)
-    bill = drawn[0]
     opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
 
     def trained(method: str) -> Callable[[float], Any]:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,6 @@ class TeacherBench:
         splits: to evaluate, if the task has them.
         queries: number of evaluated queries per split, drawn with a fixed seed; `None` means all.
         unlabelled: number of generated queries to train students on; `None` means all.
-
-    Raises:
-        ValueError: there are fewer generated queries than `unlabelled`.
     """
 
     def __init__(
@@ -51,22 +49,31 @@ class TeacherBench:
         queries: int | None = None,
         unlabelled: int | None = None,
     ) -> None:
-        self.run, self.runs, self.unlabelled = run, runs, unlabelled
+        self.run, self.teacher, self.runs, self.unlabelled = run, teacher, runs, unlabelled
         self.task = load_beir(run.data)
         self.reranker = load_model(teacher, run.recipe("evaluate").get("dtype", "auto"))
-        self.train = self.task.split("train")
-        if "unlabelled_queries" in run.recipe("distill"):
-            written = teacher.parents[1] / "queries" / "queries.jsonl"
-            every, labelled = with_unlabelled(self.train, written), len(self.train)
-            if unlabelled is not None and not 0 < unlabelled <= len(every) - labelled:
-                raise ValueError(
-                    f"unlabelled is {unlabelled}; accepted: 1 to {len(every) - labelled}, the queries in {written}"
-                )
-            self.train = every.take(range(len(every) if unlabelled is None else labelled + unlabelled))
         self._kept = runs / "scores" / f"{model_digest(str(teacher))}-{self.task.fingerprint()}"
         named = [self.task.split(name) for name in splits if name in self.task.splits]
         self.splits = [fixed_sample(split, queries) for split in named]
         self.teacher_scores = {split.name: self._teacher_scores(split) for split in self.splits}
+
+    @cached_property
+    def train(self) -> Split:
+        """The queries of the recipe's students: the labelled ones, and those written beside the teacher.
+
+        Raises:
+            ValueError: there are no such queries, or fewer than wanted.
+        """
+        train = self.task.split("train")
+        if "unlabelled_queries" not in self.run.recipe("distill"):
+            return train
+        written = self.teacher.parents[1] / "queries" / "queries.jsonl"
+        every, labelled = with_unlabelled(train, written), len(train)
+        if self.unlabelled is not None and not 0 < self.unlabelled <= len(every) - labelled:
+            raise ValueError(
+                f"unlabelled is {self.unlabelled}; accepted: 1 to {len(every) - labelled}, the queries in {written}"
+            )
+        return every.take(range(len(every) if self.unlabelled is None else labelled + self.unlabelled))
 
     def folder(self, name: str) -> Path:
         """Where the run of a student goes."""

@@ -43,7 +43,7 @@ class DenseLayer(NamedTuple):
 def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -> Path:
     """Writes `query`, `document` and `combined`, loaded by `SentenceTransformer(...)` without `trust_remote_code`.
 
-    `combined` is a router: its `encode_query` and `encode_document` are the two towers. Vectors are not normalised and
+    `combined` is a router: its `encode_query` and `encode_document` are the two towers. Vectors are the student's and
     `similarity` is the dot product, so scores equal the student's. This is checked before the folder appears, to
     `TOLERANCE` times the largest score. The prompt is in each tower's tokenizer and cannot be forgotten. The towers are
     fp32.
