@@ -32,12 +32,12 @@ class Setting:
         steps: optimizer steps.
         batch: queries per step.
         labels_batch: queries per step of methods that read one document per query.
-        rates: learning rates of the encoder, of which each method takes its best on dev.
+        rates: learning rates of the encoder; each method uses the one that is best on dev.
         candidates: documents of a query that the teacher scores.
         rounds: how often our student draws some of them.
-        queries: labelled queries that all methods train on, drawn with a fixed seed; `None` means all.
+        queries: number of labelled queries that all methods train on, drawn with a fixed seed; `None` means all.
         swapped: queries made by exchanging names in the labelled ones, for the teacher to score.
-        labels: share of the labels in what our listwise KL aims at; other queries' documents are irrelevant then.
+        labels: share of the labels in the target of our listwise KL; other queries' documents then count as irrelevant.
         predictor_rate: learning rate of our predictor.
         temperature: of the listwise KL, ours and theirs.
         bf16: whether everything trains in mixed precision.
@@ -97,9 +97,9 @@ def our_student(
         setting: how it trains.
         rate: the encoder's learning rate.
         folder: of the run.
-        states: folder of the teacher's cache, which runs share: each pair is scored once.
-        shape: what it starts from; `None` for the teacher's backbone.
-        seed: of everything random.
+        states: folder of the cache of teacher scores, which runs share: each pair is scored once.
+        shape: what the student starts from; `None` means the teacher's backbone.
+        seed: of all random draws.
         bill: the pairs that the teacher scores, instead of those the student draws.
     """
     config = RabtrieverDistillationConfig(

@@ -4,8 +4,8 @@ Usage:
     python -m benchmarks.document_states household=runs/household/data/household      # an hour on two cores
     python -m benchmarks.document_states household=... esconv=ESCONV --backbone esconv=runs/esconv/backbone/model
 
-Every task is trained with its recipe, at the seeds given; a row changes what its name says. Tasks and seeds can be
-measured one after another: finished runs under --runs and rows in the result file are kept, among them those with a
+Every task is trained with its recipe, at the given seeds; a row changes what its name says. Tasks and seeds can be
+measured separately: finished runs under --runs and rows in the result file are kept, among them those with a
 joint student, of an earlier release. Dev decides what a recipe uses; test is reported.
 """
 

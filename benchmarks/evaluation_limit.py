@@ -4,11 +4,11 @@ Usage:
     python -m benchmarks.evaluation_limit --data path/to/limit_small
 
 Three ways to fit the same labels by inner products of width k, each trained on the labels it is measured on, so
-that what is left is the form's limit and not the data's:
-- free vectors: every query and document has k numbers of its own, whatever it says;
-- linear: one linear map of each side's text features, what a bi-encoder's projection can do;
+that any gap is the limit of the form and not of the data:
+- free vectors: every query and document has its own vector of k numbers, independent of its text;
+- linear: a linear map of the text features of each side, like a bi-encoder's projection;
 - query-side MLP: Rabtriever's predictor on the same features, a 2-layer MLP on the query, a linear map of the document.
-The features are a frozen sentence encoder's. "unseen" is the same fit on 80% of the queries, measured on the others.
+The features come from a frozen sentence encoder. "unseen" is the same fit on 80% of the queries, measured on the rest.
 """
 
 import argparse

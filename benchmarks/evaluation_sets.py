@@ -4,10 +4,10 @@ Usage:
     python -m benchmarks.evaluation_sets --data path/to/sets                      # every set found there, seed 0
     python -m benchmarks.evaluation_sets --data path/to/sets --sets arc_challenge cose --seeds 0 1 2
 
-A folder per set in BEIR layout; none of their data is part of this project. ESConv and SayCan have recipes of their
-own, the others share `from-scratch.yaml`; sets without a training split are ranked with the models of another one.
-Where the corpus is large every system ranks BM25's first documents alone, and a second report has those that can search
-it all. Finished runs under --runs and rows in the result file are kept.
+Needs one folder per set in BEIR layout; the data are not part of this project. ESConv and SayCan have their own
+recipes, the others share `from-scratch.yaml`; sets without a training split use the models of another set. If the
+corpus is large, every system ranks only the first documents of BM25, and a second report has the systems that can
+search all of it. Finished runs under --runs and rows in the result file are kept.
 """
 
 import argparse

@@ -3,8 +3,8 @@
 Usage:
     python -m benchmarks.evaluation_tasks esconv=ESCONV               # 45 minutes a seed on two cores, 30 in bf16
 
-A folder in BEIR layout; its data are no part of this project. Seeds can be measured one after another: finished runs
-under --runs and rows in the result file are kept. SayCan is measured by `evaluation_sets`, beside more systems.
+Needs a folder in BEIR layout, which is not part of this project. Seeds can be measured separately: finished runs under
+--runs and rows in the result file are kept. `evaluation_sets` measures SayCan, with more systems.
 --settings may name a stage: pretrain.bf16=true.
 """
 

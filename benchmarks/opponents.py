@@ -1,11 +1,11 @@
 """Models that sentence-transformers trains from the same start, on the same pairs as our student.
 
-- KL: DistillKLDivLoss on the teacher's log-odds, all weights; cosines are scaled as ours are;
+- KL: DistillKLDivLoss on the teacher's log-odds, all weights; cosines have the same scale as ours;
 - KL, LoRA: the same with adapters of rank 32;
 - MarginMSE: MarginMSELoss on the same lists;
-- InfoNCE: labels alone, other queries' documents as negatives (MultipleNegativesRankingLoss);
-- InfoNCE, hard negatives: the same with one document more per query, from the first thirty of the untrained start;
-- MaxSim: a vector per token, distilled on the same lists; its index is as many times larger.
+- InfoNCE: labels only, other queries' documents as negatives (MultipleNegativesRankingLoss);
+- InfoNCE, hard negatives: the same with one more document per query, from the first thirty of the untrained start;
+- MaxSim: one vector per token, distilled on the same lists, so its index is that many times larger.
 """
 
 import copy
@@ -197,9 +197,9 @@ def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
     def escaped(text: str) -> str:
         return text.replace("{", "{{").replace("}", "}}")
 
-    before, behind = processor.query_template.replace("{instruction}", processor.instruction).split("{query}")
+    before, after = processor.query_template.replace("{instruction}", processor.instruction).split("{query}")
     start, end = processor.document_template.split("{document}")
-    return f"{escaped(before)}{{}}{escaped(behind)}", f"{escaped(start)}{{}}{escaped(end)}"
+    return f"{escaped(before)}{{}}{escaped(after)}", f"{escaped(start)}{{}}{escaped(end)}"
 
 
 def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Students of one trained teacher: distilled one after another, each held against the same scores of that teacher."""
+"""Distils students of one trained teacher and compares each with the same scores of that teacher."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -80,16 +80,16 @@ class TeacherBench:
         return self.runs / f"{self.run.task}-{name}-seed{self.run.seed}"
 
     def distil(self, name: str, recipe: str | None = None, **changes: Any) -> RabtrieverModel:
-        """A student of the task's recipe; a finished one is read.
+        """A student with the task's recipe; a finished one is reused.
 
         Args:
             name: of its folder.
-            recipe: of `students/`, behind the one it changes: `paper-without-kl` behind `paper`.
-            changes: settings that come before those of the recipes.
+            recipe: of `students/`, added to the one it changes: `paper-without-kl` to `paper`.
+            changes: settings that override the recipes.
         """
         model = self.folder(name) / "model"
         if not model.exists():
-            # All students of these queries share a folder, where the teacher's answers are kept.
+            # All students of these queries share a folder with the teacher's scores.
             fixed = {"output_dir": str(self._kept / f"{len(self.train)}-queries"), "save_strategy": "no"}
             settings = self.run.recipe("distill", *student_recipes(recipe)) | changes | fixed | {"seed": self.run.seed}
             kinds = (TeacherSourceArguments, StudentArguments, RabtrieverDistillationConfig)
@@ -104,7 +104,7 @@ class TeacherBench:
         return self.compare(lambda split: student_scores(student, split.queries, self.task.corpus))
 
     def compare(self, score: Callable[[Split], Tensor]) -> dict[str, Any]:
-        """`figures` of each split for any system beside the teacher; `score` gives `(n, m)`."""
+        """`figures` of each split for any system and the teacher; `score` returns `(n, m)`."""
         found = {}
         for split in self.splits:
             scores = {TEACHER: self.teacher_scores[split.name], SYSTEM: score(split)}
@@ -120,16 +120,18 @@ class TeacherBench:
 
 
 def student_recipes(name: str | None) -> list[str]:
-    """The recipes of a student, the one it changes first: `paper-without-kl` changes `paper`."""
+    """The recipes of a student, after the one it changes: `paper-without-kl` changes `paper`."""
     return [] if name is None else [f"students/{one}" for one in dict.fromkeys((name.partition("-")[0], name))]
 
 
 def bench_parser(description: str | None, runs: str, splits: Sequence[str] = EVALUATED) -> argparse.ArgumentParser:
     """A command line that also names the teachers of each task; `splits` are those the teacher ranks by default."""
     parser = task_parser(description, runs)
-    parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these, where a task has them")
+    parser.add_argument("--splits", nargs="*", default=list(splits), help="evaluate these splits, if a task has them")
     parser.add_argument("--queries", type=int, help="evaluate this many of each split, drawn with a fixed seed")
-    parser.add_argument("--unlabelled", type=int, help="this many of the generated queries, where a recipe has them")
+    parser.add_argument(
+        "--unlabelled", type=int, help="train on this many of the generated queries, if a recipe has them"
+    )
     parser.add_argument(
         "--teacher", nargs="+", default=[], help="name=folder of trained teachers, with {seed}; others are trained here"
     )

@@ -135,7 +135,7 @@ def rank_split(
         split: the queries.
         systems: what ranks.
         seed: of the intervals.
-        given: runs of other systems, per query the corpus rows.
+        given: runs of other systems, for each query the corpus rows.
         candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
 
     Raises:

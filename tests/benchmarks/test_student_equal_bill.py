@@ -89,7 +89,7 @@ def test_a_sentence_encoder_is_every_methods_start(
     encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
     rows = measure(bench, str(encoder), (HARD, "KL"))
     methods = [row["method"] for row in rows]
-    assert methods[:6] == ["teacher", ALONE, OURS, "KL", HARD, "as it is"] and "MaxSim" not in methods
+    assert methods[:6] == ["teacher", OURS, ALONE, "KL", HARD, "as it is"] and "MaxSim" not in methods
     assert all(row["start"] == "tiny" for row in rows)
     assert rows[0]["teacher_n"] == 20 == len(sample_rows(bench.task.split("test"), 20))
 

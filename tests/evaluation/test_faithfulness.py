@@ -66,7 +66,7 @@ def test_the_gap_is_split_into_form_and_training() -> None:
 
 def test_the_line_of_a_report() -> None:
     line = faithfulness_line({"scores": score_faithfulness(_scores(0), _scores(1), 3)})
-    assert "An inner product of 3 dimensions" in line and line.endswith("training.")
+    assert "An inner product of 3 dimensions" in line and ", training " in line
 
 
 def test_unusable_input_is_refused() -> None:

@@ -176,7 +176,7 @@ def test_what_candidates_hide_is_a_warning() -> None:
     assert "With 40 queries and 500 of the 4,000 documents, including the relevant ones: teacher R@1 15.0 [" in text
     text = replace(found, sample=Report(n=40, documents=500, systems={}, minutes=7.2)).markdown()
     assert "The teacher was not evaluated on the corpus: 40 queries and 500 of the 4,000 documents would" in text
-    assert "about 7 minutes here." in text and "R@1 of teacher among 10" not in text
+    assert "about 7 minutes on this machine." in text and "R@1 of teacher among 10" not in text
 
 
 def test_a_teacher_that_only_the_corpus_unmasks_is_a_warning() -> None:
