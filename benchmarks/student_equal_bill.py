@@ -191,8 +191,8 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
         ours(setting, "alone", setting.rates[0])  # draws the pairs that all methods train on
     bill = Bill(train.queries, [list(own) for own in train.relevant], **load_file(bill_file))
     labels_too = replace(setting, labels=LABELS)
-    found = {ALONE: ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)}
-    found[OURS] = ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)
+    found = {OURS: ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)}
+    found[ALONE] = ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)
     opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
 
     def trained(method: str) -> Callable[[float], Any]:
