@@ -73,7 +73,6 @@ def test_models_need_no_extra(folder: Path) -> None:
         pytest.param(["distill", "--help"], "train", marks=pytest.mark.slow),
         pytest.param(["evaluate", "--model", "student", "--task", "."], "train", marks=pytest.mark.slow),
         pytest.param(["pipeline", "--config", "household"], "train", marks=pytest.mark.slow),
-        pytest.param(["release", "--model", "student", "--repo", "org/name"], "evaluation", marks=pytest.mark.slow),
     ],
 )
 def test_a_missing_extra_is_named(folder: Path, command: list[str], extra: str) -> None:
