@@ -8,8 +8,7 @@ Two curves on test. All students train on the same scored pairs: those that our 
 `benchmarks.student_equal_bill`, whose runs are reused.
 
 - Share of the teacher's quality against the cost of a query: the teacher's backbone, its first half and quarter, and
-the
-  encoder. Milliseconds are medians of single queries on one thread; the models take turns query by query.
+  the encoder. Milliseconds are medians of single queries on one thread; the models take turns query by query.
 - Share of the teacher's quality against the number of scored pairs: the first 4, 8, ... documents of every query, for
   ours, which learns from the teacher only, and for `KL` (`benchmarks.opponents`), both on the encoder, with the seconds
   of training.

@@ -33,6 +33,7 @@ from benchmarks.bills import Bill, Setting, our_student, start_name, student_sco
 from benchmarks.opponents import METHODS, Opponent
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.swaps import swapped
 from modeling_rabtriever.evaluation.metrics import (
@@ -178,18 +179,20 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     ranker = Ranker(bench, folder)
     bill_file, states = folder / "bill.safetensors", folder.parent / "states"
 
+    def student_at(how: Setting, name: str, rate: float, given: Bill | None) -> tuple[RabtrieverModel, Bill, float]:
+        place, shape = folder / f"{name}-{rate:g}", StudentArguments(encoder=encoder)
+        return our_student(bench.reranker, task, train, how, rate, place, states, shape, seed, given)
+
+    if not bill_file.exists():  # the first student draws the pairs that all methods train on
+        _, drawn, _ = student_at(setting, "alone", setting.rates[0], None)
+        write_tensors(bill_file, {"documents": drawn.documents, "scores": drawn.scores})
+    bill = Bill(train.queries, [list(own) for own in train.relevant], **load_file(bill_file))
+
     def ours(how: Setting, name: str, rate: float) -> tuple[Callable[[list[str]], Tensor], dict[str, Any]]:
-        given, place = bill if bill_file.exists() else None, folder / f"{name}-{rate:g}"
-        shape = StudentArguments(encoder=encoder)
-        student, found, seconds = our_student(bench.reranker, task, train, how, rate, place, states, shape, seed, given)
-        if not bill_file.exists():
-            write_tensors(bill_file, {"documents": found.documents, "scores": found.scores})
-        facts = {"seconds": seconds, "pairs": found.documents.numel(), "bytes": 4 * student.config.embedding_dim}
+        student, _, seconds = student_at(how, name, rate, bill)
+        facts = {"seconds": seconds, "pairs": bill.documents.numel(), "bytes": 4 * student.config.embedding_dim}
         return lambda queries: student_scores(student, queries, task.corpus), facts
 
-    if not bill_file.exists():
-        ours(setting, "alone", setting.rates[0])  # draws the pairs that all methods train on
-    bill = Bill(train.queries, [list(own) for own in train.relevant], **load_file(bill_file))
     labels_too = replace(setting, labels=LABELS)
     found = {OURS: ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)}
     found[ALONE] = ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)
