@@ -45,7 +45,7 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         default=1.0,
         metadata={
             "help": "Weight of the KL between the teacher's and the student's distribution over a query's candidates. "
-            "Worth 3 points of R@1 on household."
+            "Worth 4 points of R@1 on household."
         },
     )
     temperature: float = field(default=2.0, metadata={"help": "Temperature of these two distributions."})
