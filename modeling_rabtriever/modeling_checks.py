@@ -1,6 +1,7 @@
 """What a folder must be for its weights to be read: nothing from elsewhere, no pickle, no tensor left out."""
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,12 @@ from transformers.modeling_utils import load_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file  # type: ignore[attr-defined]
 
 _NUMBERS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)  # of weights that are not quantised
+
+
+def optional_file(path: Any, name: str, hub_options: Mapping[str, Any]) -> str | None:
+    """A file's place, or `None`. Without the private flags a missing file and a cut download are the same OSError."""
+    missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    return cached_file(path, name, **hub_options, **missing)
 
 
 def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -26,12 +33,7 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
         ValueError: it holds an adapter, its configuration or index names other weights, its tokenizer's configuration
             names files, or a file of weights is cut off.
     """
-
-    def found(name: str) -> Any:
-        # Private flags: without them a file that is not there and a download that was cut are the same OSError.
-        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        return cached_file(path, name, **hub_options, **missing)
-
+    found = partial(optional_file, path, hub_options=hub_options)
     if found("adapter_config.json") is not None:
         raise ValueError(
             f"{path} holds adapter_config.json, which would put other weights on this model or load another one; "

@@ -14,8 +14,7 @@ from .configuration_rabtriever import PromptedConfig
 from .modeling_checks import check_loaded, check_source
 from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
 
-# Padded tokens per forward pass, if the caller does not say. On CPUs activations should stay in the cache, GPUs want to
-# be filled (measured in benchmarks/LOG.md).
+# Padded tokens per forward pass: on CPUs activations should stay in the cache, GPUs want to be filled (LOG.md).
 TOKEN_BUDGETS = {"cpu": 2048}
 OTHER_TOKEN_BUDGET = 16_384
 PROGRESS_FROM = 2048  # texts of a call that shows a progress bar

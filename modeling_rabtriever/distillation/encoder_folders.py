@@ -2,15 +2,15 @@
 
 import copy
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenizers import normalizers
 from transformers import PreTrainedConfig
-from transformers.utils import cached_file  # type: ignore[attr-defined]  # which it only imports
 
 from ..errors import refusing
-from ..modeling_checks import read_json
+from ..modeling_checks import optional_file, read_json
 
 _PIECES = ("Transformer", "Pooling", "Normalize")  # modules of a sentence-transformers folder that are supported
 _POOLINGS = {"cls": "first", "mean": "mean", "lasttoken": "last"}
@@ -71,12 +71,7 @@ def read_settings(source: str, hub: dict[str, Any]) -> EncoderSettings:
     Raises:
         ValueError: the modules, the pooling or the prompts are not supported, or a file is malformed.
     """
-
-    def found(name: str) -> Any:
-        # Private flags: without them a file that is not there and a download that was cut are the same OSError.
-        missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        return cached_file(source, name, **hub, **missing)
-
+    found = partial(optional_file, source, hub_options=hub)
     listed = found("modules.json")
     if listed is None:
         return EncoderSettings()

@@ -18,6 +18,7 @@ from .student import TrainingStudent
 from .student_arguments import StudentArguments
 
 LORA_RANK = 32
+BACKBONE_POOLINGS = ["last", "mean"]  # of the teacher's backbone; another encoder has its own
 _TRIALS = ("a", "Which one of them, and why? " * 8)  # read separately and in one batch
 
 
@@ -54,7 +55,7 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
         with refusing(f"encoder is {layers} layers", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
-    return Encoder(config, weights, teacher.processor, ["last", "mean"])
+    return Encoder(config, weights, teacher.processor, BACKBONE_POOLINGS)
 
 
 def first_layers(text_config: Any, layers: int | None) -> Any:
@@ -80,8 +81,8 @@ def other_encoder(
     """An encoder of the Hub or from a folder, with its own tokenizer, prompts and pooling.
 
     A sentence-transformers folder brings its pooling and its prompts; any other model is pooled by the mean over its
-    tokens. A normalisation after the pooling is ignored; other layers after it are refused, because the predictor takes
-    their place.
+    tokens. After a normalisation of the pooled vector, the student's vectors have length 1 too; other layers after the
+    pooling are refused, because the predictor takes their place.
 
     Args:
         source: Hub id or folder.

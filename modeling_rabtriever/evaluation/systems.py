@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils.hub import cached_file
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..errors import refusing
 from ..loading import load_model
 from ..machine import fastest_device
+from ..modeling_checks import optional_file
 from ..modeling_prefix_cache import DocumentPrefixes
 from ..tasks.beir import RetrievalTask
 from .baselines import BM25, LabelPrior, TfidfLogisticRegression
@@ -211,10 +211,7 @@ def is_sentence_transformer(path: str) -> bool:
     if folder.is_dir():
         return (folder / "modules.json").is_file()
     try:
-        found = cached_file(
-            path, "modules.json", _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
+        found = optional_file(path, "modules.json", {})
     except OSError as error:
         raise ValueError(f"model is {path!r}; accepted: a folder that is there, or a Hub id ({error})") from error
     return found is not None
