@@ -5,13 +5,13 @@ Usage:
     python -m benchmarks.student_equal_bill saycan=SAYCAN --teacher saycan=runs/saycan/seed{seed}/teacher/model \\
         --encoder runs/pretrained/minilm
 
-All methods start from the same model: the teacher's backbone, or a sentence encoder (--encoder). They train on the same
-queries, including those without labels, and on the same pairs of query and document with the teacher's log-odds. Our
-student that learns only from the teacher draws these pairs at the first rate, while it trains; all other methods have
-all pairs from the first step. `ours` also learns from the labels, with the share LABELS, and treats other queries'
-documents as irrelevant. Prompt, steps and queries per step are the same. Each method's learning rate is the best one on
-dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained start if it can
-rank, and baselines that train no encoder.
+All methods start from the same model: the teacher's backbone, or a sentence encoder (--encoder). They train on the
+same queries, including those without labels, and on the same pairs of query and document with the teacher's log-odds.
+Our student that learns only from the teacher draws these pairs at the first rate, while it trains; all other methods
+have all pairs from the first step. `ours` also learns from the labels, with the share LABELS. Prompt, steps and
+queries per step are the same. Each method's learning rate is the best one on dev; only its ranking of test is kept.
+The methods are those of `benchmarks.opponents`, the untrained start if it can rank, and baselines that train no
+encoder.
 
 In a corpus of more than a hundred documents, the teacher re-ranks the first documents of all methods for
 TEACHER_QUERIES test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.

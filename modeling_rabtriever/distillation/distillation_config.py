@@ -52,8 +52,8 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
     label_share: float = field(
         default=0.0,
         metadata={
-            "help": "Share of the relevance labels in the student's target, for queries that have labels; the rest "
-            "comes from the teacher. Above 0, the candidates of other queries count as irrelevant."
+            "help": "Share of the relevance labels in the loss of a query that has labels: InfoNCE over the documents "
+            "of the batch that are relevant to some training query. The rest is the teacher's."
         },
     )
     mse_weight: float = field(

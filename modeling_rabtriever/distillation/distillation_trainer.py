@@ -21,7 +21,7 @@ from .candidates import (
 )
 from .distillation_config import RabtrieverDistillationConfig
 from .encoders import parameter_groups
-from .losses import answer_reverse_kl, hidden_state_mse, listwise_kl
+from .losses import answer_reverse_kl, hidden_state_mse, label_cross_entropy, listwise_kl
 from .refresh import RefreshCallback
 from .sides import FrozenSide, MovingSide
 from .student import StudentOutput, TrainingPredictor, TrainingStudent
@@ -88,6 +88,8 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
         first_rows: dict[str, int] = {}  # text -> the first document that has it
         self._texts = torch.tensor([first_rows.setdefault(text, row) for row, text in enumerate(documents)])
+        self._labelled = torch.zeros(len(documents), dtype=torch.bool)  # by the first document of a text
+        self._labelled[self._texts[[row for rows in self._relevant for row in rows]]] = True
         self._moving = args.train_encoder != "none"
         shift = getattr(model.predictor, "shift", None)
         if shift is not None and not (args.mse_weight or args.kl_weight):
@@ -162,31 +164,22 @@ class RabtrieverDistillationTrainer(SharedTrainer):
     def _listwise(
         self, output: StudentOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
-        if not self.args.label_share:
-            return listwise_kl(output.scores, teacher, self.args.temperature)
-        labels = self._labels(rows, documents, teacher.device)
+        share, temperature = self.args.label_share, self.args.temperature
+        if not share:
+            return listwise_kl(output.scores, teacher, temperature)
         vectors, batch = self.batch_vectors(output.document_embeds, distinct)
-        others = self.model.similarity(output.query_embeds, vectors)
-        others = others.masked_fill(self._known(rows, documents, batch).to(others.device), -torch.inf)
-        return listwise_kl(output.scores, teacher, self.args.temperature, others, labels)
+        relevant = self._relevant_in(rows, batch).to(teacher.device)
+        unlabelled = ~self._labelled[self._texts[batch]].to(teacher.device)
+        scores = self.model.similarity(output.query_embeds, vectors).masked_fill(unlabelled, -torch.inf)
+        weights = 1 - share * relevant.any(1).float()
+        return listwise_kl(output.scores, teacher, temperature, weights) + share * label_cross_entropy(
+            scores, relevant, temperature
+        )
 
-    def _known(self, rows: Tensor, documents: Tensor, batch: Tensor) -> Tensor:
-        """`(n, m)` bool: documents of the batch with the text of a candidate or a relevant document of the query."""
-        batch = self._texts[batch]
-        known = (self._texts[documents].unsqueeze(2) == batch).any(1)
-        for place, row in enumerate(rows.tolist()):
-            known[place] |= torch.isin(batch, self._texts[self._relevant[row]])
-        return known
-
-    def _labels(self, rows: Tensor, documents: Tensor, device: torch.device) -> Tensor:
-        """`(n, c)`: the labels' part of the target distribution, shared equally by a query's relevant candidates."""
-        relevant = torch.stack(
-            [
-                torch.isin(own, torch.tensor(self._relevant[row], dtype=own.dtype))
-                for own, row in zip(documents, rows.tolist(), strict=True)
-            ]
-        ).to(device, torch.float32)
-        return self.args.label_share * relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
+    def _relevant_in(self, rows: Tensor, batch: Tensor) -> Tensor:
+        """`(n, m)` bool: documents of the batch with the text of a relevant document of the query."""
+        texts = self._texts[batch]
+        return torch.stack([torch.isin(texts, self._texts[self._relevant[row]]) for row in rows.tolist()])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of each loss term since the last log, and the number of pairs the teacher has scored."""

@@ -4,7 +4,6 @@ Notation: for a query, `s_c` are the student's and `t_c` the teacher's log-odds 
 `h` are the predicted and the teacher's state at the answer position.
 """
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,13 +43,7 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (true_term + false_term).mean()
 
 
-def listwise_kl(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float,
-    others: Tensor | None = None,
-    labels: Tensor | None = None,
-) -> Tensor:
+def listwise_kl(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
     """`KL(pi_teacher || pi_student)` over each query's candidates, averaged over queries.
 
     `pi(c) = softmax_c(score_c / temperature)`: a ranker's distribution over documents. A constant added to all scores
@@ -61,20 +54,31 @@ def listwise_kl(
         student: `(n, c)`, scores or log-odds.
         teacher: `(n, c)`, log-odds.
         temperature: above 0; higher values give the tail of the list more weight.
-        others: `(n, m)`, the student's scores of other documents, which count as irrelevant: the teacher's distribution
-            is 0 there. `-inf` leaves a document out.
-        labels: `(n, c)`, the part of the target that comes from relevance labels: `target = (1 - sum(labels)) *
-            pi_teacher + labels` of each query. With one label at 1 this is the cross-entropy of InfoNCE (arXiv
-            1807.03748); with a share below 1 it is the mixture of hard and soft targets of arXiv 1503.02531.
+        weights: `(n,)`, a factor of each query's KL; 1 if omitted.
 
     Returns:
         A scalar, fp32, in nats.
     """
-    every = student if others is None else torch.cat([student, others], dim=1)
-    log_p = (every.float() / temperature).log_softmax(-1)[:, : student.shape[1]]
+    log_p = (student.float() / temperature).log_softmax(-1)
     log_q = (teacher.float() / temperature).log_softmax(-1)
-    q = log_q.exp()
-    if labels is not None:
-        q = (1 - labels.sum(-1, keepdim=True)) * q + labels
-        log_q = q.clamp_min(torch.finfo(q.dtype).tiny).log()
-    return (q * (log_q - log_p)).sum(-1).mean()
+    divergences = (log_q.exp() * (log_q - log_p)).sum(-1)
+    return (divergences if weights is None else weights * divergences).mean()
+
+
+def label_cross_entropy(scores: Tensor, relevant: Tensor, temperature: float) -> Tensor:
+    """The cross-entropy of relevance labels and the student's distribution over documents, averaged over queries.
+
+    `-sum_c label_c log pi(c)`, where the label is shared equally by a query's relevant documents and
+    `pi(c) = softmax_c(score_c / temperature)`. With one relevant document per query this is InfoNCE (arXiv 1807.03748).
+
+    Args:
+        scores: `(n, m)`, of the student; `-inf` leaves a document out.
+        relevant: `(n, m)` bool; a query without a relevant document adds 0.
+        temperature: above 0.
+
+    Returns:
+        A scalar, fp32, in nats.
+    """
+    log_p = (scores.float() / temperature).masked_fill(~relevant.any(-1, keepdim=True), 0).log_softmax(-1)
+    labels = relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
+    return -(labels * log_p.masked_fill(~relevant, 0)).sum(-1).mean()

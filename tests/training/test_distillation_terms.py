@@ -112,53 +112,32 @@ def test_the_papers_recipe_is_equations_12_and_13(
     assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_labels_share_the_target_with_the_teacher(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
-) -> None:
-    """The second query has no labels, so the teacher's share is all; its candidates are the first one's too."""
-    two = Dataset.from_dict({"query": ["find me the ant", "show me the bear"], "relevant": [[0, 5, 7], []]})
-    candidates = torch.tensor([[5, 0, 3, 4], [4, 0, 5, 3]])
-    trainer = make_trainer(
-        reranker, task, tmp_path, train_dataset=two, label_share=0.4, temperature=2.0, given=candidates, **ALONE
-    )
-    trainer.refresh(0)
-    loss, output = trainer.compute_loss(trainer.model, {"rows": torch.tensor([0, 1])}, return_outputs=True)
-    asked = torch.tensor([[0], [1]]).expand(2, 4)
-    targets = (trainer.teacher.logits(asked, candidates) / 2).softmax(-1)
-    targets[0] = 0.6 * targets[0] + torch.tensor([0.2, 0.2, 0.0, 0.0])
-    found = (output.scores / 2).log_softmax(-1)
-    expected = sum(
-        q * (math.log(q) - p)
-        for own, log_p in zip(targets.tolist(), found.tolist(), strict=True)
-        for q, p in zip(own, log_p, strict=True)
-    )
-    assert loss.item() == pytest.approx(expected / 2, rel=1e-4)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_documents_of_other_queries_count_beside_labels_unless_they_are_known(
+def test_labels_are_a_share_of_the_loss(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, share: float
 ) -> None:
-    """The loss of a batch, against a naive sum over lists of the query's own and the other queries' documents.
+    """The loss of a batch, against naive sums over each query's list.
 
-    Of each query's two relevant documents, one is a candidate of the next query instead of its own.
+    The teacher's share is over the query's own candidates, the labels' share over the documents of the batch that are
+    relevant to some query: 0 to 4, but not 5, 6 and 7; 9 is not in the batch. Of the relevant documents of a query,
+    one is a candidate of the next query instead of its own. The last query has no labels: the teacher's share is all.
     """
     rows = torch.arange(5)
-    relevant = [[row, row + 1] for row in range(5)]
+    relevant = [[0, 1], [1, 2], [2, 3], [3, 4, 9], []]
     labels = Dataset.from_dict({"query": task.split("train").queries[:5], "relevant": relevant})
-    given = rows[:, None] + torch.tensor([0, 3, 5])
+    given = rows[:, None] + torch.tensor([0, 3])
     trainer = make_trainer(reranker, task, tmp_path, train_dataset=labels, given=given, label_share=share, **ALONE)
     trainer.refresh(0)
-    lists = given.tolist()
     every = trainer.model.similarity(trainer._query_vectors(trainer._queries), trainer._document_vectors())
     total = 0.0
-    for row, own in enumerate(lists):
-        others = {document for line in lists for document in line} - {*own} - {*relevant[row]} if share else set()
-        log_p = (every[row, [*own, *sorted(others)]] / 2).log_softmax(0)[: len(own)]
-        teacher = (trainer.teacher.logits(torch.full((len(own),), row), torch.tensor(own)) / 2).softmax(0)
-        labelled = torch.tensor([float(document in relevant[row]) for document in own])
-        q = (1 - share) * teacher + share * labelled / labelled.sum()
-        total += float(sum(p * (p.log() - own_log) for p, own_log in zip(q, log_p, strict=True) if p > 0)) / len(rows)
+    for row, own in enumerate(given.tolist()):
+        log_p = (every[row, own] / 2).log_softmax(0)
+        q = (trainer.teacher.logits(torch.full((2,), row), torch.tensor(own)) / 2).softmax(0)
+        soft = float((q * (q.log() - log_p)).sum())
+        log_p = (every[row, :5] / 2).log_softmax(0)
+        positives = [document for document in relevant[row] if document < 5]
+        hard = -sum(float(log_p[document]) for document in positives) / max(1, len(positives))
+        total += ((1 - share) * soft + share * hard if positives else soft) / len(rows)
     loss = trainer.compute_loss(trainer.model, {"rows": rows})
     assert loss.item() == pytest.approx(total, rel=1e-4)
 

@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_said_before_the_teacher_is_asked(
     assert not (tmp_path / "run").exists()
 
 
-def test_copies_of_a_relevant_document_are_no_irrelevant_ones(
+def test_copies_of_a_relevant_document_are_relevant(
     reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
 ) -> None:
     corpus = beir_folder / "corpus.jsonl"
@@ -103,9 +103,8 @@ def test_copies_of_a_relevant_document_are_no_irrelevant_ones(
     task = load_beir(beir_folder)
     assert task.corpus[0] == task.corpus[12]
     trainer = make_trainer(reranker, task, tmp_path, label_share=0.5)
-    rows, candidates = torch.tensor([0, 1]), torch.tensor([[0, 2], [1, 12]])
-    known = trainer._known(rows, candidates, torch.tensor([0, 1, 2, 12]))
-    assert known.tolist() == [[True, False, True, True], [True, True, False, True]]
+    relevant = trainer._relevant_in(torch.tensor([0, 1]), torch.tensor([0, 1, 2, 12]))
+    assert relevant.tolist() == [[True, False, False, True], [False, True, False, False]]
 
 
 def test_a_run_goes_on_if_there_is_something_to_go_on_from(

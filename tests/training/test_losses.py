@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_rabtriever.distillation.losses import answer_reverse_kl, hidden_state_mse, listwise_kl
+from modeling_rabtriever.distillation.losses import (
+    answer_reverse_kl,
+    hidden_state_mse,
+    label_cross_entropy,
+    listwise_kl,
+)
 from modeling_rabtriever.reranking.losses import check_finite, listwise_cross_entropy
 
 
@@ -63,42 +68,31 @@ def test_listwise_kl_ignores_a_number_per_query() -> None:
     assert listwise_kl(teacher + 5, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_other_documents_have_no_share_of_the_teachers_distribution() -> None:
-    student, teacher, others, temperature = _numbers(4, 5), _numbers(4, 5, seed=1), _numbers(4, 3, seed=2), 1.7
-    others[0, 1] = -math.inf  # left out
+def test_weights_of_queries() -> None:
+    student, teacher = _numbers(3, 5), _numbers(3, 5, seed=1)
+    alone = [listwise_kl(student[row : row + 1], teacher[row : row + 1], 1.7).item() for row in range(3)]
+    found = listwise_kl(student, teacher, 1.7, weights=torch.tensor([1.0, 0.0, 0.4]))
+    assert found.item() == pytest.approx((alone[0] + 0.4 * alone[2]) / 3, rel=1e-5)
+
+
+def test_label_cross_entropy() -> None:
+    """Two relevant documents share a query's label; a query without any adds 0, even if no document is left."""
+    scores, temperature = _numbers(4, 5), 1.3
+    scores[0, 1] = scores[1, 4] = -math.inf
+    scores[3] = -math.inf
+    relevant = torch.tensor([[1, 0, 0, 1, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
     total = 0.0
-    for own, more, asked in zip(student.tolist(), others.tolist(), teacher.tolist(), strict=True):
-        student_sum = sum(math.exp(score / temperature) for score in [*own, *more])
-        teacher_sum = sum(math.exp(score / temperature) for score in asked)
-        for s, t in zip(own, asked, strict=True):
-            p, q = math.exp(s / temperature) / student_sum, math.exp(t / temperature) / teacher_sum
-            total += q * math.log(q / p)
-    assert listwise_kl(student, teacher, temperature, others).item() == pytest.approx(total / 4, rel=1e-5)
+    for row, labelled in zip(scores.tolist(), relevant.tolist(), strict=True):
+        whole = sum(math.exp(score / temperature) for score in row)
+        for score, label in zip(row, labelled, strict=True):
+            total -= math.log(math.exp(score / temperature) / whole) / sum(labelled) if label else 0
+    assert label_cross_entropy(scores, relevant, temperature).item() == pytest.approx(total / 4, rel=1e-5)
 
 
-@pytest.mark.parametrize("others", [0, 3])
-def test_labels_share_the_target_with_the_teacher(others: int) -> None:
-    student, teacher, more, temperature = _numbers(2, 4), _numbers(2, 4, seed=1), _numbers(2, others, seed=2), 1.3
-    labels = torch.tensor([[0.3, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    total = 0.0
-    for row in range(2):
-        student_sum = sum(math.exp(score / temperature) for score in [*student[row].tolist(), *more[row].tolist()])
-        teacher_sum = sum(math.exp(score / temperature) for score in teacher[row].tolist())
-        for place in range(4):
-            share = labels[row, place].item()
-            q = (1 - labels[row].sum().item()) * math.exp(teacher[row, place] / temperature) / teacher_sum + share
-            total += q * (math.log(q) - student[row, place].item() / temperature + math.log(student_sum))
-    found = listwise_kl(student, teacher, temperature, more if others else None, labels)
-    assert found.item() == pytest.approx(total / 2, rel=1e-4)
-
-
-def test_labels_alone_are_infonce() -> None:
-    """A relevant document first, and no share of the teacher: the cross-entropy of picking it out of all others."""
-    student, others = _numbers(2, 4), _numbers(2, 3, seed=2)
-    labels = torch.eye(4)[:1].expand(2, -1)
-    found = listwise_kl(student, _numbers(2, 4, seed=1), 1.0, others, labels)
-    expected = listwise_cross_entropy(torch.cat([student, others], dim=1))
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+def test_one_label_per_query_is_infonce() -> None:
+    scores, first = _numbers(3, 6), torch.eye(6)[:1].bool().expand(3, -1)
+    expected = listwise_cross_entropy(scores).item()
+    assert label_cross_entropy(scores, first, 1.0).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_listwise_cross_entropy() -> None:
@@ -113,8 +107,10 @@ def test_listwise_cross_entropy() -> None:
         (hidden_state_mse, (_numbers(2, 3), _numbers(2, 3, seed=1))),
         (answer_reverse_kl, (_numbers(4), _numbers(4, seed=1))),
         (lambda s, t: listwise_kl(s, t, 2.0), (_numbers(2, 4), _numbers(2, 4, seed=1))),
-        (lambda s, t: listwise_kl(s, t, 2.0, s.flip(1)[:, :2]), (_numbers(2, 4), _numbers(2, 4, seed=1))),
-        (lambda s, t: listwise_kl(s, t, 2.0, labels=torch.eye(2, 4) / 2), (_numbers(2, 4), _numbers(2, 4, seed=1))),
+        (
+            lambda s, none: label_cross_entropy(s.masked_fill(none > 3, -math.inf), none.abs() < 1, 2.0),
+            (_numbers(3, 4), torch.tensor([[0.0, 2, 4, 0], [2, 4, 2, 2], [4, 4, 4, 4]], dtype=torch.float64)),
+        ),
         (lambda s, _: listwise_cross_entropy(s), (_numbers(2, 4), _numbers(1))),
     ],
 )
