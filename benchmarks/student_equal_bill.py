@@ -195,7 +195,8 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
 
     labels_too = replace(setting, labels=LABELS)
     found = {OURS: ranker.best(OURS, partial(ours, labels_too, OURS), setting.rates)}
-    found[ALONE] = ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)
+    if ALONE in methods:
+        found[ALONE] = ranker.best(ALONE, partial(ours, setting, "alone"), setting.rates)
     opponent = Opponent(bench.reranker, task.corpus, bill, setting, encoder, seed)
 
     def trained(method: str) -> Callable[[float], Any]:
@@ -296,12 +297,13 @@ def run(
         module: of the script; the file has its name.
         description: docstring of the script.
         folder: default folder of the runs.
-        methods: available opponents.
+        methods: opponents.
         bars: rows -> their bars.
     """
     parser = bench_parser(description, folder, splits=())
     parser.add_argument("--encoder", help="folder of a sentence encoder that all methods start from")
-    parser.add_argument("--methods", nargs="*", default=methods, choices=methods, help="opponents to train")
+    methods = (ALONE, *methods)
+    parser.add_argument("--methods", nargs="*", default=methods, choices=methods, help="what to train beside ours")
     arguments = parser.parse_args()
     for bench in benches(arguments):
         new = measure(bench, arguments.encoder, tuple(arguments.methods))
