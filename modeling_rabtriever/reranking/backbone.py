@@ -23,8 +23,6 @@ from ..processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, paper_inst
 from ..recipes import backbone_path
 from ..tasks.named import named_tasks
 
-DTYPES = ["float32", "bfloat16", "float16"]
-
 
 @dataclass
 class SourceArguments:
@@ -44,7 +42,9 @@ class SourceArguments:
 class BackboneArguments(SourceArguments):
     """How the teacher's language model is loaded."""
 
-    dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
+    dtype: str = field(
+        default="float32", metadata={"help": "Type of the weights.", "choices": ["float32", "bfloat16", "float16"]}
+    )
     attn_implementation: str | None = field(
         default=None,
         metadata={

@@ -20,12 +20,12 @@ class NamedTask:
     """What `named.yaml` says of a task."""
 
     title: str
-    hub: str | None
     instruction: str
-    document_template: str
-    query_template: str
-    max_lines: int | None
-    labels: str | None
+    document_template: str = "Document: {document}\n"
+    query_template: str = "Query: {query}\n{instruction}"
+    hub: str | None = None
+    max_lines: int | None = None
+    labels: str | None = None
 
     def prepare(self, query: str) -> str:
         """The query as a model reads it: without label tags, and only its last `max_lines` lines."""

@@ -37,6 +37,9 @@ class SharedArguments:
     logging_steps: float = field(
         default=10, metadata={"help": "Steps between two log lines; below 1, a share of all steps."}
     )
+    save_total_limit: int | None = field(
+        default=1, metadata={"help": "Checkpoints to keep; null keeps all. Resuming needs only the last one."}
+    )
     bf16: bool | None = field(
         default=None,
         metadata={"help": "Compute in bfloat16; default: true if there is a GPU that supports it."},

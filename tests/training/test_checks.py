@@ -33,7 +33,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--dev_split", "validation"], "dev_split is 'validation', which animals lacks; accepted: dev, test, train"),
         (["--train_split", "training"], "train_split is 'training', which animals lacks; accepted"),
-        (["--model_name_or_path", "nowhere.json"], "nowhere.json is no file"),
+        (["--model_name_or_path", "nowhere.json"], "nowhere.json is not a file"),
         (["--model_name_or_path", "nobody/nothing"], "model_name_or_path nobody/nothing cannot be read .*; accepted"),
         (["--max_document_length", "60"], "accepted: at most the backbone's window, 64"),
         (["--negatives_per_positive", "40"], "40 negatives per positive; accepted: 1 to 11"),

@@ -114,7 +114,7 @@ def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) 
 
 def test_a_missing_recipe_is_named() -> None:
     with pytest.raises(
-        ValueError, match="--config nowhere is no file and no recipe; accepted: .* cose, .*students/paper"
+        ValueError, match="--config nowhere is not a file or a recipe; accepted: .* cose, .*students/paper"
     ):
         read_recipe("nowhere")
 
@@ -126,7 +126,7 @@ def test_recipes_and_backbones_are_found_by_name_from_anywhere(tmp_path: Path, m
     for section in sections.values():
         name = section.get("model_name_or_path", "")
         assert not name.endswith(".json") or backbone_path(name).is_file()
-    with pytest.raises(ValueError, match="backbones/qwen2.json is no file; accepted: .* backbones/qwen2-1m.json"):
+    with pytest.raises(ValueError, match="backbones/qwen2.json is not a file; accepted: .* backbones/qwen2-1m.json"):
         backbone_path("backbones/qwen2.json")
     Path("household").write_text("seed: 7\n")
     Path("mine.yaml").write_text("seed: 7\n")
