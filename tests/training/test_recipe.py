@@ -50,6 +50,17 @@ def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
     assert (arguments.data, arguments.rate, arguments.names) == ("there", 3, ["a"])
 
 
+def test_a_recipe_changes_its_base(tmp_path: Path) -> None:
+    mine = _recipe(tmp_path, "base: household\noutput_dir: here\ndistill: {candidates: 3}\n")
+    (shared, sections), (base_shared, base_sections) = read_recipe(mine), read_recipe("household")
+    assert shared == {**base_shared, "output_dir": "here"}
+    assert sections == {**base_sections, "distill": {**base_sections["distill"], "candidates": 3}}
+    second = tmp_path / "second.yaml"
+    second.write_text(f"base: {mine}\n")
+    with pytest.raises(ValueError, match=r"base .*recipe.yaml has a base too; accepted: a recipe without one"):
+        read_recipe(second)
+
+
 @pytest.mark.parametrize("student", STUDENTS)
 def test_students_fit_beside_a_task(student: str, tmp_path: Path) -> None:
     base = student.partition("-")[0]  # the recipe it changes, or itself
