@@ -25,8 +25,7 @@ from transformers.utils import logging
 
 from ..evaluation.labels import NOTE, STUDENT, TEACHER
 from ..evaluation.plots import student_against_teacher, training_curves
-from ..evaluation.report import Report
-from ..evaluation.report_text import retention_line
+from ..evaluation.report import Report, retention_line
 from ..evaluation.samples import fixed_sample
 from ..files import write_json
 from ..tasks.beir import RetrievalTask, load_beir

@@ -13,10 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
-
-from .. import GenerativeRerankerConfig, GenerativeRerankerModel
-from ..files import write_json, writing
+from .. import GenerativeRerankerConfig
 from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, check_student
 from ..reranking.pairs import NegativeArguments
 from ..reranking.reranker_trainer import RerankerTrainingConfig, check_batches
@@ -31,7 +28,7 @@ from ..reranking.training import (
 from ..reranking.watch import WATCHED
 from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
-from ..trainers.processes import on_main, say
+from ..trainers.processes import say
 from ..trainers.shared_trainer import check_division
 from ..trainers.stage_folder import StageFolder, earlier_model, model_digest
 from . import program
@@ -78,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     )
     config.output_dir = str(stage.checkpoints)
     trainer = make_trainer(reranker, task, train, dev, negatives, config, watch, lora.peft_config())
-    train_and_save(reranker, trainer, stage, lora, relevant_share=1 / trainer.group_size)
+    stage.train(trainer)
+    stage.save(trainer, finished(reranker, trainer, lora))
+    pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
+    stage.finish(pairs=pairs, parameters=reranker.num_parameters(), relevant_share=1 / trainer.group_size)
     if trainer.corpus_watch is not None:
         say(trainer.corpus_watch.line(trainer.state.log_history))
     return stage.model
@@ -113,22 +113,3 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     found = check_language_model(replace(backbone, model_name_or_path=source), config, config.trust_remote_code, lora)
     check_student(GenerativeRerankerConfig(text_config=found, true_token_id=0, false_token_id=1))
     return found
-
-
-def train_and_save(
-    reranker: GenerativeRerankerModel, trainer: Trainer, stage: StageFolder, lora: LoraArguments, **result: Any
-) -> None:
-    """Trains the reranker's backbone, resuming from the last checkpoint of the stage, and finishes the stage."""
-    config = trainer.args
-    stage.start()
-    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
-    finished(reranker, trainer, lora)
-
-    def save() -> None:
-        with writing(stage.model):
-            reranker.save_pretrained(stage.model)
-        write_json(stage.log, trainer.state.log_history)
-
-    on_main(save)
-    pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
-    stage.finish(pairs=pairs, parameters=reranker.num_parameters(), **result)

@@ -13,34 +13,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from ..errors import refusing
-from ..files import read_record, write_json
+from ..files import read_record, write_json, writing
 from .checkpoints import CHECKSUMS, checkpoint_to_resume
 from .processes import on_main
 
 # Settings that change how a run is logged, stored or divided over devices, but not its result.
 _NOT_RESULTS = (
-    "output_dir",
-    "overwrite",
-    "logging_",
-    "log_",
-    "save_",
-    "report_to",
-    "run_name",
-    "project",
-    "trackio_",
-    "disable_tqdm",
-    "hub_",
-    "push_to_hub",
-    "resume_from_checkpoint",
-    "dataloader_",
-    "local_rank",
-    "use_cpu",
-    "ddp_",
+    "output_dir", "overwrite", "logging_", "log_", "save_", "report_to", "run_name", "project", "trackio_",
+    "disable_tqdm", "hub_", "push_to_hub", "resume_from_checkpoint", "dataloader_", "local_rank", "use_cpu", "ddp_",
     "eval_on_start",
-)
+)  # fmt: skip
 
 
 class StageFolder:
@@ -105,6 +90,22 @@ class StageFolder:
     @property
     def _path(self) -> Path:
         return self.folder / "stage.json"
+
+    def train(self, trainer: Trainer) -> None:
+        """Starts the stage and trains, from its last checkpoint if there is one."""
+        self.start()
+        trainer.train(resume_from_checkpoint=self.last_checkpoint(trainer.args.resume_from_checkpoint))
+
+    def save(self, trainer: Trainer, *parts: Any) -> None:
+        """Saves what was trained, such as a model and its tokenizer, and the trainer's log."""
+
+        def write() -> None:
+            with writing(self.model):
+                for part in parts:
+                    part.save_pretrained(self.model)
+            write_json(self.log, trainer.state.log_history)
+
+        on_main(write)
 
     def last_checkpoint(self, given: str | None = None) -> str | None:
         """The checkpoint to resume from, `given` or the newest finished one, as `checkpoint_to_resume` finds it."""
