@@ -58,12 +58,12 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
     name = name or path.name
     if path.suffix.lower() not in UPLOADS:
         raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
-    read = _json_text if path.suffix.lower() == ".jsonl" else _plain_text
+    is_json = path.suffix.lower() == ".jsonl"
     try:
         size = path.stat().st_size
         _check_size(name, size)
         with path.open("rb") as file:
-            lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
+            lines = [_text(name, number, line, is_json) for number, _, line in numbered_lines(file)]
     except OSError as error:  # later uploads pushed it out
         raise ValueError(f"{name} is gone; accepted: upload it again") from error
     return _within_limits(name, size, lines)
@@ -84,15 +84,10 @@ def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
     return texts
 
 
-def _plain_text(name: str, number: int, line: bytes) -> str:
+def _text(name: str, number: int, line: bytes, is_json: bool) -> str:
     try:
-        return decode_line(line)
-    except ValueError as error:
-        raise ValueError(f"{name} line {number}: {error}") from error
-
-
-def _json_text(name: str, number: int, line: bytes) -> str:
-    try:
+        if not is_json:
+            return decode_line(line)
         row = parse_line(line)
         if isinstance(row, dict):
             row = {**row, "id": str(number), "_id": None}

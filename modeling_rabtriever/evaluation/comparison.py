@@ -54,13 +54,7 @@ def query_values(runs: Mapping[str, Run], relevant: Relevant, documents: int, ca
 
 
 def compare(values: Values, documents: int, seed: int = 0) -> Report:
-    """The report on query-level values; differences and ratios are resampled in pairs.
-
-    Args:
-        values: from `query_values`.
-        documents: number of documents in the corpus.
-        seed: of the bootstrap intervals.
-    """
+    """The report on values of `query_values` in a corpus of so many documents; differences are resampled in pairs."""
     systems = {
         name: SystemReport({metric: _interval(own, seed) for metric, own in metrics.items()})
         for name, metrics in values.items()

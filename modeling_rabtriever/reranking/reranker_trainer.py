@@ -64,6 +64,10 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             "household, nothing on ESConv."
         },
     )
+    dev_groups: int = field(
+        default=128,
+        metadata={"help": "Groups of the dev split (a relevant document and its negatives) to evaluate on."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

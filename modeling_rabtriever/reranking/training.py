@@ -19,16 +19,6 @@ from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
 
 
 @dataclass
-class TeacherArguments:
-    """How to measure the teacher's progress."""
-
-    dev_groups: int = field(
-        default=128,
-        metadata={"help": "Groups of the dev split (a relevant document and its negatives) to evaluate on."},
-    )
-
-
-@dataclass
 class LoraArguments:
     """Low-rank adapters instead of full fine-tuning; they are merged into the weights of the saved teacher."""
 
@@ -60,7 +50,6 @@ def train_reranker(
     lora: LoraArguments | None = None,
     train: Split | None = None,
     dev: Split | None = None,
-    watch: TeacherArguments | None = None,
 ) -> GenerativeRerankerModel:
     """Trains a teacher, as the stage `train_reranker` does, without the folders of a run.
 
@@ -75,7 +64,6 @@ def train_reranker(
         train: queries with relevance labels; `None` means the task's train split.
         dev: queries with relevance labels to evaluate on during training; `None` means the task's dev split, if it has
             one.
-        watch: how much of `dev` to evaluate on.
 
     Returns:
         The teacher, in evaluation mode, with its processor; adapters are merged into its weights.
@@ -93,13 +81,13 @@ def train_reranker(
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev
     prompt = (prompt or PromptArguments()).for_task(task.name)
-    negatives, lora, watch = negatives or NegativeArguments(), lora or LoraArguments(), watch or TeacherArguments()
+    negatives, lora = negatives or NegativeArguments(), lora or LoraArguments()
     size = group_size(task, train, dev, negatives)
     check_batches(config, size)
     check_division(config, size)
     texts = tokenizer_texts(task, train, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, watch, lora.peft_config())
+    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
     trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(reranker, trainer, lora)
 
@@ -116,7 +104,6 @@ def make_trainer(
     dev: Split | None,
     negatives: NegativeArguments,
     config: RerankerTrainingConfig,
-    watch: TeacherArguments,
     peft_config: Any = None,
 ) -> RerankerTrainer:
     """The trainer with its data: all groups of the run, drawn in advance.
@@ -138,7 +125,7 @@ def make_trainer(
     else:
         corpus_watch = watched_corpus(task, dev)
         say_cost(corpus_watch, config)
-        drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), watch.dev_groups)
+        drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), config.dev_groups)
         watched = pair_dataset(drawn, dev, task.corpus, processor)
     return RerankerTrainer(
         group_size=size,

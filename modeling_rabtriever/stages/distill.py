@@ -104,12 +104,7 @@ def training_queries(
 ) -> tuple[Split, dict[str, str]]:
     """The training queries of a student, and the fingerprints of task and file.
 
-    Args:
-        task: with the split.
-        split: the queries with labels.
-        unlabelled: a file of queries without labels, or `None`; `{output_dir}` in its name stands for that folder.
-        output_dir: folder of the run.
-        skip_bad: whether to skip bad lines of the file.
+    `{output_dir}` in the name of the file of unlabelled queries stands for the folder of the run.
 
     Raises:
         ValueError: the task has no such split, the file is malformed (`with_unlabelled`), or it holds queries of

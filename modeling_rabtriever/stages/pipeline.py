@@ -64,10 +64,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
 
 
 def check(commands: Mapping[str, Sequence[str]]) -> None:
-    """Checks all stages before the first one runs, so that a fault in the last one shows at once, not after hours.
-
-    Args:
-        commands: stage -> its command line, in the order of the run.
+    """Checks the command lines of all stages before the first one runs: a fault in the last one shows at once.
 
     Raises:
         ValueError: a flag, key, split, file, model or setting of a stage is unusable; the message names the stage.
@@ -96,11 +93,7 @@ def _named(stage: str) -> Iterator[None]:
 
 
 def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:
-    """The command line of each stage.
-
-    Args:
-        flags: `--flag value` for all stages and `--<stage>.<flag> value` for one.
-        stages: the stages that run.
+    """The command line of each stage, from `--flag value` for all of them and `--<stage>.<flag> value` for one.
 
     Raises:
         ValueError: a flag names another stage.

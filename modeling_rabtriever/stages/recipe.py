@@ -66,10 +66,8 @@ def _mapping(path: str | Path) -> dict[str, Any]:
 def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The settings of a stage: defaults, overridden by the recipe's shared keys, its section, and the command line.
 
-    Args:
-        stage: one of `STAGES`.
-        argument_types: dataclasses; the result has one instance of each.
-        argv: command line without the program's name; `None` reads `sys.argv`.
+    Returns:
+        One instance of each of the dataclasses `argument_types`.
 
     Raises:
         ValueError: a flag or a key is unknown, or a value is not accepted.

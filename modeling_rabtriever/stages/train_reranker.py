@@ -19,7 +19,6 @@ from ..reranking.pairs import NegativeArguments
 from ..reranking.reranker_trainer import RerankerTrainingConfig, check_batches
 from ..reranking.training import (
     LoraArguments,
-    TeacherArguments,
     finished,
     group_size,
     make_trainer,
@@ -40,7 +39,6 @@ ARGUMENTS = (
     RunArguments,
     BackboneArguments,
     PromptArguments,
-    TeacherArguments,
     NegativeArguments,
     LoraArguments,
     RerankerTrainingConfig,
@@ -50,7 +48,7 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     arguments = parse_stage("train_reranker", ARGUMENTS, argv)
-    run, backbone, prompt, watch, negatives, lora, config = arguments
+    run, backbone, prompt, negatives, lora, config = arguments
     prompt = prompt.for_task(run.data)
     backbone.model_name_or_path = earlier_model(
         backbone.model_name_or_path,
@@ -62,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     train, dev = run.splits(task)
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
-        (run, backbone, prompt, watch, negatives, lora, config),
+        (run, backbone, prompt, negatives, lora, config),
         {"task": task.fingerprint(), "backbone": model_digest(backbone.model_name_or_path)},
         run.overwrite,
     )
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         backbone, prompt, tokenizer_texts(task, train, prompt), config.seed, config.trust_remote_code
     )
     config.output_dir = str(stage.checkpoints)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, watch, lora.peft_config())
+    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
     stage.train(trainer)
     stage.save(trainer, finished(reranker, trainer, lora))
     pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
@@ -98,11 +96,11 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     Raises:
         ValueError: a split, a file or a model is missing, or a setting cannot be used.
     """
-    run, backbone, prompt, watch, negatives, lora, config = arguments
+    run, backbone, prompt, negatives, lora, config = arguments
     train, dev = run.splits(task)
     check_training(config, "loss", *WATCHED)
     prompt.for_task(run.data)
-    check_positive(dev_groups=watch.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
+    check_positive(dev_groups=config.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
     size = group_size(task, train, dev, negatives)
     check_batches(config, size)
     check_division(config, size)

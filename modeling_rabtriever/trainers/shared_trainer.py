@@ -47,11 +47,7 @@ class SharedArguments:
 
 
 def check_division(args: TrainingArguments, group_size: int = 1) -> None:
-    """Refuses a batch size that the processes cannot divide evenly into whole groups.
-
-    Args:
-        args: the settings.
-        group_size: rows that must stay on one process.
+    """Refuses a batch size that the processes cannot divide evenly into groups of rows that stay on one process.
 
     Raises:
         ValueError: `per_device_train_batch_size` is not a multiple of processes times group size.

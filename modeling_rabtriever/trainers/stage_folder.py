@@ -34,11 +34,7 @@ class StageFolder:
     Nothing is written or deleted before `start`, so a stage with unusable settings leaves the folder unchanged. A run
     that started but left no results is replaced without asking.
 
-    Args:
-        folder: of the stage.
-        settings: the dataclasses of the stage's settings.
-        inputs: name -> fingerprint of an input (task, earlier stage).
-        overwrite: whether to replace a run with other settings or inputs.
+    `settings` are the dataclasses of the stage, `inputs` the fingerprints of its inputs (task, earlier stage) by name.
 
     Raises:
         ValueError: the folder holds such a run and `overwrite` is false.

@@ -88,7 +88,7 @@ def test_the_recipe_for_any_folder_learns_documents_that_differ_by_one_word(tmp_
     flags = ["--config", "from-scratch", "--data", str(write_household(tmp_path))]
     run, backbone, *_ = parse_stage("pretrain", pretrain.ARGUMENTS, flags)
     assert json.loads(backbone_path(backbone.model_name_or_path).read_text()).get("attention_dropout", 0) == 0
-    _, _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
+    _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
     task = load_beir(run.data)
     places = [document.rpartition(" to the ")[2] for document in task.corpus]
     groups = take_groups(draw_groups(task, task.split("train"), negatives, config.seed), 1000).documents
