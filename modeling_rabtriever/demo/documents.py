@@ -44,11 +44,9 @@ def pasted_texts(text: str) -> list[str]:
 
 
 def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
-    """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines.
+    """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines, by its ending.
 
-    Args:
-        path: of the file; its ending decides how it is read.
-        name: of the file in messages, which should not show the server's path; default: the last part of the path.
+    Messages call it `name`, by default the last part of its path, so that they do not show the server's folders.
 
     Raises:
         ValueError: the file has another ending or too many bytes, is not UTF-8, or is gone; or a line is not a

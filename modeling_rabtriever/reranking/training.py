@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset
@@ -11,9 +12,8 @@ from trl import ModelConfig, get_peft_config
 from .. import GenerativeRerankerModel
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
-from ..trainers.shared_trainer import check_division
 from .backbone import BackboneArguments, PromptArguments, build_reranker
-from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
+from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset
 from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
 from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
 
@@ -84,7 +84,6 @@ def train_reranker(
     negatives, lora = negatives or NegativeArguments(), lora or LoraArguments()
     size = group_size(task, train, dev, negatives)
     check_batches(config, size)
-    check_division(config, size)
     texts = tokenizer_texts(task, train, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
     trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
@@ -115,7 +114,8 @@ def make_trainer(
     groups_per_step = max(rows_per_step // size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
-    groups = take_groups(draw_groups(task, train, negatives, config.seed, size - 1), config.max_steps * groups_per_step)
+    drawn = draw_groups(task, train, negatives, config.seed, size - 1)
+    groups = list(islice(drawn, config.max_steps * groups_per_step))
     config.train_sampling_strategy = "sequential"  # the groups are shuffled already, and must stay together
     processor = reranker.processor
     corpus_watch: CorpusWatch | None = None
@@ -125,8 +125,8 @@ def make_trainer(
     else:
         corpus_watch = watched_corpus(task, dev)
         say_cost(corpus_watch, config)
-        drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), config.dev_groups)
-        watched = pair_dataset(drawn, dev, task.corpus, processor)
+        drawn = draw_groups(task, dev, negatives, config.seed, size - 1)
+        watched = pair_dataset(list(islice(drawn, config.dev_groups)), dev, task.corpus, processor)
     return RerankerTrainer(
         group_size=size,
         reranker=reranker,

@@ -52,10 +52,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     pipeline.main(["--config", RECIPE, "--data", str(data), *flags])
 
     task = load_beir(data)
-    report = json.loads((run / "evaluation" / "test.json").read_text())
-    answers = _answers(run, task, report["n"])
-    _plots(run, task, report["n"])
     reports = {path.stem: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("test*.json"))}
+    answers = _answers(run, task, reports["test"]["n"])
+    _plots(run, task, reports["test"]["n"])
     summary = {
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(_peak_memory_gb(), 2),

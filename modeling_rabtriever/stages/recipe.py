@@ -24,7 +24,14 @@ import yaml
 from ..recipes import recipe_path
 from .command import StageParser, parse_or_help
 
-STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
+# The stages of the pipeline, in order -> folder in that of the run.
+STAGES = {
+    "pretrain": "backbone",
+    "train_reranker": "teacher",
+    "generate_queries": "queries",
+    "distill": "student",
+    "evaluate": "evaluation",
+}
 OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
 
 

@@ -28,7 +28,6 @@ from ..reranking.watch import WATCHED
 from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
 from ..trainers.processes import say
-from ..trainers.shared_trainer import check_division
 from ..trainers.stage_folder import StageFolder, earlier_model, model_digest
 from . import program
 from .checks import NOTHING, Earlier, check_language_model, check_positive, check_training
@@ -50,12 +49,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = parse_stage("train_reranker", ARGUMENTS, argv)
     run, backbone, prompt, negatives, lora, config = arguments
     prompt = prompt.for_task(run.data)
-    backbone.model_name_or_path = earlier_model(
-        backbone.model_name_or_path,
-        config.output_dir,
-        "backbone",
-        f"run {program('pretrain')} first, or pass --model_name_or_path",
-    )
+    backbone = _with_source(backbone, config.output_dir)
     task = load_task(run.data, run.skip_bad)
     train, dev = run.splits(task)
     stage = StageFolder(
@@ -101,13 +95,16 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     check_training(config, "loss", *WATCHED)
     prompt.for_task(run.data)
     check_positive(dev_groups=config.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
-    size = group_size(task, train, dev, negatives)
-    check_batches(config, size)
-    check_division(config, size)
+    check_batches(config, group_size(task, train, dev, negatives))
     if backbone.model_name_or_path is None and "pretrain" in earlier:
         return earlier["pretrain"]
-    remedy = f"run {program('pretrain')} first, or pass --model_name_or_path"
-    source = earlier_model(backbone.model_name_or_path, config.output_dir, "backbone", remedy)
-    found = check_language_model(replace(backbone, model_name_or_path=source), config, config.trust_remote_code, lora)
+    backbone = _with_source(backbone, config.output_dir)
+    found = check_language_model(backbone, config, config.trust_remote_code, lora)
     check_student(GenerativeRerankerConfig(text_config=found, true_token_id=0, false_token_id=1))
     return found
+
+
+def _with_source(backbone: BackboneArguments, output_dir: str) -> BackboneArguments:
+    remedy = f"run {program('pretrain')} first, or pass --model_name_or_path"
+    source = earlier_model(backbone.model_name_or_path, output_dir, "backbone", remedy)
+    return replace(backbone, model_name_or_path=source)

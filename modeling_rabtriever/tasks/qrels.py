@@ -81,9 +81,7 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
 def read_rows(paths: Sequence[Path], folder: Path) -> Iterator[Judgement]:
     """The judgements of a data set's files: rows with `query-id`, `corpus-id` and `score`, or text as in `read_qrels`.
 
-    Args:
-        paths: with endings from `QRELS_FORMATS`.
-        folder: of the data set; messages name files relative to it.
+    Messages name files relative to `folder`.
 
     Raises:
         ValueError: a row cannot be read, lacks a field, or its grade is not a whole number. The message gives file and

@@ -79,11 +79,6 @@ class StageFolder:
         return self.folder / "checkpoints"
 
     @property
-    def log(self) -> Path:
-        """File of the trainer's log: a list of records, one per logging step."""
-        return self.folder / "log.json"
-
-    @property
     def _path(self) -> Path:
         return self.folder / "stage.json"
 
@@ -93,13 +88,13 @@ class StageFolder:
         trainer.train(resume_from_checkpoint=self.last_checkpoint(trainer.args.resume_from_checkpoint))
 
     def save(self, trainer: Trainer, *parts: Any) -> None:
-        """Saves what was trained, such as a model and its tokenizer, and the trainer's log."""
+        """Saves what was trained, such as a model and its tokenizer, and the trainer's log, a list of records."""
 
         def write() -> None:
             with writing(self.model):
                 for part in parts:
                     part.save_pretrained(self.model)
-            write_json(self.log, trainer.state.log_history)
+            write_json(self.folder / "log.json", trainer.state.log_history)
 
         on_main(write)
 

@@ -1,6 +1,7 @@
 """What would fail hours later is refused before the first step, with the argument, its value and what is accepted."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import Trainer
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
 from modeling_rabtriever.reranking.backbone import PromptArguments, read_backbone_config
-from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups, take_groups
+from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
 from modeling_rabtriever.reranking.training import LoraArguments, make_trainer
 from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker
@@ -231,8 +232,8 @@ def test_groups_of_train_and_dev_have_one_size(
     relevant = torch.tensor([row["labels"][-1] for row in trainer.eval_dataset]).view(13, 11)
     assert (relevant[:, 0] == reranker.config.true_token_id).all()
     assert (relevant[:, 1:] == reranker.config.false_token_id).all()
-    groups = take_groups(draw_groups(task, task.split("dev"), NegativeArguments(None), 0, count=3), 5)
-    assert {len(group) for group in groups.documents} == {4}
+    groups = draw_groups(task, task.split("dev"), NegativeArguments(None), 0, count=3)
+    assert {len(group) for _, group in islice(groups, 5)} == {4}
 
 
 def test_settings_are_compared_only_with_runs_that_left_something(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoConfig
 
 from modeling_rabtriever.distillation.encoders import student_config
 from modeling_rabtriever.recipes import backbone_path, recipe_names
-from modeling_rabtriever.reranking.pairs import draw_groups, take_groups
+from modeling_rabtriever.reranking.pairs import draw_groups
 from modeling_rabtriever.stages import distill, pipeline, pretrain, train_reranker
 from modeling_rabtriever.stages.recipe import STAGES, parse_stage, read_recipe
 from modeling_rabtriever.tasks.beir import load_beir
@@ -91,7 +92,8 @@ def test_the_recipe_for_any_folder_learns_documents_that_differ_by_one_word(tmp_
     _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
     task = load_beir(run.data)
     places = [document.rpartition(" to the ")[2] for document in task.corpus]
-    groups = take_groups(draw_groups(task, task.split("train"), negatives, config.seed), 1000).documents
+    drawn = draw_groups(task, task.split("train"), negatives, config.seed)
+    groups = [documents for _, documents in islice(drawn, 1000)]
     told_by_place = [places[group[0]] not in [places[row] for row in group[1:]] for group in groups]
     assert sum(told_by_place) > 0.05 * len(groups)  # with seven negatives: 4 of 1,000
     assert config.per_device_train_batch_size % len(groups[0]) == 0
