@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
         (run, backbone, prompt, negatives, lora, config),
-        {"task": task.fingerprint(), "backbone": model_digest(backbone.model_name_or_path)},
+        {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))},
         run.overwrite,
     )
     if stage.done:
