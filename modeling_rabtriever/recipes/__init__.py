@@ -37,7 +37,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
         return FOLDER / f"{name_or_path}.yaml"
     if not Path(name_or_path).is_file():
         raise ValueError(
-            f"--config {name_or_path} is not a file or a recipe; accepted: a YAML file, or one of {', '.join(names)}"
+            f"recipe {name_or_path} is not a file or a known name; accepted: a YAML file, or one of {', '.join(names)}"
         )
     return Path(name_or_path)
 

@@ -64,7 +64,7 @@ def _mapping(path: str | Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"--config {path} is not YAML ({error}); accepted: a mapping of settings") from None
+        raise ValueError(f"recipe {path} is not YAML ({error}); accepted: a mapping of settings") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
     return recipe

@@ -60,6 +60,9 @@ def test_a_recipe_changes_its_base(tmp_path: Path) -> None:
     second.write_text(f"base: {mine}\n")
     with pytest.raises(ValueError, match=r"base .*recipe.yaml has a base too; accepted: a recipe without one"):
         read_recipe(second)
+    second.write_text("base: nothing\n")
+    with pytest.raises(ValueError, match="recipe nothing is not a file or a known name; accepted: "):
+        read_recipe(second)
 
 
 @pytest.mark.parametrize("student", STUDENTS)
@@ -127,7 +130,7 @@ def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) 
 
 def test_a_missing_recipe_is_named() -> None:
     with pytest.raises(
-        ValueError, match="--config nowhere is not a file or a recipe; accepted: .* cose, .*students/paper"
+        ValueError, match="recipe nowhere is not a file or a known name; accepted: .* cose, .*students/paper"
     ):
         read_recipe("nowhere")
 
