@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from modeling_rabtriever.evaluation.report import Interval
-from modeling_rabtriever.evaluation.report_text import percent
 from modeling_rabtriever.files import write_json
 
 FOLDER = Path(__file__).parent / "results"
@@ -106,7 +105,7 @@ def mean_kept(rows: Sequence[dict[str, Any]]) -> float:
 
 def mean_interval(intervals: Sequence[Mapping[str, float]]) -> str:
     """Percent for tables: the mean over seeds, and in brackets the mean of their 95% intervals."""
-    return percent(mean_over_seeds(intervals))
+    return mean_over_seeds(intervals).percent()
 
 
 def mean_over_seeds(intervals: Sequence[Mapping[str, float]]) -> Interval:

@@ -19,7 +19,6 @@ from modeling_rabtriever.reranking import (
     RerankerTrainingConfig,
     train_reranker,
 )
-from modeling_rabtriever.reranking.training import TeacherArguments
 from modeling_rabtriever.stages.recipe import read_recipe
 from modeling_rabtriever.tasks.beir import RetrievalTask
 
@@ -100,13 +99,9 @@ def trained_teacher(run: TaskRun, task: RetrievalTask, folder: Path, **changes: 
     model = folder / "teacher" / "model"
     if not model.exists():
         places = {"output_dir": str(folder / "teacher" / "checkpoints"), "seed": run.seed}
-        kinds = (
-            RerankerTrainingConfig, BackboneArguments, PromptArguments, NegativeArguments, LoraArguments,
-            TeacherArguments,
-        )  # fmt: skip
+        kinds = (RerankerTrainingConfig, BackboneArguments, PromptArguments, NegativeArguments, LoraArguments)
         settings = run.recipe("train_reranker") | run.teacher | changes | places
-        *given, watch = filled(kinds, settings)
-        teacher = train_reranker(task, *given, watch=watch)
+        teacher = train_reranker(task, *filled(kinds, settings))
         write_folder(model, teacher.save_pretrained)
     return model
 

@@ -47,10 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -> int:
     """Runs a command and returns its exit status. Bad input gives a one-line message, not a traceback.
 
-    Args:
-        command: its name, for messages.
-        run: runs the command.
-        extra: missing package -> the extra that installs everything the command needs.
+    `extra` tells, for a missing package, which extra installs everything that the command needs.
     """
     try:
         run()

@@ -32,9 +32,7 @@ def parser(
 ) -> argparse.ArgumentParser:
     """The command line's parser. The namespace it returns has the command's function as `run`.
 
-    Args:
-        commands: command name -> function; its docstring is the help text.
-        stages: commands that parse their own arguments; they are only listed here.
+    A function's docstring is its command's help. Stages parse their own arguments, and are only listed here.
     """
     made = argparse.ArgumentParser(
         prog="rabtriever",

@@ -25,11 +25,6 @@ def converted(
     The heads of the query's MLP become blocks of one matrix, which includes the answer direction. A document's own
     score becomes a row of the document map.
 
-    Args:
-        path: its folder or Hub id.
-        stored: from `check_source`; all tensors are in one file.
-        hub: options of `from_pretrained` that say where the files are.
-
     Returns:
         Configuration and weights: the backbone's as in the file, the predictor's in fp32.
 

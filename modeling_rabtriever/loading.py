@@ -107,12 +107,7 @@ def checked_device(device: str | torch.device) -> torch.device:
 
 
 def check_sizes(path: str | Path, config: Any, stored: Mapping[str, Tensor]) -> None:
-    """Compares a configuration with the stored weights before memory is allocated for the model.
-
-    Args:
-        path: for messages.
-        config: of a teacher or student.
-        stored: from `check_source`.
+    """Compares a configuration with the weights that `check_source` found, before memory is allocated for the model.
 
     Raises:
         ValueError: the configuration and the weights belong to different models.

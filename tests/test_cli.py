@@ -202,7 +202,9 @@ def test_stages_are_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -
         assert f"    {command} " in shown, command
     assert cli.main(["distill", "--config", "nowhere"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("rabtriever: --config nowhere is no file and no recipe; accepted: ") and "students/" in said
+    assert (
+        said.startswith("rabtriever: recipe nowhere is not a file or a known name; accepted: ") and "students/" in said
+    )
     assert cli.main(["card", str(folder / "nothing")]) == 2
     assert "holds no report" in capsys.readouterr().err
 

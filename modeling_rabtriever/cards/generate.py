@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from transformers import AutoConfig
 
 from ..evaluation.labels import COLUMNS, NOTE
-from ..evaluation.report import Report
-from ..evaluation.report_text import calibration_line
+from ..evaluation.report import Report, calibration_line
 from ..files import read_record, replace_file, write_text
-from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task, named_tasks
 from .layout import CARDS, EVALUATION
 from .licenses import FROM_SCRATCH, KEYS, license_table
@@ -60,22 +58,21 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     """
     about = about or CardArguments()
     files = [json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))]
-    reports = [
-        Report.from_json(file) for file in files if "systems" in file
-    ]  # the record of the stage is in the same folder
+    reports = [Report.from_json(file) for file in files if "systems" in file]  # the stage's own record has none
     if not reports:
         raise ValueError(f"{run / 'evaluation'} holds no report; accepted: a run with a finished stage evaluate")
     records = {stage: _record(run / stage) for stage in CARDS}
     task = load_task(records["teacher"]["data"], records["teacher"]["settings"].get("skip_bad", False))
-    start, base_model = _start(run, records["teacher"])
+    start = _start(run, records["teacher"])
     datasets = about.datasets or _datasets(records["teacher"]["data"])
     shared = {
         "task": task.name,
-        "train": _training_data(task, records["teacher"]),
+        "train": task.split(records["teacher"]["settings"]["train_split"]),
+        "corpus_size": len(task.corpus),
         "start": start.words,
         "encoder": _encoder(records["student"]["settings"]),
         "reports": reports,
-        "results": _results(reports),
+        "results": "\n\n".join(report.markdown(calibration_line(report)) for report in reports),
         "note": NOTE,
         "benchmark": about.table,
         **records,
@@ -84,7 +81,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
     for stage, (template, system, tags) in CARDS.items():
         folder = run / stage / "model"
         name = f"{stage}-{task.name}"
-        metadata = {"datasets": datasets, **_origin(about, start, base_model, records[stage]["settings"])}
+        metadata = {"datasets": datasets, **_origin(about, start, records[stage]["settings"])}
         data = ModelCardData(
             library_name="transformers",
             pipeline_tag="text-ranking",
@@ -103,7 +100,6 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             prompt=json.loads((folder / "processor_config.json").read_text()),
             config=AutoConfig.from_pretrained(folder, trust_remote_code=False),  # adds defaults for older folders
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),
-            costs=[_cost(report, system) for report in reports],
             licenses=license_table(metadata),
             **shared,
         )
@@ -120,28 +116,28 @@ def _environment() -> Environment:
     return environment
 
 
-@dataclass
-class _Start:
-    scratch: bool
+class _Start(NamedTuple):
     words: str  # no local path: a card is public
+    hub_id: str | None = None
+    scratch: bool = False
 
 
-def _start(run: Path, teacher: dict[str, Any]) -> tuple[_Start, str | None]:
-    """What the teacher's weights started from, in words, and its Hub id if it has one."""
+def _start(run: Path, teacher: dict[str, Any]) -> _Start:
+    """What the teacher's weights started from."""
     name, pretrained = teacher["settings"]["model_name_or_path"], ""
     if name is None:  # the stage pretrain ran before
         name = _record(run / "backbone")["settings"]["model_name_or_path"]
         pretrained = ", first with language modelling on the training split"
     if name.endswith(".json"):
-        return _Start(True, f"from scratch (configuration `{Path(name).name}`{pretrained})"), None
+        return _Start(f"from scratch (configuration `{Path(name).name}`{pretrained})", scratch=True)
     if Path(name).exists():
-        return _Start(False, f"from a local copy of a pretrained model{pretrained}"), None
-    return _Start(False, f"from [`{name}`](https://huggingface.co/{name}){pretrained}"), name
+        return _Start(f"from a local copy of a pretrained model{pretrained}")
+    return _Start(f"from [`{name}`](https://huggingface.co/{name}){pretrained}", name)
 
 
-def _origin(about: CardArguments, start: _Start, base_model: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+def _origin(about: CardArguments, start: _Start, settings: dict[str, Any]) -> dict[str, Any]:
     """The base model of a stage's weights, and the licences; a student may have another encoder."""
-    found, scratch, encoder = about.base_model or base_model, start.scratch, settings.get("encoder")
+    found, scratch, encoder = about.base_model or start.hub_id, start.scratch, settings.get("encoder")
     if encoder is not None and not encoder.isdigit():  # a number: that many layers of the teacher's backbone
         found = about.base_model if Path(encoder).exists() else encoder
         scratch = False
@@ -170,31 +166,12 @@ def _datasets(source: str) -> list[str]:
     return [known.hub] if known is not None and known.hub is not None else []
 
 
-def _training_data(task: RetrievalTask, teacher: dict[str, Any]) -> dict[str, int | str]:
-    name = teacher["settings"]["train_split"]
-    return {"split": name, "queries": len(task.split(name)), "documents": len(task.corpus)}
-
-
 def _record(folder: Path) -> dict[str, Any]:
     path = folder / "stage.json"
     if not path.exists():
         raise ValueError(f"{path} is missing; accepted: a run with finished stages")
     record = read_record(path, settings=dict)
     return {**record, "data": record["settings"]["data"]}
-
-
-def _results(reports: Sequence[Report]) -> str:
-    return "\n\n".join(report.markdown(calibration_line(report)) for report in reports)
-
-
-def _cost(report: Report, system: str) -> dict[str, Any]:
-    found = report.systems[system]
-    return {
-        "split": report.split,
-        "documents": report.documents,
-        "milliseconds": found.milliseconds,
-        "bytes": None if found.vector_bytes is None else found.vector_bytes // report.documents,
-    }
 
 
 def _copy_evaluation(source: Path, target: Path, reports: Sequence[Report]) -> list[tuple[str, str]]:

@@ -111,16 +111,8 @@ def push(
 ) -> Release:
     """Pushes the folder as one commit, or as none if the repository already holds it.
 
-    Deletes files of an earlier release that the folder no longer has; keeps files that releases do not write.
-
-    Args:
-        folder: the checked folder.
-        files: paths in it.
-        repo: id of the repository; created if it does not exist.
-        private: whether a new one is private; `None` leaves it to the organisation.
-        create_pr: open a pull request, or reuse an open one with the same content.
-        tag: of the commit.
-        api: the Hub.
+    Deletes files of an earlier release that the folder no longer has; keeps files that releases do not write. An open
+    pull request with the same content is used again. The other settings are those of `release`.
 
     Raises:
         ValueError: the tag belongs to another commit, or the Hub refuses the token.

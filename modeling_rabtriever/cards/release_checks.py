@@ -20,21 +20,10 @@ from .licenses import FROM_SCRATCH, KEYS
 PACKAGE = Path(__file__).parents[1]
 HUB_FILES = {path.name for kind in ("configuration", "modeling", "processing") for path in PACKAGE.glob(f"{kind}_*.py")}
 NAMES = {
-    "README.md",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    *HUB_FILES,
-}
+    "README.md", "config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
+    "processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "chat_template.jinja", *HUB_FILES,
+}  # fmt: skip
 PATTERN = re.compile(rf"model-\d{{5}}-of-\d{{5}}\.safetensors|{EVALUATION}/[\w.-]+\.(json|png)")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 SYSTEMS = {"generative_reranker": CARDS["teacher"][1], "rabtriever": CARDS["student"][1]}

@@ -44,11 +44,9 @@ def pasted_texts(text: str) -> list[str]:
 
 
 def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
-    """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines.
+    """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines, by its ending.
 
-    Args:
-        path: of the file; its ending decides how it is read.
-        name: of the file in messages, which should not show the server's path; default: the last part of the path.
+    Messages call it `name`, by default the last part of its path, so that they do not show the server's folders.
 
     Raises:
         ValueError: the file has another ending or too many bytes, is not UTF-8, or is gone; or a line is not a
@@ -58,12 +56,12 @@ def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
     name = name or path.name
     if path.suffix.lower() not in UPLOADS:
         raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
-    read = _json_text if path.suffix.lower() == ".jsonl" else _plain_text
+    is_json = path.suffix.lower() == ".jsonl"
     try:
         size = path.stat().st_size
         _check_size(name, size)
         with path.open("rb") as file:
-            lines = [read(name, number, line) for number, _, line in numbered_lines(file)]
+            lines = [_text(name, number, line, is_json) for number, _, line in numbered_lines(file)]
     except OSError as error:  # later uploads pushed it out
         raise ValueError(f"{name} is gone; accepted: upload it again") from error
     return _within_limits(name, size, lines)
@@ -84,15 +82,10 @@ def joined(before: Sequence[str], new: Sequence[str]) -> list[str]:
     return texts
 
 
-def _plain_text(name: str, number: int, line: bytes) -> str:
+def _text(name: str, number: int, line: bytes, is_json: bool) -> str:
     try:
-        return decode_line(line)
-    except ValueError as error:
-        raise ValueError(f"{name} line {number}: {error}") from error
-
-
-def _json_text(name: str, number: int, line: bytes) -> str:
-    try:
+        if not is_json:
+            return decode_line(line)
         row = parse_line(line)
         if isinstance(row, dict):
             row = {**row, "id": str(number), "_id": None}

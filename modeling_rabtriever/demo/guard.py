@@ -42,10 +42,7 @@ class Guard:
     uploaded. 403: the request comes from a page of another origin. 404 and 405: the page has no such path or method.
     408 and 413: the body does not arrive in time or is too large; nothing of it is kept.
 
-    Args:
-        app: the page.
-        hosts: addresses and names that it serves.
-        uploads: the folder of uploaded files.
+    `hosts` are the page's addresses and names, `uploads` is the folder of uploaded files.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str], uploads: Path) -> None:

@@ -19,8 +19,8 @@ from .uploads import SESSION_SECONDS
 SESSIONS = 100  # whose documents are kept; the least recent one is dropped first
 WAITING = 32  # visitors in the queue
 MOST_EXAMPLES = 8
-# One event at a time runs a model, so the times on the page do not depend on other events.
-ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "models"}
+# One event at a time runs a model, so the times on the page do not depend on other events. None is part of an API.
+EVENT: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models", "api_visibility": "private"}
 # Fonts of the visitor's system: those of the default theme are downloaded.
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif")
 MONO = ("ui-monospace", "Menlo", "Consolas", "monospace")
@@ -61,11 +61,8 @@ def build_page(
                 elem_id="query",
             )
             search = gr.Button("Search", variant="primary", scale=1, min_width=120, elem_id="search")
-        if examples:
-            with gr.Row(elem_id="examples"):
-                clicked = [(gr.Button(text, size="sm", min_width=220), text) for text in examples]
-        else:
-            clicked = []
+        with gr.Row(elem_id="examples", visible=bool(examples)):
+            clicked = [(gr.Button(text, size="sm", min_width=220), text) for text in examples]
         where = gr.Radio(
             actions.choices(None),
             value="given",
@@ -103,23 +100,17 @@ def build_page(
             said = gr.HTML("", apply_default_css=False, elem_id="said")
 
         asked: dict[str, Any] = {"fn": actions.search, "inputs": [query, where, own], "outputs": found}
-        asked |= {
-            "api_visibility": "private",
-            "show_progress": "minimal",
-            "trigger_mode": "always_last",
-            **ONE_AT_A_TIME,
-        }
+        asked |= {"show_progress": "minimal", "trigger_mode": "always_last", **EVENT}
         changed = [own, where, chosen, said]
-        edit: dict[str, Any] = {"api_visibility": "private", **ONE_AT_A_TIME}
         gr.on([query.submit, search.click], **asked)
         where.input(**asked)
         for button, text in clicked:
             button.click(None, None, query, js=f"() => {json.dumps(text)}", api_visibility="private").then(**asked)
         # An edit searches in the same event: Gradio's browser code may lose an event right after another one.
-        add.click(actions.then_search(actions.add), [pasted, own, query], [*changed, pasted, found], **edit)
-        upload.upload(actions.then_search(actions.upload), [upload, own, query], [*changed, upload, found], **edit)
-        remove.click(actions.then_search(actions.remove), [chosen, own, query], [*changed, found], **edit)
-        clear.click(actions.then_search(actions.clear), [query], [*changed, found], **edit)
+        add.click(actions.then_search(actions.add), [pasted, own, query], [*changed, pasted, found], **EVENT)
+        upload.upload(actions.then_search(actions.upload), [upload, own, query], [*changed, upload, found], **EVENT)
+        remove.click(actions.then_search(actions.remove), [chosen, own, query], [*changed, found], **EVENT)
+        clear.click(actions.then_search(actions.clear), [query], [*changed, found], **EVENT)
     page.queue(max_size=WAITING)
     page.state_session_capacity = SESSIONS
     return page

@@ -120,11 +120,7 @@ class Ranker:
         self.student, self.teacher = student, teacher
 
     def collection(self, texts: Sequence[str], known: Collection | None = None) -> Collection:
-        """Encodes documents and indexes their words.
-
-        Args:
-            texts: the documents.
-            known: an earlier collection; its documents are not encoded again.
+        """Encodes documents, except those of the collection `known`, and indexes their words.
 
         Raises:
             ValueError: no documents, or a blank one.
@@ -183,12 +179,7 @@ class Ranker:
 
 
 def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -> Explanation:
-    """Splits an inner product into its terms.
-
-    Args:
-        query_embeds: `(k,)`.
-        document_embeds: `(k,)`.
-        terms: how many products to list; the others are summed.
+    """Splits the inner product of two vectors `(k,)` into its largest `terms` products and the sum of the others.
 
     Raises:
         ValueError: the two are not vectors of the same width.

@@ -66,15 +66,7 @@ def sample(texts: Sequence[str]) -> str:
 def results(
     documents: int, bm25: RankedList, student: RankedList, teacher: RankedList | None, teacher_works: bool
 ) -> str:
-    """The rankings side by side, and the terms of the student's scores.
-
-    Args:
-        documents: how many were ranked.
-        bm25: BM25's ranking.
-        student: the student's ranking.
-        teacher: the teacher's ranking, once it is done.
-        teacher_works: whether the teacher is still reading.
-    """
+    """The rankings of so many documents side by side, the teacher's once it is done, and the student's explanations."""
     places = {} if teacher is None else teacher.places
     columns = [
         _column("BM25", "Counts words that query and document share.", bm25, places),
@@ -129,13 +121,7 @@ def _why(student: RankedList) -> str:
 def _table(explanation: Explanation) -> str:
     largest = max(abs(value) for value in [*(term.product for term in explanation.terms), explanation.rest]) or 1
     rows = [
-        _row(
-            str(term.dimension),
-            f"{term.query:.2f}",
-            f"{term.document:.2f}",
-            term.product,
-            largest,
-        )
+        _row(str(term.dimension), f"{term.query:.2f}", f"{term.document:.2f}", term.product, largest)
         for term in explanation.terms
     ]
     if explanation.others:

@@ -106,11 +106,7 @@ class _Server(uvicorn.Server):
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """A socket that already listens: if two pages start at once, only one gets the port.
-
-    Args:
-        host: an address or a host name of this machine.
-        port: `None` is `GRADIO_SERVER_PORT`, or the first free port from 7860.
+    """A socket that already listens, host and port as for `serve`: if two pages start at once, one gets the port.
 
     Raises:
         ValueError: the port is invalid, taken, or needs more rights; or the host is not this machine's.

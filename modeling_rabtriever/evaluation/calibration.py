@@ -3,7 +3,7 @@
 import numpy as np
 from torch import Tensor
 
-from .metrics import Relevant
+from .metrics import Relevant, relevance_mask
 
 BINS = 15
 
@@ -27,15 +27,13 @@ def reliability(log_odds: Tensor, relevant: Relevant, bins: int = BINS) -> list[
             f"{len(log_odds)} rows of scores for {len(relevant)} queries; accepted: one row per query, without NaN"
         )
     probability = log_odds.double().sigmoid().numpy().ravel()
-    truth = np.zeros(log_odds.shape)
-    for row, labels in enumerate(relevant):
-        truth[row, list(labels)] = 1
+    truth = relevance_mask(log_odds.shape, relevant).ravel()
     group = np.minimum((probability * bins).astype(int), bins - 1)
     found = []
     for number in range(bins):
         here = group == number
         if here.any():
-            confidence, accuracy = probability[here].mean(), truth.ravel()[here].mean()
+            confidence, accuracy = probability[here].mean(), truth[here].mean()
             found.append({"count": int(here.sum()), "confidence": float(confidence), "accuracy": float(accuracy)})
     return found
 

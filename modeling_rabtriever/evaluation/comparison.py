@@ -25,12 +25,7 @@ Values = dict[str, dict[str, np.ndarray]]  # system -> metric -> (n,)
 
 
 def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int = 0) -> Report:
-    """Metrics of every system on the same queries, and of a random order.
-
-    Args:
-        scores: system name -> `(n, m)` scores of the whole corpus.
-        relevant: relevance labels of the `n` queries.
-        seed: of the bootstrap intervals.
+    """Metrics of every system on the same queries, from its scores `(n, m)` of the corpus, and of a random order.
 
     Raises:
         ValueError: scores are NaN, or do not fit the queries or each other.
@@ -43,24 +38,14 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
 def query_values(runs: Mapping[str, Run], relevant: Relevant, documents: int, candidates: Run | None = None) -> Values:
     """Every metric of every system for each query, after the expected metrics of a random order of the documents.
 
-    Args:
-        runs: system -> for each query, the corpus rows it ranks, best first.
-        relevant: relevance labels.
-        documents: number of documents in the corpus.
-        candidates: for each query, the rows that every system ranks; `None` means the corpus.
+    If `candidates` are given, every system ranks only these corpus rows for each query; otherwise, the corpus.
     """
     chance = {RANDOM: random_metrics(relevant, documents, REPORTED, candidates)}
     return chance | {name: query_metrics(run, relevant, REPORTED) for name, run in runs.items()}
 
 
 def compare(values: Values, documents: int, seed: int = 0) -> Report:
-    """The report on query-level values; differences and ratios are resampled in pairs.
-
-    Args:
-        values: from `query_values`.
-        documents: number of documents in the corpus.
-        seed: of the bootstrap intervals.
-    """
+    """The report on values of `query_values` in a corpus of so many documents; differences are resampled in pairs."""
     systems = {
         name: SystemReport({metric: _interval(own, seed) for metric, own in metrics.items()})
         for name, metrics in values.items()

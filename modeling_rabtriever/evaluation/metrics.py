@@ -115,6 +115,14 @@ def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, se
     return float(found.pvalue)
 
 
+def relevance_mask(shape: tuple[int, ...], relevant: Relevant) -> np.ndarray:
+    """`(n, m)` bool: whether a document has a relevance label for a query."""
+    mask = np.zeros(shape, dtype=bool)
+    for row, labels in enumerate(relevant):
+        mask[row, list(labels)] = True
+    return mask
+
+
 def split_metric(name: str) -> tuple[str, int]:
     """Splits a name such as `ndcg@10` into kind and depth.
 

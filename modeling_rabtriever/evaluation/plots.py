@@ -1,15 +1,14 @@
-"""Plots of training and of evaluation, as PNG."""
+"""Plots of training and of evaluation, as PNG files: `path` is where a plot goes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from torch import Tensor
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from .metrics import Relevant, Run, relevance_mask
 
 # Legends have a fixed corner, because matplotlib's search for the best one can take seconds, and then warns.
 
@@ -17,36 +16,22 @@ Log = Sequence[Mapping[str, Any]]
 
 
 def training_curves(teacher_log: Log, student_log: Log, path: Path) -> None:
-    """Loss and dev quality over steps, teacher and student side by side.
-
-    Args:
-        teacher_log: `log_history` of `RerankerTrainer`.
-        student_log: `log_history` of `RabtrieverDistillationTrainer`.
-        path: where the PNG goes.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    _curve(panels[0], "Teacher", teacher_log, "eval_leads_group", "dev: relevant document leads its group")
-    _curve(panels[1], "Rabtriever", student_log, "eval_success@1", "dev: R@1 in the whole corpus")
+    """Loss and dev quality over steps, teacher and student side by side, from the `log_history` of their trainers."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _curve(left, "Teacher", teacher_log, "eval_leads_group", "dev: relevant document leads its group")
+    _curve(right, "Rabtriever", student_log, "eval_success@1", "dev: R@1 in the whole corpus")
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
-def student_against_teacher(
-    student: Tensor, teacher: Tensor, relevant: Sequence[Mapping[int, int]], path: Path
-) -> None:
-    """The teacher's log-odds against the student's score of every pair, both centred per query.
-
-    Args:
-        student: `(n, m)` inner products.
-        teacher: `(n, m)` log-odds.
-        relevant: relevance labels of the `n` queries; relevant pairs have another colour.
-        path: where the PNG goes.
-    """
+def student_against_teacher(student: Tensor, teacher: Tensor, relevant: Relevant, path: Path) -> None:
+    """The teacher's log-odds `(n, m)` against the student's scores `(n, m)`, both centred per query."""
     x = (teacher - teacher.mean(1, keepdim=True)).numpy()
     y = (student - student.mean(1, keepdim=True)).numpy()
-    is_relevant = _relevance_mask(x.shape, relevant)
+    is_relevant = relevance_mask(x.shape, relevant)
     shown = np.random.default_rng(0).random(x.shape) < 20_000 / x.size
-    figure, panel = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
+    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+    panel = figure.subplots()
     for mask, colour, label in ((~is_relevant & shown, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
         panel.scatter(x[mask], y[mask], s=5, color=colour, alpha=0.5, linewidths=0, label=label)
     ends = [min(x.min(), y.min()), max(x.max(), y.max())]
@@ -59,18 +44,15 @@ def student_against_teacher(
     )
     panel.legend(loc="upper left", markerscale=3, frameon=False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def reliability_diagram(groups: Sequence[Mapping[str, float]], error: float, path: Path) -> None:
-    """Share of relevant pairs against the predicted probability; larger points stand for more pairs.
+    """Share of relevant pairs against the predicted probability, from `calibration.reliability`, and its error.
 
-    Args:
-        groups: from `evaluation.calibration.reliability`.
-        error: their expected calibration error.
-        path: where the PNG goes.
+    Larger points stand for more pairs.
     """
-    figure, panel = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    panel = figure.subplots()
     largest = max(group["count"] for group in groups)
     panel.plot([0, 1], [0, 1], color="0.3", linewidth=0.8, linestyle="--")
     panel.scatter(
@@ -89,20 +71,12 @@ def reliability_diagram(groups: Sequence[Mapping[str, float]], error: float, pat
         title=f"Teacher, {sum(group['count'] for group in groups):,} pairs, ECE = {error:.3f}",
     )
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
-def recall_curves(
-    runs: Mapping[str, Sequence[Sequence[int]]], relevant: Sequence[Mapping[int, int]], path: Path
-) -> None:
-    """Share of queries with a relevant document among the first k, against k, one line per system.
-
-    Args:
-        runs: system -> for each query, the documents, best first.
-        relevant: relevance labels of the queries.
-        path: where the PNG goes.
-    """
-    figure, panel = plt.subplots(figsize=(6, 4.4), layout="constrained")
+def recall_curves(runs: Mapping[str, Run], relevant: Relevant, path: Path) -> None:
+    """Share of queries with a relevant document among the first k, against k, one line per system."""
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    panel = figure.subplots()
     for name, run in runs.items():
         depth = max(map(len, run))
         firsts = [
@@ -115,36 +89,21 @@ def recall_curves(
     panel.set_title(f"{len(relevant):,} queries")
     panel.legend(loc="lower right", frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
-def score_histograms(scores: Mapping[str, Tensor], relevant: Sequence[Mapping[int, int]], path: Path) -> None:
-    """Histograms of the scores of relevant and other documents, centred per query, one panel per system.
-
-    Args:
-        scores: system -> `(n, m)`.
-        relevant: relevance labels of the `n` queries.
-        path: where the PNG goes.
-    """
-    figure, panels = plt.subplots(1, len(scores), figsize=(4.4 * len(scores), 3.6), layout="constrained", squeeze=False)
+def score_histograms(scores: Mapping[str, Tensor], relevant: Relevant, path: Path) -> None:
+    """Histograms of the scores `(n, m)` of relevant and other documents, centred per query, one panel per system."""
+    figure = Figure(figsize=(4.4 * len(scores), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(scores), squeeze=False)
     for panel, (name, matrix) in zip(panels[0], scores.items(), strict=True):
         centred = (matrix - matrix.mean(1, keepdim=True)).numpy()
-        is_relevant = _relevance_mask(centred.shape, relevant)
+        is_relevant = relevance_mask(centred.shape, relevant)
         bins = np.histogram_bin_edges(centred, 60)
         for mask, colour, label in ((~is_relevant, "0.65", "not relevant"), (is_relevant, "C0", "relevant")):
             panel.hist(centred[mask], bins, density=True, color=colour, alpha=0.6, label=label)
         panel.set(title=name, xlabel="score, centred per query", ylabel="density")
         panel.legend(loc="upper right", frameon=False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def _relevance_mask(shape: tuple[int, ...], relevant: Sequence[Mapping[int, int]]) -> np.ndarray:
-    """`(n, m)` bool: whether a document has a relevance label for a query."""
-    mask = np.zeros(shape, dtype=bool)
-    for row, labels in enumerate(relevant):
-        mask[row, list(labels)] = True
-    return mask
 
 
 def _curve(panel: Any, title: str, log: Log, quality: str, quality_label: str) -> None:

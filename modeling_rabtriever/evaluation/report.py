@@ -1,11 +1,12 @@
 """The report on one split: metrics of every system with intervals, as an object, as JSON and as Markdown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from . import report_text
-from .report_warnings import warnings
+from .faithfulness import faithfulness_line
+from .labels import COLUMNS, COMPARED, STUDENT, TEACHER
+from .report_warnings import sampled, warnings
 
 FIRST_STAGE = "BM25"  # its first documents are ranked if the corpus is too large
 
@@ -20,7 +21,11 @@ class Interval:
 
     def to_json(self) -> dict[str, float]:
         """The three numbers by name."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
+        return asdict(self)
+
+    def percent(self) -> str:
+        """A table cell: the mean in percent with its interval in brackets."""
+        return f"{100 * self.mean:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
 
 Intervals = Mapping[str, Interval]
@@ -97,7 +102,19 @@ class Report:
     @property
     def table(self) -> str:
         """A Markdown table with a row per system, the best R@1 in bold."""
-        return report_text.table(self)
+        best = max(system.metrics["success@1"].mean for system in self.systems.values())
+        head = f"{self.split}: n = {self.n}, {self.documents} documents"
+        lines = [
+            f"| {head} | " + " | ".join([*COLUMNS.values(), "ms per query"]) + " |",
+            "|---|" + "---:|" * (len(COLUMNS) + 1),
+        ]
+        for name, system in self.systems.items():
+            cells = [system.metrics[metric].percent() for metric in COLUMNS]
+            if system.metrics["success@1"].mean == best:
+                cells[0] = f"**{cells[0]}**"
+            timed = "" if system.milliseconds is None else f"{system.milliseconds:.2f}"
+            lines.append(f"| {name} | " + " | ".join([*cells, timed]) + " |")
+        return "\n".join(lines)
 
     def markdown(self, *more: str) -> str:
         """Table, warnings, and sentences on first stage, retention, faithfulness and repeated queries.
@@ -105,7 +122,14 @@ class Report:
         Args:
             more: further sentences to append.
         """
-        return report_text.markdown(self, *more)
+        sentences = [_first_stage_line(self), retention_line(self)]
+        if self.faithfulness is not None:
+            sentences.append(faithfulness_line(self.faithfulness))
+        sentences += [
+            f"Leakage: {share:.1%} of the queries of {pair} verbatim." for pair, share in self.repeated.items()
+        ]
+        cautions = [f"**Warning.** {warning}" for warning in self.warnings]
+        return "\n\n".join(filter(None, [self.table, *cautions, " ".join(filter(None, [*sentences, *more]))]))
 
     def to_json(self) -> dict[str, Any]:
         """The report as objects, lists, strings and numbers, as a run's JSON file holds it; `from_json` reads it."""
@@ -131,27 +155,21 @@ class Report:
         if missing:
             raise ValueError(f"the report lacks {', '.join(missing)}; accepted: the output of Report.to_json")
         documents, stage = written["documents"], written.get("first_stage")
+        as_they_are = ("n", "documents", "task", "split", "repeated", "minutes", "calibration", "faithfulness")
 
         def part(name: str) -> "Report | None":
             found = written.get(name)
             return None if found is None else cls.from_json({"documents": documents, "systems": {}, **found})
 
         return cls(
-            n=written["n"],
-            documents=documents,
+            **{name: written[name] for name in as_they_are if name in written},
             systems={name: _system_from_json(system) for name, system in written["systems"].items()},
-            task=written.get("task", ""),
-            split=written.get("split", ""),
             candidates=None if stage is None else stage["documents"],
-            repeated=written.get("repeated", {}),
             teacher_over={name: _intervals(own) for name, own in written.get("teacher_over", {}).items()},
             student_over_teacher=_intervals(written.get("student_over_teacher", {})),
             retention=_intervals(written.get("retention", {})),
             whole=part("whole"),
             sample=part("sample"),
-            minutes=written.get("minutes"),
-            calibration=written.get("calibration"),
-            faithfulness=written.get("faithfulness"),
         )
 
 
@@ -190,3 +208,48 @@ def _intervals(written: Mapping[str, Mapping[str, float]]) -> dict[str, Interval
 def _system_from_json(written: Mapping[str, Any]) -> SystemReport:
     about = {name: written[name] for name in ("milliseconds", "vector_bytes") if name in written}
     return SystemReport(_intervals({name: own for name, own in written.items() if name not in about}), **about)
+
+
+def retention_line(report: Report) -> str:
+    """One sentence on how much of the teacher's quality the student keeps; empty if the teacher has hardly any."""
+    parts = [
+        f"{COLUMNS[metric]} {ratio.mean:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        for metric, ratio in report.retention.items()
+        if metric in COMPARED
+    ]
+    return f"Rabtriever keeps this share of the teacher's quality: {', '.join(parts)}." if parts else ""
+
+
+def calibration_line(report: Report) -> str:
+    """One sentence on the teacher's probabilities; empty if no teacher ranked the corpus."""
+    if report.calibration is None:
+        return ""
+    error = report.calibration["ece"]
+    return f"Calibration of the teacher's sigmoid over all pairs: ECE {error:.3f} (0 is perfect)."
+
+
+def _first_stage_line(report: Report) -> str:
+    """If only candidates were ranked: how many, and the results on the whole corpus or a sample; otherwise empty."""
+    if report.candidates is None:
+        return ""
+    sentences = [f"Only the first {report.candidates} documents of BM25 were ranked."]
+    if report.whole is not None and STUDENT in report.whole.systems:
+        sentences.append(f"Among all {report.documents:,} documents: {_figures(report.whole, STUDENT)}.")
+    sample = report.sample
+    if sample is not None and TEACHER in report.systems:
+        drawn = f"{sample.n} queries and {sampled(sample, report)}"
+        if sample.systems:
+            found = "; ".join(_figures(sample, name) for name in (TEACHER, STUDENT) if name in sample.systems)
+            relevant = "" if sample.documents == report.documents else ", including the relevant ones"
+            sentences.append(f"With {drawn}{relevant}: {found}.")
+        else:
+            sentences.append(
+                f"The teacher was not evaluated on the corpus: {drawn} would take about {sample.minutes:.0f} minutes "
+                "on this machine."
+            )
+    return " ".join(sentences)
+
+
+def _figures(report: Report, system: str) -> str:
+    metrics = report.systems[system].metrics
+    return f"{system} {', '.join(f'{COLUMNS[metric]} {metrics[metric].percent()}' for metric in COMPARED)}"

@@ -16,12 +16,17 @@ def warnings(report: "Report") -> list[str]:
     found = [*_learned(report, ""), *_ahead(report, "")]
     sample, whole = report.sample, report.whole
     if sample is not None and sample.systems:
-        part = "all" if sample.documents == report.documents else f"{sample.documents:,} of the"
-        where = f" among {part} {report.documents:,} documents ({sample.n} queries)"
+        where = f" among {sampled(sample, report)} ({sample.n} queries)"
         found += [*_learned(sample, where), *_ahead(sample, where), *_lost(report, TEACHER, sample, where)]
     if whole is not None:
         found += _lost(report, STUDENT, whole, f" among all {report.documents:,} documents")
     return found
+
+
+def sampled(sample: "Report", report: "Report") -> str:
+    """How many of a report's documents are in its sample, in words."""
+    part = "all" if sample.documents == report.documents else f"{sample.documents:,} of the"
+    return f"{part} {report.documents:,} documents"
 
 
 def _learned(report: "Report", where: str) -> list[str]:

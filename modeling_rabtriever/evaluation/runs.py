@@ -12,22 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from ..files import write_text
-from ..retrieval.json_lines import decode_line, numbered_lines
+from ..tasks.qrels import text_lines
 from .metrics import Run
 
 
 def write_run(
     path: str | Path, name: str, query_ids: Sequence[str], corpus_ids: Sequence[str], run: Run, scores: Tensor
 ) -> None:
-    """Writes a run.
-
-    Args:
-        path: of the file.
-        name: of the system.
-        query_ids: `n` ids.
-        corpus_ids: `m` ids.
-        run: for each query, the corpus rows, best first (`rank_documents`).
-        scores: `(n, m)`.
+    """Writes the run of a system: for each of the `n` queries, the corpus rows, best first, with scores `(n, m)`.
 
     Raises:
         ValueError: an id is empty or contains white space.
@@ -48,11 +40,6 @@ def write_run(
 
 def read_run(path: str | Path, query_ids: Sequence[str], corpus_ids: Sequence[str]) -> Run:
     """Reads a run, and refuses a file that is not a valid ranking for each of these queries.
-
-    Args:
-        path: of the file.
-        query_ids: the evaluated queries; the file must rank for all of them and for no others.
-        corpus_ids: the documents of the corpus.
 
     Returns:
         For each query, the corpus rows, best first.
@@ -100,23 +87,15 @@ def write_query_values(
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str, int, float]]:
     """Position, query, document, rank and score of each line that is not empty."""
-    with path.open("rb") as file:
-        for number, _, line in numbered_lines(file):
-            where = f"{path} line {number}"
-            try:
-                text = decode_line(line)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-            try:
-                query, _, document, rank, score, _ = text.split()
-                fields = query, document, int(rank), float(score)
-            except ValueError:
-                raise ValueError(
-                    f"{where} is {text[:200]!r}; accepted: query-id Q0 document-id rank score name"
-                ) from None
-            if not math.isfinite(fields[3]):
-                raise ValueError(f"{where} has the score {score}; accepted: finite numbers")
-            yield where, *fields
+    for where, text in text_lines(path):
+        try:
+            query, _, document, rank, score, _ = text.split()
+            fields = query, document, int(rank), float(score)
+        except ValueError:
+            raise ValueError(f"{where} is {text[:200]!r}; accepted: query-id Q0 document-id rank score name") from None
+        if not math.isfinite(fields[3]):
+            raise ValueError(f"{where} has the score {score}; accepted: finite numbers")
+        yield where, *fields
 
 
 def run_names(files: Sequence[str]) -> Mapping[str, Path]:

@@ -27,14 +27,7 @@ from .systems import System, baselines, load_system, model_system
 class RankedSplit:
     """The results of all systems on one split.
 
-    Args:
-        report: on the systems.
-        task: with the corpus.
-        split: the `n` queries.
-        values: system -> metric -> `(n,)`.
-        runs: system -> for each query, the corpus rows, best first.
-        scores: system -> `(n, m)`, for systems that were not given as a run.
-        models: name -> model, for systems that are models and scored the whole corpus.
+    The fields after `split` are by system; `scores` are missing for systems that were given as a run.
     """
 
     report: Report
@@ -42,8 +35,8 @@ class RankedSplit:
     split: Split
     values: Values
     runs: Mapping[str, Run]
-    scores: Mapping[str, Tensor]
-    models: Mapping[str, Any]
+    scores: Mapping[str, Tensor]  # (n, m)
+    models: Mapping[str, Any]  # those that scored the whole corpus
 
     def write(self, folder: Path) -> None:
         """Writes the report, query-level metrics, run files and plots, and the scores of teacher and student."""
@@ -128,15 +121,8 @@ def rank_split(
     """Ranks documents for a split with every system and measures the results.
 
     Calibration and faithfulness need scores of the whole corpus, and are left out if only candidates are ranked. The
-    report then has results on the whole corpus and on a sample of it (`candidate_scores`).
-
-    Args:
-        task: with the corpus.
-        split: the queries.
-        systems: what ranks.
-        seed: of the intervals.
-        given: runs of other systems, for each query the corpus rows.
-        candidates: how many of BM25's first documents are ranked; `None` ranks the corpus.
+    report then has results on the whole corpus and on a sample of it (`candidate_scores`). `given` are runs of other
+    systems; the other settings are those of `evaluate`.
 
     Raises:
         ValueError: two systems have the same name, or scores of a system hold NaN or do not fit queries and corpus.

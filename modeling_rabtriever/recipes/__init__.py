@@ -37,7 +37,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
         return FOLDER / f"{name_or_path}.yaml"
     if not Path(name_or_path).is_file():
         raise ValueError(
-            f"--config {name_or_path} is no file and no recipe; accepted: a YAML file, or one of {', '.join(names)}"
+            f"recipe {name_or_path} is not a file or a known name; accepted: a YAML file, or one of {', '.join(names)}"
         )
     return Path(name_or_path)
 
@@ -59,7 +59,7 @@ def backbone_path(name_or_path: str | Path) -> Path:
     path = FOLDER / name_or_path if str(name_or_path) in names else Path(name_or_path)
     if not path.is_file():
         raise ValueError(
-            f"model_name_or_path {name_or_path} is no file; accepted: a .json model configuration that exists, or one "
-            f"of {', '.join(names)}"
+            f"model_name_or_path {name_or_path} is not a file; accepted: a .json model configuration that exists, or "
+            f"one of {', '.join(names)}"
         )
     return path

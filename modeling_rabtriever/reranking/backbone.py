@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer, set_seed
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -22,8 +21,6 @@ from ..errors import refusing
 from ..processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, paper_instruction
 from ..recipes import backbone_path
 from ..tasks.named import named_tasks
-
-DTYPES = ["float32", "bfloat16", "float16"]
 
 
 @dataclass
@@ -44,7 +41,9 @@ class SourceArguments:
 class BackboneArguments(SourceArguments):
     """How the teacher's language model is loaded."""
 
-    dtype: str = field(default="float32", metadata={"help": "Type of the weights.", "choices": DTYPES})
+    dtype: str = field(
+        default="float32", metadata={"help": "Type of the weights.", "choices": ["float32", "bfloat16", "float16"]}
+    )
     attn_implementation: str | None = field(
         default=None,
         metadata={
@@ -219,20 +218,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, answers: tuple[str, s
     The answers become special tokens. The class is Qwen2's because `AutoTokenizer` requires it for `qwen2` models.
     """
     blank = Qwen2Tokenizer(extra_special_tokens=list(answers), padding_side="left")
-    backend = blank.backend_tokenizer
-    special = ["<|endoftext|>", *answers]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    backend.train_from_iterator(texts, trainer)
-    learned = json.loads(backend.to_str())["model"]
-    merges: Any = [tuple(merge) for merge in learned["merges"]]
-    return Qwen2Tokenizer(
-        vocab=learned["vocab"], merges=merges, extra_special_tokens=list(answers), padding_side="left"
-    )
+    return blank.train_new_from_iterator(texts, vocab_size, show_progress=False)
 
 
 def read_backbone_config(name_or_path: str) -> dict[str, Any]:

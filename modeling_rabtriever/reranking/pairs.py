@@ -1,8 +1,7 @@
 """Training pairs of the teacher: groups of one query's relevant document and its negatives."""
 
-import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from .. import RabtrieverProcessor
 from ..bm25 import BM25
 from ..tasks.beir import RetrievalTask, Split
+
+Group = tuple[int, list[int]]  # row of a query, and corpus rows, the relevant one first
 
 
 @dataclass
@@ -46,17 +47,6 @@ class NegativeArguments:
             raise ValueError(f"hard_negative_depth is {self.hard_negative_depth}; accepted: at least 1")
 
 
-@dataclass(frozen=True)
-class PairGroups:
-    """`documents[g]` are the corpus rows of group `g`, the relevant one first; `queries[g]` is its query row."""
-
-    queries: list[int]
-    documents: list[list[int]]
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-
 def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArguments) -> int:
     """Negatives per group: the setting, or as many as the query with the fewest has.
 
@@ -75,7 +65,7 @@ def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArgumen
 
 def draw_groups(
     task: RetrievalTask, split: Split, negatives: NegativeArguments, seed: int, count: int | None = None
-) -> Iterator[tuple[int, list[int]]]:
+) -> Iterator[Group]:
     """Endless passes over a split: each (query, relevant document) once per pass, in random order, with new negatives.
 
     Args:
@@ -113,13 +103,9 @@ def draw_groups(
             yield query, [positive, *(chosen + others)[:count]]
 
 
-def take_groups(groups: Iterator[tuple[int, list[int]]], count: int) -> PairGroups:
-    """The next `count` groups."""
-    queries, documents = zip(*itertools.islice(groups, count), strict=True)
-    return PairGroups(list(queries), list(documents))
-
-
-def pair_dataset(groups: PairGroups, split: Split, documents: list[str], processor: RabtrieverProcessor) -> Dataset:
+def pair_dataset(
+    groups: Sequence[Group], split: Split, documents: list[str], processor: RabtrieverProcessor
+) -> Dataset:
     """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 except for the answer.
 
     `prefix_length` is where the query begins. Rows of a group are consecutive. Each row is tokenised when it is read,
@@ -128,9 +114,9 @@ def pair_dataset(groups: PairGroups, split: Split, documents: list[str], process
     prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
     rows = Dataset.from_dict(
         {
-            "query": [query for query, group in zip(groups.queries, groups.documents, strict=True) for _ in group],
-            "document": [document for group in groups.documents for document in group],
-            "relevant": [place == 0 for group in groups.documents for place in range(len(group))],
+            "query": [query for query, group in groups for _ in group],
+            "document": [document for _, group in groups for document in group],
+            "relevant": [place == 0 for _, group in groups for place in range(len(group))],
         }
     )
 

@@ -13,7 +13,7 @@ from trl import SFTConfig, SFTTrainer
 from .. import GenerativeRerankerModel
 from ..machine import fit_to_machine
 from ..trainers.processes import on_main
-from ..trainers.shared_trainer import SharedArguments, SharedTrainer
+from ..trainers.shared_trainer import SharedArguments, SharedTrainer, check_division
 from .backbone import padded
 from .losses import check_finite, document_lm_loss, listwise_cross_entropy
 from .pairs import PairCollator
@@ -64,6 +64,10 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
             "household, nothing on ESConv."
         },
     )
+    dev_groups: int = field(
+        default=128,
+        metadata={"help": "Groups of the dev split (a relevant document and its negatives) to evaluate on."},
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,13 +78,14 @@ class RerankerTrainingConfig(LanguageModelTrainingConfig):
 
 
 def check_batches(args: TrainingArguments, group_size: int) -> None:
-    """Raises a ValueError if a batch would split groups of a relevant document and its negatives."""
+    """Raises a ValueError if a batch, or a process's part of it, would split a relevant document and its negatives."""
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size"):
         if getattr(args, name) % group_size:
             raise ValueError(
                 f"{name} is {getattr(args, name)}; accepted: a multiple of the group size {group_size} "
                 "(a relevant document and its negatives)"
             )
+    check_division(args, group_size)
 
 
 class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL types loss_is_scaled_for_ga as None

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from datasets import Dataset
@@ -11,21 +12,10 @@ from trl import ModelConfig, get_peft_config
 from .. import GenerativeRerankerModel
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
-from ..trainers.shared_trainer import check_division
 from .backbone import BackboneArguments, PromptArguments, build_reranker
-from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset, take_groups
+from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset
 from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
 from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
-
-
-@dataclass
-class TeacherArguments:
-    """How to measure the teacher's progress."""
-
-    dev_groups: int = field(
-        default=128,
-        metadata={"help": "Groups of the dev split (a relevant document and its negatives) to evaluate on."},
-    )
 
 
 @dataclass
@@ -60,7 +50,6 @@ def train_reranker(
     lora: LoraArguments | None = None,
     train: Split | None = None,
     dev: Split | None = None,
-    watch: TeacherArguments | None = None,
 ) -> GenerativeRerankerModel:
     """Trains a teacher, as the stage `train_reranker` does, without the folders of a run.
 
@@ -75,7 +64,6 @@ def train_reranker(
         train: queries with relevance labels; `None` means the task's train split.
         dev: queries with relevance labels to evaluate on during training; `None` means the task's dev split, if it has
             one.
-        watch: how much of `dev` to evaluate on.
 
     Returns:
         The teacher, in evaluation mode, with its processor; adapters are merged into its weights.
@@ -93,13 +81,12 @@ def train_reranker(
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev
     prompt = (prompt or PromptArguments()).for_task(task.name)
-    negatives, lora, watch = negatives or NegativeArguments(), lora or LoraArguments(), watch or TeacherArguments()
+    negatives, lora = negatives or NegativeArguments(), lora or LoraArguments()
     size = group_size(task, train, dev, negatives)
     check_batches(config, size)
-    check_division(config, size)
     texts = tokenizer_texts(task, train, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, watch, lora.peft_config())
+    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
     trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(reranker, trainer, lora)
 
@@ -116,7 +103,6 @@ def make_trainer(
     dev: Split | None,
     negatives: NegativeArguments,
     config: RerankerTrainingConfig,
-    watch: TeacherArguments,
     peft_config: Any = None,
 ) -> RerankerTrainer:
     """The trainer with its data: all groups of the run, drawn in advance.
@@ -128,7 +114,8 @@ def make_trainer(
     groups_per_step = max(rows_per_step // size, 1)
     if config.max_steps <= 0:
         config.max_steps = math.ceil(config.num_train_epochs * train.judgements / groups_per_step)
-    groups = take_groups(draw_groups(task, train, negatives, config.seed, size - 1), config.max_steps * groups_per_step)
+    drawn = draw_groups(task, train, negatives, config.seed, size - 1)
+    groups = list(islice(drawn, config.max_steps * groups_per_step))
     config.train_sampling_strategy = "sequential"  # the groups are shuffled already, and must stay together
     processor = reranker.processor
     corpus_watch: CorpusWatch | None = None
@@ -138,8 +125,8 @@ def make_trainer(
     else:
         corpus_watch = watched_corpus(task, dev)
         say_cost(corpus_watch, config)
-        drawn = take_groups(draw_groups(task, dev, negatives, config.seed, size - 1), watch.dev_groups)
-        watched = pair_dataset(drawn, dev, task.corpus, processor)
+        drawn = draw_groups(task, dev, negatives, config.seed, size - 1)
+        watched = pair_dataset(list(islice(drawn, config.dev_groups)), dev, task.corpus, processor)
     return RerankerTrainer(
         group_size=size,
         reranker=reranker,

@@ -24,15 +24,14 @@ def answer(teacher_folder: str, student_folder: str, queries: list[str], documen
         {
             "query": query,
             "student": _best(scores[row].tolist(), documents),
-            "teacher": _best([hit["score"] for hit in _in_order(teacher.rank(query, documents))], documents),
+            "teacher": [
+                {"document": hit["text"], "score": hit["score"], "row": hit["corpus_id"]}
+                for hit in teacher.rank(query, documents)
+            ],
             "code": type(student).__module__,
         }
         for row, query in enumerate(queries)
     ]
-
-
-def _in_order(hits: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(hits, key=lambda hit: hit["corpus_id"])
 
 
 def _best(scores: list[float], documents: list[str]) -> list[dict[str, Any]]:

@@ -20,9 +20,7 @@ from ..cards.licenses import HELP, parse_licenses
 def main(argv: Sequence[str] | None = None, table: Callable[[str], str] | None = None) -> None:
     """Writes the cards of the run that the command line names.
 
-    Args:
-        argv: command line without the program's name; `None` reads `sys.argv`.
-        table: name of a benchmark's result -> its table as Markdown; only a clone has benchmarks.
+    In a clone, `table` turns the name of a benchmark's result into its table as Markdown.
     """
     parser = argparse.ArgumentParser(
         prog="rabtriever card" if table is None else "python -m model_cards.generate",

@@ -30,12 +30,7 @@ _LEAST = {
 
 
 def check_splits(task: RetrievalTask, **wanted: str | Sequence[str]) -> None:
-    """Raises a ValueError if the task lacks a split that an option names.
-
-    Args:
-        task: whose splits.
-        wanted: option -> the split or splits that it names.
-    """
+    """Raises a ValueError if the task lacks a split that an option names; `wanted` is option -> split or splits."""
     for option, names in wanted.items():
         for name in [names] if isinstance(names, str) else names:
             if name not in task.splits:
@@ -120,12 +115,9 @@ def check_language_model(
 def check_training(config: TrainingArguments, *metrics: str) -> None:
     """Checks settings of transformers' trainer that would fail after hours or silently have no effect.
 
-    Args:
-        config: the settings.
-        metrics: names of the metrics that an evaluation computes.
-
     Raises:
-        ValueError: a setting is out of range, or the optimizer, the schedule or a tracker cannot be built.
+        ValueError: a setting is out of range, the best model is to be chosen by none of `metrics`, or the optimizer,
+            the schedule or a tracker cannot be built.
     """
     for name, least in _LEAST.items():
         value = getattr(config, name)

@@ -34,12 +34,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class StageParser(TrlParser):
-    """`TrlParser` for one stage: errors are `ValueError`s, and optional settings accept "null" and "none".
-
-    Args:
-        stage: name of the module in `stages`.
-        argument_types: the dataclasses of the stage.
-    """
+    """`TrlParser` for the dataclasses of a stage: errors are `ValueError`s, optional settings accept "null", "none"."""
 
     def __init__(self, stage: str, argument_types: tuple[Any, ...]) -> None:
         self.stage = stage
@@ -64,11 +59,7 @@ class StageParser(TrlParser):
         raise ValueError(message)
 
     def set_recipe(self, source: str, settings: Mapping[str, Any]) -> None:
-        """Sets the settings of a recipe as defaults.
-
-        Args:
-            source: name of the recipe, for messages.
-            settings: key -> value.
+        """Sets the settings of a recipe as defaults; messages name it `source`.
 
         Raises:
             ValueError: a key is unknown, or a value has the wrong type or is not one of the choices.

@@ -25,12 +25,11 @@ from ..distillation.distillation_config import RabtrieverDistillationConfig
 from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
 from ..distillation.teacher_states import TeacherScores
 from ..distillation.training import finished, fresh_student, make_trainer, reranker_scores, scorer_scores
-from ..files import write_json, writing
 from ..loading import load_model
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
 from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
-from ..trainers.processes import on_main, say
+from ..trainers.processes import say
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
 from . import program
 from .recipe import parse_stage
@@ -93,16 +92,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
         scorer = cross_encoder(teacher_source.cross_encoder, train.queries, task.corpus, device, trusted)
         teacher = scorer_scores(scorer, task, train, folder)
     trainer = make_trainer(student, teacher, task, train, dev, config)
-    stage.start()
-    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
+    stage.train(trainer)
     served = finished(trainer)
-
-    def save() -> None:
-        with writing(stage.model):
-            served.save_pretrained(stage.model)
-        write_json(stage.log, trainer.state.log_history)
-
-    on_main(save)
+    stage.save(trainer, served)
     stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=served.config.embedding_dim)
     return stage.model
 
@@ -112,12 +104,7 @@ def training_queries(
 ) -> tuple[Split, dict[str, str]]:
     """The training queries of a student, and the fingerprints of task and file.
 
-    Args:
-        task: with the split.
-        split: the queries with labels.
-        unlabelled: a file of queries without labels, or `None`; `{output_dir}` in its name stands for that folder.
-        output_dir: folder of the run.
-        skip_bad: whether to skip bad lines of the file.
+    `{output_dir}` in the name of the file of unlabelled queries stands for the folder of the run.
 
     Raises:
         ValueError: the task has no such split, the file is malformed (`with_unlabelled`), or it holds queries of

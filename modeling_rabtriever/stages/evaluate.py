@@ -32,7 +32,7 @@ from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
 from ..trainers.processes import on_main
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
-from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_positive, check_splits
+from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_splits
 from .recipe import parse_stage
 from .run import RunArguments
 
@@ -150,7 +150,6 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     if given.seed < 0:
         raise ValueError(f"seed is {given.seed}; accepted: 0 or more")
     check_folder("output_dir", given.output_dir)
-    check_positive(candidates=given.candidates, max_queries=given.max_queries)
     for path in given.run_files:
         check_file("run_files", path)
     for path in given.model or []:

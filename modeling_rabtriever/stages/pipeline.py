@@ -30,16 +30,8 @@ _STAGES = {
     "evaluate": evaluate,
 }
 
-_FOLDERS = {
-    "pretrain": "backbone",
-    "train_reranker": "teacher",
-    "generate_queries": "queries",
-    "distill": "student",
-    "evaluate": "evaluation",
-}
 
-
-def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
+def main(argv: Sequence[str] | None = None, last: str = "evaluate") -> None:
     """Runs the stages up to `last` with the recipe and the overrides.
 
     Raises:
@@ -64,10 +56,7 @@ def main(argv: Sequence[str] | None = None, last: str = STAGES[-1]) -> None:
 
 
 def check(commands: Mapping[str, Sequence[str]]) -> None:
-    """Checks all stages before the first one runs, so that a fault in the last one shows at once, not after hours.
-
-    Args:
-        commands: stage -> its command line, in the order of the run.
+    """Checks the command lines of all stages before the first one runs: a fault in the last one shows at once.
 
     Raises:
         ValueError: a flag, key, split, file, model or setting of a stage is unusable; the message names the stage.
@@ -81,7 +70,7 @@ def check(commands: Mapping[str, Sequence[str]]) -> None:
     earlier: dict[str, Any] = {}
     for stage, parsed in arguments.items():
         run, output = parsed[0], Path(parsed[-1].output_dir)
-        if finished(output / _FOLDERS[stage]) and not run.overwrite:
+        if finished(output / STAGES[stage]) and not run.overwrite:
             continue  # the stage will be skipped, so its model need not be on the Hub any more
         with _named(stage):
             earlier[stage] = _STAGES[stage].check(parsed, tasks[run.data], earlier)
@@ -95,12 +84,8 @@ def _named(stage: str) -> Iterator[None]:
         raise ValueError(f"{stage}: {error}") from error
 
 
-def by_stage(flags: Sequence[str], stages: Sequence[str] = STAGES) -> dict[str, list[str]]:
-    """The command line of each stage.
-
-    Args:
-        flags: `--flag value` for all stages and `--<stage>.<flag> value` for one.
-        stages: the stages that run.
+def by_stage(flags: Sequence[str], stages: Sequence[str] = tuple(STAGES)) -> dict[str, list[str]]:
+    """The command line of each stage, from `--flag value` for all of them and `--<stage>.<flag> value` for one.
 
     Raises:
         ValueError: a flag names another stage.

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json, writing
 from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, padded
 from ..reranking.pretraining import PretrainingTrainer, prompt_dataset
 from ..reranking.reranker_trainer import LanguageModelTrainingConfig
@@ -20,7 +19,7 @@ from ..reranking.training import tokenizer_texts
 from ..reranking.watch import watch_nothing
 from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
-from ..trainers.processes import on_main, say
+from ..trainers.processes import say
 from ..trainers.stage_folder import StageFolder, model_digest
 from .checks import NOTHING, Earlier, check_language_model, check_training
 from .recipe import parse_stage
@@ -54,16 +53,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         eval_dataset=None if dev is None else prompt_dataset(task, dev, reranker.processor),
         processing_class=padded(reranker.processor.tokenizer),
     )
-    stage.start()
-    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
-
-    def save() -> None:
-        with writing(stage.model):
-            reranker.backbone.save_pretrained(stage.model)
-            reranker.processor.tokenizer.save_pretrained(stage.model)
-        write_json(stage.log, trainer.state.log_history)
-
-    on_main(save)
+    stage.train(trainer)
+    stage.save(trainer, reranker.backbone, reranker.processor.tokenizer)
     stage.finish(parameters=reranker.num_parameters())
     return stage.model
 

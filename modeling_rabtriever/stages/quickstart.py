@@ -25,8 +25,7 @@ from transformers.utils import logging
 
 from ..evaluation.labels import NOTE, STUDENT, TEACHER
 from ..evaluation.plots import student_against_teacher, training_curves
-from ..evaluation.report import Report
-from ..evaluation.report_text import retention_line
+from ..evaluation.report import Report, retention_line
 from ..evaluation.samples import fixed_sample
 from ..files import write_json
 from ..tasks.beir import RetrievalTask, load_beir
@@ -53,10 +52,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
     pipeline.main(["--config", RECIPE, "--data", str(data), *flags])
 
     task = load_beir(data)
-    report = json.loads((run / "evaluation" / "test.json").read_text())
-    answers = _answers(run, task, report["n"])
-    _plots(run, task, report["n"])
     reports = {path.stem: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("test*.json"))}
+    answers = _answers(run, task, reports["test"]["n"])
+    _plots(run, task, reports["test"]["n"])
     summary = {
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(_peak_memory_gb(), 2),

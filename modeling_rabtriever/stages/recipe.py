@@ -8,6 +8,8 @@
     distill: {max_steps: 1500}
     evaluate: {splits: [test]}
 
+`base: household` at the top takes the settings of another recipe; the keys of this one win.
+
 Each stage reads the shared keys, then its own section, then command-line overrides: `--max_steps 10`. Several recipes
 can be combined, `--config household --config students/paper`: for each key, the last recipe that has it wins.
 """
@@ -22,7 +24,14 @@ import yaml
 from ..recipes import recipe_path
 from .command import StageParser, parse_or_help
 
-STAGES = ("pretrain", "train_reranker", "generate_queries", "distill", "evaluate")  # of the pipeline, in order
+# The stages of the pipeline, in order -> folder in that of the run.
+STAGES = {
+    "pretrain": "backbone",
+    "train_reranker": "teacher",
+    "generate_queries": "queries",
+    "distill": "student",
+    "evaluate": "evaluation",
+}
 OPTIONAL = ("pretrain", "generate_queries")  # run only if the recipe has their section
 
 
@@ -30,34 +39,42 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
     """Shared keys and sections of recipes, by name or file; if two recipes have a key, the later value counts.
 
     Raises:
-        ValueError: a recipe is unknown, cannot be read or is not a YAML mapping, or a section is not a mapping.
+        ValueError: a recipe is unknown, cannot be read or is not a YAML mapping, a section is not a mapping, or a base
+            has a base itself.
     """
     shared: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {stage: {} for stage in STAGES}
     for path in names_or_paths:
-        file = recipe_path(path)
-        try:
-            recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(f"--config {path} is not YAML ({error}); accepted: a mapping of settings") from None
-        if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-            raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
-        for stage in STAGES:
-            section = recipe.pop(stage, None) or {}
-            if not isinstance(section, dict):
-                raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
-            sections[stage] |= section
-        shared |= recipe
+        recipe = _mapping(path)
+        base = recipe.pop("base", None)
+        for part in (recipe,) if base is None else (_mapping(str(base)), recipe):
+            if "base" in part:
+                raise ValueError(f"{path}: base {base} has a base too; accepted: a recipe without one")
+            for stage in STAGES:
+                section = part.pop(stage, None) or {}
+                if not isinstance(section, dict):
+                    raise ValueError(f"{path}: {stage} is {section!r}; accepted: a mapping of settings")
+                sections[stage] |= section
+            shared |= part
     return shared, sections
+
+
+def _mapping(path: str | Path) -> dict[str, Any]:
+    file = recipe_path(path)
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"recipe {path} is not YAML ({error}); accepted: a mapping of settings") from None
+    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
+        raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
+    return recipe
 
 
 def parse_stage(stage: str, argument_types: tuple[type, ...], argv: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The settings of a stage: defaults, overridden by the recipe's shared keys, its section, and the command line.
 
-    Args:
-        stage: one of `STAGES`.
-        argument_types: dataclasses; the result has one instance of each.
-        argv: command line without the program's name; `None` reads `sys.argv`.
+    Returns:
+        One instance of each of the dataclasses `argument_types`.
 
     Raises:
         ValueError: a flag or a key is unknown, or a value is not accepted.

@@ -13,16 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer
-
-from .. import GenerativeRerankerConfig, GenerativeRerankerModel
-from ..files import write_json, writing
+from .. import GenerativeRerankerConfig
 from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, check_student
 from ..reranking.pairs import NegativeArguments
 from ..reranking.reranker_trainer import RerankerTrainingConfig, check_batches
 from ..reranking.training import (
     LoraArguments,
-    TeacherArguments,
     finished,
     group_size,
     make_trainer,
@@ -31,8 +27,7 @@ from ..reranking.training import (
 from ..reranking.watch import WATCHED
 from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
-from ..trainers.processes import on_main, say
-from ..trainers.shared_trainer import check_division
+from ..trainers.processes import say
 from ..trainers.stage_folder import StageFolder, earlier_model, model_digest
 from . import program
 from .checks import NOTHING, Earlier, check_language_model, check_positive, check_training
@@ -43,7 +38,6 @@ ARGUMENTS = (
     RunArguments,
     BackboneArguments,
     PromptArguments,
-    TeacherArguments,
     NegativeArguments,
     LoraArguments,
     RerankerTrainingConfig,
@@ -53,20 +47,15 @@ ARGUMENTS = (
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained teacher."""
     arguments = parse_stage("train_reranker", ARGUMENTS, argv)
-    run, backbone, prompt, watch, negatives, lora, config = arguments
+    run, backbone, prompt, negatives, lora, config = arguments
     prompt = prompt.for_task(run.data)
-    backbone.model_name_or_path = earlier_model(
-        backbone.model_name_or_path,
-        config.output_dir,
-        "backbone",
-        f"run {program('pretrain')} first, or pass --model_name_or_path",
-    )
+    backbone = _with_source(backbone, config.output_dir)
     task = load_task(run.data, run.skip_bad)
     train, dev = run.splits(task)
     stage = StageFolder(
         Path(config.output_dir) / "teacher",
-        (run, backbone, prompt, watch, negatives, lora, config),
-        {"task": task.fingerprint(), "backbone": model_digest(backbone.model_name_or_path)},
+        (run, backbone, prompt, negatives, lora, config),
+        {"task": task.fingerprint(), "backbone": model_digest(str(backbone.model_name_or_path))},
         run.overwrite,
     )
     if stage.done:
@@ -77,8 +66,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
         backbone, prompt, tokenizer_texts(task, train, prompt), config.seed, config.trust_remote_code
     )
     config.output_dir = str(stage.checkpoints)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, watch, lora.peft_config())
-    train_and_save(reranker, trainer, stage, lora, relevant_share=1 / trainer.group_size)
+    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
+    stage.train(trainer)
+    stage.save(trainer, finished(reranker, trainer, lora))
+    pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
+    stage.finish(pairs=pairs, parameters=reranker.num_parameters(), relevant_share=1 / trainer.group_size)
     if trainer.corpus_watch is not None:
         say(trainer.corpus_watch.line(trainer.state.log_history))
     return stage.model
@@ -98,37 +90,21 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     Raises:
         ValueError: a split, a file or a model is missing, or a setting cannot be used.
     """
-    run, backbone, prompt, watch, negatives, lora, config = arguments
+    run, backbone, prompt, negatives, lora, config = arguments
     train, dev = run.splits(task)
     check_training(config, "loss", *WATCHED)
     prompt.for_task(run.data)
-    check_positive(dev_groups=watch.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
-    size = group_size(task, train, dev, negatives)
-    check_batches(config, size)
-    check_division(config, size)
+    check_positive(dev_groups=config.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
+    check_batches(config, group_size(task, train, dev, negatives))
     if backbone.model_name_or_path is None and "pretrain" in earlier:
         return earlier["pretrain"]
-    remedy = f"run {program('pretrain')} first, or pass --model_name_or_path"
-    source = earlier_model(backbone.model_name_or_path, config.output_dir, "backbone", remedy)
-    found = check_language_model(replace(backbone, model_name_or_path=source), config, config.trust_remote_code, lora)
+    backbone = _with_source(backbone, config.output_dir)
+    found = check_language_model(backbone, config, config.trust_remote_code, lora)
     check_student(GenerativeRerankerConfig(text_config=found, true_token_id=0, false_token_id=1))
     return found
 
 
-def train_and_save(
-    reranker: GenerativeRerankerModel, trainer: Trainer, stage: StageFolder, lora: LoraArguments, **result: Any
-) -> None:
-    """Trains the reranker's backbone, resuming from the last checkpoint of the stage, and finishes the stage."""
-    config = trainer.args
-    stage.start()
-    trainer.train(resume_from_checkpoint=stage.last_checkpoint(config.resume_from_checkpoint))
-    finished(reranker, trainer, lora)
-
-    def save() -> None:
-        with writing(stage.model):
-            reranker.save_pretrained(stage.model)
-        write_json(stage.log, trainer.state.log_history)
-
-    on_main(save)
-    pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
-    stage.finish(pairs=pairs, parameters=reranker.num_parameters(), **result)
+def _with_source(backbone: BackboneArguments, output_dir: str) -> BackboneArguments:
+    remedy = f"run {program('pretrain')} first, or pass --model_name_or_path"
+    source = earlier_model(backbone.model_name_or_path, output_dir, "backbone", remedy)
+    return replace(backbone, model_name_or_path=source)

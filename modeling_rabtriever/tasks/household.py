@@ -18,7 +18,6 @@ Usage:
 import argparse
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +60,14 @@ def queries(world: dict[str, Any]) -> dict[str, list[Query]]:
     """The queries of each split. In the large world each phrasing is used in eight places, drawn per phrasing."""
     rng = random.Random(SEED)
     splits: dict[str, list[Query]] = {name: [] for name in (*PLACES_PER_PHRASING, "test_phrasing")}
+    seen = [name for name, count in PLACES_PER_PHRASING.items() for _ in range(count)]
     for need, about in world["needs"].items():
         phrasings = list(enumerate(about["phrasings"]))
         rng.shuffle(phrasings)
         for rank, (number, phrasing) in enumerate(phrasings):
             places = list(world["places"])
             rng.shuffle(places)
-            names = list(_split_names())
-            if rank >= SEEN_PHRASINGS:
-                names = ["test_phrasing"] * len(names)
+            names = seen if rank < SEEN_PHRASINGS else ["test_phrasing"] * len(seen)
             for name, place in zip(names, places, strict=False):
                 relevant = [_document_id(thing, place) for thing in about["objects"]]
                 query_id = f"{need}-{number:02d}-{place.replace(' ', '_')}"
@@ -93,11 +91,6 @@ def write_household(folder: str | Path, large: bool = False) -> Path:
 
 def _document_id(thing: str, place: str) -> str:
     return f"{thing}-{place.replace(' ', '_')}"
-
-
-def _split_names() -> Iterator[str]:
-    for name, count in PLACES_PER_PHRASING.items():
-        yield from [name] * count
 
 
 def _write_jsonl(path: Path, texts: Any) -> None:

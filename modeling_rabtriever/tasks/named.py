@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from .beir import RetrievalTask, Split, load_beir, load_hub
+from .beir import RetrievalTask, load_beir, load_hub
 
 NAMED = Path(__file__).with_suffix(".yaml")
 DATA_FOLDER = "RABTRIEVER_DATA"
@@ -20,12 +20,12 @@ class NamedTask:
     """What `named.yaml` says of a task."""
 
     title: str
-    hub: str | None
     instruction: str
-    document_template: str
-    query_template: str
-    max_lines: int | None
-    labels: str | None
+    document_template: str = "Document: {document}\n"
+    query_template: str = "Query: {query}\n{instruction}"
+    hub: str | None = None
+    max_lines: int | None = None
+    labels: str | None = None
 
     def prepare(self, query: str) -> str:
         """The query as a model reads it: without label tags, and only its last `max_lines` lines."""
@@ -109,7 +109,10 @@ def check_tags(task: RetrievalTask) -> None:
     Raises:
         ValueError: more than `REPEATED_SHARE` of a split's queries name one.
     """
-    tags = {name: [_tags(query) for query in split.queries] for name, split in task.splits.items()}
+    tags = {
+        name: [{tag.strip().lower() for tag in TAG.findall(query)} for query in split.queries]
+        for name, split in task.splits.items()
+    }
     if not any(map(any, tags.values())):
         return  # a corpus may be large, and most queries have no brackets
     names = {re.split(r"[:.\n]", text, maxsplit=1)[0].strip().lower() for text in task.corpus}
@@ -121,10 +124,6 @@ def check_tags(task: RetrievalTask) -> None:
                 f"brackets, such as {tagged[0]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would measure "
                 "how well a model reads labels"
             )
-
-
-def _tags(query: str) -> set[str]:
-    return {tag.strip().lower() for tag in TAG.findall(query)}
 
 
 def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
@@ -140,8 +139,8 @@ def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
 
 
 def _prepared(task: RetrievalTask, about: NamedTask) -> RetrievalTask:
-    return replace(task, splits={name: _prepared_split(split, about) for name, split in task.splits.items()})
-
-
-def _prepared_split(split: Split, about: NamedTask) -> Split:
-    return replace(split, queries=[about.prepare(query) for query in split.queries])
+    splits = {
+        name: replace(split, queries=[about.prepare(query) for query in split.queries])
+        for name, split in task.splits.items()
+    }
+    return replace(task, splits=splits)

@@ -46,6 +46,28 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
             other names, or a line is not UTF-8. The message gives file and line.
     """
     blanks, names = False, None
+    for place, text in text_lines(path):
+        if names is None:
+            blanks = "\t" not in text
+        fields = text.split() if blanks else text.split("\t")
+        if names is None:
+            names = _columns(place, text, fields)
+            if names == tuple(fields):
+                continue
+        if len(fields) != len(names):
+            raise ValueError(f"{place} is {text[:80]!r}, {len(fields)} columns after {len(names)}; {ACCEPTED}")
+        row = dict(zip(names, fields, strict=True))
+        if row.get("iteration", "0") not in ("0", "Q0"):
+            raise ValueError(f"{place} is {text[:80]!r}; {ACCEPTED}")
+        yield _judgement(place, row)
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Place, for messages, and text of each line that is not empty.
+
+    Raises:
+        ValueError: a line is not UTF-8. The message gives file and line.
+    """
     with path.open("rb") as file:
         for number, _, line in numbered_lines(file):
             place = f"{path} line {number}"
@@ -53,27 +75,13 @@ def read_qrels(path: Path) -> Iterator[Judgement]:
                 text = decode_line(line)
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from None
-            if names is None:
-                blanks = "\t" not in text
-            fields = text.split() if blanks else text.split("\t")
-            if names is None:
-                names = _columns(place, text, fields)
-                if names == tuple(fields):
-                    continue
-            if len(fields) != len(names):
-                raise ValueError(f"{place} is {text[:80]!r}, {len(fields)} columns after {len(names)}; {ACCEPTED}")
-            row = dict(zip(names, fields, strict=True))
-            if row.get("iteration", "0") not in ("0", "Q0"):
-                raise ValueError(f"{place} is {text[:80]!r}; {ACCEPTED}")
-            yield _judgement(place, row)
+            yield place, text
 
 
 def read_rows(paths: Sequence[Path], folder: Path) -> Iterator[Judgement]:
     """The judgements of a data set's files: rows with `query-id`, `corpus-id` and `score`, or text as in `read_qrels`.
 
-    Args:
-        paths: with endings from `QRELS_FORMATS`.
-        folder: of the data set; messages name files relative to it.
+    Messages name files relative to `folder`.
 
     Raises:
         ValueError: a row cannot be read, lacks a field, or its grade is not a whole number. The message gives file and

@@ -20,11 +20,7 @@ _BLOCK = 1 << 24
 
 
 def checkpoint_to_resume(folder: Path, given: str | None = None) -> str | None:
-    """The checkpoint that a run resumes from; `None` starts the run from the beginning.
-
-    Args:
-        folder: of the run's checkpoints.
-        given: a checkpoint to use instead of the newest one.
+    """The checkpoint that a run resumes from, `given` or the newest one in the folder; `None` if there is none.
 
     Raises:
         ValueError: a file of the checkpoint is missing or is not as it was written, or `given` was never finished.

@@ -37,6 +37,9 @@ class SharedArguments:
     logging_steps: float = field(
         default=10, metadata={"help": "Steps between two log lines; below 1, a share of all steps."}
     )
+    save_total_limit: int | None = field(
+        default=1, metadata={"help": "Checkpoints to keep; null keeps all. Resuming needs only the last one."}
+    )
     bf16: bool | None = field(
         default=None,
         metadata={"help": "Compute in bfloat16; default: true if there is a GPU that supports it."},
@@ -44,11 +47,7 @@ class SharedArguments:
 
 
 def check_division(args: TrainingArguments, group_size: int = 1) -> None:
-    """Refuses a batch size that the processes cannot divide evenly into whole groups.
-
-    Args:
-        args: the settings.
-        group_size: rows that must stay on one process.
+    """Refuses a batch size that the processes cannot divide evenly into groups of rows that stay on one process.
 
     Raises:
         ValueError: `per_device_train_batch_size` is not a multiple of processes times group size.

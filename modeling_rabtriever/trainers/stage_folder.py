@@ -13,34 +13,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from ..errors import refusing
-from ..files import read_record, write_json
+from ..files import read_record, write_json, writing
 from .checkpoints import CHECKSUMS, checkpoint_to_resume
 from .processes import on_main
 
 # Settings that change how a run is logged, stored or divided over devices, but not its result.
 _NOT_RESULTS = (
-    "output_dir",
-    "overwrite",
-    "logging_",
-    "log_",
-    "save_",
-    "report_to",
-    "run_name",
-    "project",
-    "trackio_",
-    "disable_tqdm",
-    "hub_",
-    "push_to_hub",
-    "resume_from_checkpoint",
-    "dataloader_",
-    "local_rank",
-    "use_cpu",
-    "ddp_",
+    "output_dir", "overwrite", "logging_", "log_", "save_", "report_to", "run_name", "project", "trackio_",
+    "disable_tqdm", "hub_", "push_to_hub", "resume_from_checkpoint", "dataloader_", "local_rank", "use_cpu", "ddp_",
     "eval_on_start",
-)
+)  # fmt: skip
 
 
 class StageFolder:
@@ -49,11 +34,7 @@ class StageFolder:
     Nothing is written or deleted before `start`, so a stage with unusable settings leaves the folder unchanged. A run
     that started but left no results is replaced without asking.
 
-    Args:
-        folder: of the stage.
-        settings: the dataclasses of the stage's settings.
-        inputs: name -> fingerprint of an input (task, earlier stage).
-        overwrite: whether to replace a run with other settings or inputs.
+    `settings` are the dataclasses of the stage, `inputs` the fingerprints of its inputs (task, earlier stage) by name.
 
     Raises:
         ValueError: the folder holds such a run and `overwrite` is false.
@@ -98,13 +79,24 @@ class StageFolder:
         return self.folder / "checkpoints"
 
     @property
-    def log(self) -> Path:
-        """File of the trainer's log: a list of records, one per logging step."""
-        return self.folder / "log.json"
-
-    @property
     def _path(self) -> Path:
         return self.folder / "stage.json"
+
+    def train(self, trainer: Trainer) -> None:
+        """Starts the stage and trains, from its last checkpoint if there is one."""
+        self.start()
+        trainer.train(resume_from_checkpoint=self.last_checkpoint(trainer.args.resume_from_checkpoint))
+
+    def save(self, trainer: Trainer, *parts: Any) -> None:
+        """Saves what was trained, such as a model and its tokenizer, and the trainer's log, a list of records."""
+
+        def write() -> None:
+            with writing(self.model):
+                for part in parts:
+                    part.save_pretrained(self.model)
+            write_json(self.folder / "log.json", trainer.state.log_history)
+
+        on_main(write)
 
     def last_checkpoint(self, given: str | None = None) -> str | None:
         """The checkpoint to resume from, `given` or the newest finished one, as `checkpoint_to_resume` finds it."""

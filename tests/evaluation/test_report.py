@@ -20,7 +20,7 @@ from modeling_rabtriever.evaluation.plots import (
     student_against_teacher,
     training_curves,
 )
-from modeling_rabtriever.evaluation.report_text import retention_line
+from modeling_rabtriever.evaluation.report import retention_line
 
 RELEVANT = [{0: 1}, {1: 1}, {2: 1}, {0: 1}]
 TEACHER = torch.eye(3)[[0, 1, 2, 0]]

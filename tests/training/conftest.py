@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.reranking.pairs import PairGroups, pair_dataset
+from modeling_rabtriever.reranking.pairs import pair_dataset
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
 from modeling_rabtriever.tasks.beir import load_beir
 
-GROUPS = PairGroups([0, 1, 2, 3], [[0, 5, 6, 7], [1, 5, 6, 7], [2, 5, 6, 7], [3, 0, 1, 2]])
+GROUPS = [(0, [0, 5, 6, 7]), (1, [1, 5, 6, 7]), (2, [2, 5, 6, 7]), (3, [3, 0, 1, 2])]
 
 
 @pytest.fixture

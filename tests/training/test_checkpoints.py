@@ -87,7 +87,7 @@ def test_a_checkpoint_asked_for_must_be_finished(tmp_path: Path) -> None:
 
 
 def test_trainers_finish_their_checkpoints(teacher_trainer: Callable[..., Any], tmp_path: Path) -> None:
-    teacher_trainer(max_steps=2, save_strategy="steps", save_steps=1).train()
+    teacher_trainer(max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=None).train()
     for step in (1, 2):
         record = json.loads((tmp_path / "checkpoints" / f"checkpoint-{step}" / CHECKSUMS).read_text())
         assert record["processes"] == 1

@@ -1,6 +1,7 @@
 """What would fail hours later is refused before the first step, with the argument, its value and what is accepted."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from transformers import Trainer
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
 from modeling_rabtriever.reranking.backbone import PromptArguments, read_backbone_config
-from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups, take_groups
+from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
-from modeling_rabtriever.reranking.training import TeacherArguments, make_trainer
+from modeling_rabtriever.reranking.training import LoraArguments, make_trainer
 from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker
 from modeling_rabtriever.tasks.beir import load_beir
 from modeling_rabtriever.trainers.stage_folder import StageFolder
@@ -33,7 +34,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--dev_split", "validation"], "dev_split is 'validation', which animals lacks; accepted: dev, test, train"),
         (["--train_split", "training"], "train_split is 'training', which animals lacks; accepted"),
-        (["--model_name_or_path", "nowhere.json"], "nowhere.json is no file"),
+        (["--model_name_or_path", "nowhere.json"], "nowhere.json is not a file"),
         (["--model_name_or_path", "nobody/nothing"], "model_name_or_path nobody/nothing cannot be read .*; accepted"),
         (["--max_document_length", "60"], "accepted: at most the backbone's window, 64"),
         (["--negatives_per_positive", "40"], "40 negatives per positive; accepted: 1 to 11"),
@@ -224,24 +225,20 @@ def test_groups_of_train_and_dev_have_one_size(
     with (beir_folder / "qrels" / "dev.tsv").open("a") as file:
         file.write("dev-give-0\td5\t1\n")
     task = load_beir(beir_folder)
-    config = RerankerTrainingConfig(
-        output_dir=str(tmp_path / "x"), per_device_train_batch_size=11, per_device_eval_batch_size=11, max_steps=1
-    )
-    watch = TeacherArguments(dev_groups=13)
-    trainer = make_trainer(
-        reranker, task, task.split("train"), task.split("dev"), NegativeArguments(None), config, watch
-    )
+    batches = {"per_device_train_batch_size": 11, "per_device_eval_batch_size": 11}
+    config = RerankerTrainingConfig(output_dir=str(tmp_path / "x"), max_steps=1, dev_groups=13, **batches)
+    trainer = make_trainer(reranker, task, task.split("train"), task.split("dev"), NegativeArguments(None), config)
     assert trainer.group_size == 11 and len(trainer.eval_dataset) == 13 * 11
     relevant = torch.tensor([row["labels"][-1] for row in trainer.eval_dataset]).view(13, 11)
     assert (relevant[:, 0] == reranker.config.true_token_id).all()
     assert (relevant[:, 1:] == reranker.config.false_token_id).all()
-    groups = take_groups(draw_groups(task, task.split("dev"), NegativeArguments(None), 0, count=3), 5)
-    assert {len(group) for group in groups.documents} == {4}
+    groups = draw_groups(task, task.split("dev"), NegativeArguments(None), 0, count=3)
+    assert {len(group) for _, group in islice(groups, 5)} == {4}
 
 
 def test_settings_are_compared_only_with_runs_that_left_something(tmp_path: Path) -> None:
-    settings = TeacherArguments(dev_groups=1)
+    settings = LoraArguments(lora_r=1)
     StageFolder(tmp_path, (settings,), {}, False).start()
-    StageFolder(tmp_path, (TeacherArguments(dev_groups=2),), {}, False).finish()
-    with pytest.raises(ValueError, match=r"dev_groups \(2 there, 1 now\)"):
+    StageFolder(tmp_path, (LoraArguments(lora_r=2),), {}, False).finish()
+    with pytest.raises(ValueError, match=r"lora_r \(2 there, 1 now\)"):
         StageFolder(tmp_path, (settings,), {}, False)

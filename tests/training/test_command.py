@@ -137,7 +137,7 @@ def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["training.pipeline", "--config", "nowhere.yaml"], "--config nowhere.yaml is no file and no recipe; accepted"),
+        (["training.pipeline", "--config", "nowhere.yaml"], "recipe nowhere.yaml is not a file or a known name"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_rabtriever import RabtrieverProcessor
-from modeling_rabtriever.reranking.pairs import NegativeArguments, PairGroups, draw_groups, pair_dataset
+from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups, pair_dataset
 from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
 
 
@@ -64,7 +64,7 @@ def test_too_many_negatives_are_refused(task: RetrievalTask) -> None:
 
 def test_rows_hold_prefix_suffix_and_answer(task: RetrievalTask, processor: RabtrieverProcessor) -> None:
     train = task.split("train")
-    rows = pair_dataset(PairGroups([4, 0], [[4, 7], [0, 1]]), train, task.corpus, processor)
+    rows = pair_dataset([(4, [4, 7]), (0, [0, 1])], train, task.corpus, processor)
     assert len(rows) == 4
     for row, (query, document, answer) in zip(
         rows,

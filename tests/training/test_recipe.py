@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from transformers import AutoConfig
 
 from modeling_rabtriever.distillation.encoders import student_config
 from modeling_rabtriever.recipes import backbone_path, recipe_names
-from modeling_rabtriever.reranking.pairs import draw_groups, take_groups
+from modeling_rabtriever.reranking.pairs import draw_groups
 from modeling_rabtriever.stages import distill, pipeline, pretrain, train_reranker
 from modeling_rabtriever.stages.recipe import STAGES, parse_stage, read_recipe
 from modeling_rabtriever.tasks.beir import load_beir
@@ -50,6 +51,20 @@ def test_later_recipes_win_key_by_key(tmp_path: Path) -> None:
     assert (arguments.data, arguments.rate, arguments.names) == ("there", 3, ["a"])
 
 
+def test_a_recipe_changes_its_base(tmp_path: Path) -> None:
+    mine = _recipe(tmp_path, "base: household\noutput_dir: here\ndistill: {candidates: 3}\n")
+    (shared, sections), (base_shared, base_sections) = read_recipe(mine), read_recipe("household")
+    assert shared == {**base_shared, "output_dir": "here"}
+    assert sections == {**base_sections, "distill": {**base_sections["distill"], "candidates": 3}}
+    second = tmp_path / "second.yaml"
+    second.write_text(f"base: {mine}\n")
+    with pytest.raises(ValueError, match=r"base .*recipe.yaml has a base too; accepted: a recipe without one"):
+        read_recipe(second)
+    second.write_text("base: nothing\n")
+    with pytest.raises(ValueError, match="recipe nothing is not a file or a known name; accepted: "):
+        read_recipe(second)
+
+
 @pytest.mark.parametrize("student", STUDENTS)
 def test_students_fit_beside_a_task(student: str, tmp_path: Path) -> None:
     base = student.partition("-")[0]  # the recipe it changes, or itself
@@ -77,10 +92,11 @@ def test_the_recipe_for_any_folder_learns_documents_that_differ_by_one_word(tmp_
     flags = ["--config", "from-scratch", "--data", str(write_household(tmp_path))]
     run, backbone, *_ = parse_stage("pretrain", pretrain.ARGUMENTS, flags)
     assert json.loads(backbone_path(backbone.model_name_or_path).read_text()).get("attention_dropout", 0) == 0
-    _, _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
+    _, _, _, negatives, *_, config = parse_stage("train_reranker", train_reranker.ARGUMENTS, flags)
     task = load_beir(run.data)
     places = [document.rpartition(" to the ")[2] for document in task.corpus]
-    groups = take_groups(draw_groups(task, task.split("train"), negatives, config.seed), 1000).documents
+    drawn = draw_groups(task, task.split("train"), negatives, config.seed)
+    groups = [documents for _, documents in islice(drawn, 1000)]
     told_by_place = [places[group[0]] not in [places[row] for row in group[1:]] for group in groups]
     assert sum(told_by_place) > 0.05 * len(groups)  # with seven negatives: 4 of 1,000
     assert config.per_device_train_batch_size % len(groups[0]) == 0
@@ -114,7 +130,7 @@ def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) 
 
 def test_a_missing_recipe_is_named() -> None:
     with pytest.raises(
-        ValueError, match="--config nowhere is no file and no recipe; accepted: .* cose, .*students/paper"
+        ValueError, match="recipe nowhere is not a file or a known name; accepted: .* cose, .*students/paper"
     ):
         read_recipe("nowhere")
 
@@ -126,7 +142,7 @@ def test_recipes_and_backbones_are_found_by_name_from_anywhere(tmp_path: Path, m
     for section in sections.values():
         name = section.get("model_name_or_path", "")
         assert not name.endswith(".json") or backbone_path(name).is_file()
-    with pytest.raises(ValueError, match="backbones/qwen2.json is no file; accepted: .* backbones/qwen2-1m.json"):
+    with pytest.raises(ValueError, match="backbones/qwen2.json is not a file; accepted: .* backbones/qwen2-1m.json"):
         backbone_path("backbones/qwen2.json")
     Path("household").write_text("seed: 7\n")
     Path("mine.yaml").write_text("seed: 7\n")
