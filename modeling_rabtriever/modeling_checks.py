@@ -92,7 +92,7 @@ def read_json(file: Any) -> dict[str, Any]:
     try:
         content: Any = PreTrainedConfig._dict_from_json_file(file)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON ({error}); accepted: the file as save_pretrained wrote it") from error
+        raise ValueError(f"{file} is not JSON ({error}); accepted: the file as save_pretrained wrote it") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds {str(content)[:60]!r}; accepted: a JSON object")
     return content

@@ -224,7 +224,7 @@ def _read_shard(path: Path) -> dict[str, Tensor]:
         if len(shard["keys"]) != len(shard["logits"]):
             raise ValueError(f"{path} has scores for other pairs than its own")
     except (ValueError, KeyError) as error:
-        fault = str(error).partition("; accepted")[0] if isinstance(error, ValueError) else f"{path} is no shard"
+        fault = str(error).partition("; accepted")[0] if isinstance(error, ValueError) else f"{path} is not a shard"
         raise ValueError(
             f"{fault}; accepted: the shard as it was written. Delete it to have its pairs scored again"
         ) from error
