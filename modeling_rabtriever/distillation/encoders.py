@@ -18,7 +18,6 @@ from .student import TrainingStudent
 from .student_arguments import StudentArguments
 
 LORA_RANK = 32
-BACKBONE_POOLINGS = ["last", "mean"]  # of the teacher's backbone; another encoder has its own
 _TRIALS = ("a", "Which one of them, and why? " * 8)  # read separately and in one batch
 
 
@@ -42,7 +41,17 @@ class Encoder(NamedTuple):
     unit_vectors: bool = False
 
 
-def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None) -> Encoder:
+def backbone_poolings(train_encoder: str) -> list[str]:
+    """How the states of the teacher's backbone become one vector; any other encoder has its own pooling.
+
+    A frozen backbone adds the mean over tokens, because its last token's state was trained to answer, not to summarise.
+    """
+    return ["last", "mean"] if train_encoder == "none" else ["last"]
+
+
+def teachers_encoder(
+    teacher: GenerativeRerankerModel, layers: int | None = None, train_encoder: str = "none"
+) -> Encoder:
     """The teacher's own backbone and prompt, or its first `layers` layers.
 
     Raises:
@@ -55,7 +64,7 @@ def teachers_encoder(teacher: GenerativeRerankerModel, layers: int | None = None
         with refusing(f"encoder is {layers} layers", accepted), torch.device("meta"):
             kept = AutoModel.from_config(config).state_dict().keys()
         weights = {name: weight for name, weight in weights.items() if name in kept}
-    return Encoder(config, weights, teacher.processor, BACKBONE_POOLINGS)
+    return Encoder(config, weights, teacher.processor, backbone_poolings(train_encoder))
 
 
 def first_layers(text_config: Any, layers: int | None) -> Any:

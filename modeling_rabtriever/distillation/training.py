@@ -78,7 +78,7 @@ def fresh_student(
         ValueError: settings contradict each other, or do not fit the encoder.
     """
     if shape.other_encoder is None:
-        encoder = teachers_encoder(reranker, shape.layers)
+        encoder = teachers_encoder(reranker, shape.layers, config.train_encoder)
     else:
         encoder = other_encoder(shape.other_encoder, reranker.processor, trust_remote_code=trust_remote_code)
     student = student_of(encoder, reranker.answer_direction, shape)

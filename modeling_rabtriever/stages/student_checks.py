@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..distillation.encoder_folders import check_text_encoder, read_settings
-from ..distillation.encoders import BACKBONE_POOLINGS, first_layers, student_config
+from ..distillation.encoders import backbone_poolings, first_layers, student_config
 from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
 from ..tasks.beir import RetrievalTask
@@ -47,7 +47,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
         text_config = check_teacher(path, teacher_source.trust_remote_code)
     if shape.other_encoder is None:
-        student_config(first_layers(text_config, shape.layers), BACKBONE_POOLINGS, shape)
+        student_config(first_layers(text_config, shape.layers), backbone_poolings(config.train_encoder), shape)
     else:
         found = check_model("encoder", shape.other_encoder, trust_remote_code=teacher_source.trust_remote_code)
         check_text_encoder(shape.other_encoder, found)

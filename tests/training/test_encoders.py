@@ -96,6 +96,8 @@ def test_the_first_layers_of_the_teacher(reranker: GenerativeRerankerModel) -> N
     last = reranker.backbone.base_model.norm(states[1][0])
     expected = torch.cat([last[-1], last.mean(0)])
     torch.testing.assert_close(read_features(student, "document", DOCUMENTS[:1])[0], expected)
+    trained = student_on(teachers_encoder(reranker, 1, "full"), reranker)  # one pooling, as servers have
+    torch.testing.assert_close(read_features(trained, "document", DOCUMENTS[:1])[0], last[-1])
     with pytest.raises(ValueError, match="encoder is 3 layers; accepted: 1 to 2, those of the teacher's backbone"):
         teachers_encoder(reranker, 3)
 
