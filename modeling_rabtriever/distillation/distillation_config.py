@@ -52,8 +52,8 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
     label_share: float = field(
         default=0.0,
         metadata={
-            "help": "Share of relevance labels in the listwise loss: InfoNCE of the queries that have labels, over the "
-            "documents of the batch that are relevant to some training query. The rest is the teacher's."
+            "help": "Share of the relevance labels in the loss of a query that has labels: InfoNCE over the documents "
+            "of the batch that are relevant to some training query. The rest is the teacher's."
         },
     )
     mse_weight: float = field(
@@ -115,16 +115,6 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         """Raises a ValueError if a query needs more candidates than the corpus has documents."""
         if self.candidates > available:
             raise ValueError(f"candidates is {self.candidates}; accepted: at most {available}, the number of documents")
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The weight of each term in the loss."""
-        return {
-            "listwise": self.listwise_weight * (1 - self.label_share),
-            "labels": self.listwise_weight * self.label_share,
-            "mse": self.mse_weight,
-            "kl": self.kl_weight,
-        }
 
     @property
     def needs_states(self) -> bool:

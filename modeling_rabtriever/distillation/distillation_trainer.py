@@ -132,19 +132,16 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         with self.accelerator.autocast():
             query, document = self._queries.features(rows), self._documents.features(distinct)
         output = model(query_features=query, document_features=document, document_places=places.to(document.device))
-        found = self.terms(output, rows, documents, distinct)
-        counts = {name: count for name, (_, count) in found.items()}
-        terms = self.batch_means({name: term for name, (term, _) in found.items()}, counts)
+        terms = self.terms(output, rows, documents, distinct)
+        terms = self.batch_means(terms, dict.fromkeys(terms, len(rows)))
         check_finite("the student's loss", **{name: term.detach() for name, term in terms.items()})
         for name, term in terms.items():
             self._terms.setdefault(name, []).append(term.item())
-        loss = torch.stack([self.args.weights[name] * term for name, term in terms.items()]).sum()
+        loss = torch.stack([getattr(self.args, f"{name}_weight") * term for name, term in terms.items()]).sum()
         return (loss, output) if return_outputs else loss
 
-    def terms(
-        self, output: StudentOutput, rows: Tensor, documents: Tensor, distinct: Tensor
-    ) -> dict[str, tuple[Tensor, int]]:
-        """Every loss term whose weight is not 0, unweighted: its mean, and over how many queries.
+    def terms(self, output: StudentOutput, rows: Tensor, documents: Tensor, distinct: Tensor) -> dict[str, Tensor]:
+        """Every loss term whose weight is not 0, unweighted.
 
         Args:
             output: of the student, for `(n, c)` pairs.
@@ -152,25 +149,32 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             documents: `(n, c)`, their candidates, a relevant one first.
             distinct: `(m,)`, the documents of the batch, each once.
         """
-        weights, device, count = self.args.weights, output.logits.device, len(rows)
-        queries = rows.unsqueeze(1).expand_as(documents)
+        queries, device = rows.unsqueeze(1).expand_as(documents), output.logits.device
         teacher = self.teacher.logits(queries, documents).to(device)
         terms = {}
-        if weights["listwise"]:
-            terms["listwise"] = listwise_kl(output.scores, teacher, self.args.temperature), count
-        if weights["labels"]:
-            vectors, batch = self.batch_vectors(output.document_embeds, distinct)
-            relevant = self._relevant_in(rows, batch).to(device)
-            unlabelled = ~self._labelled[self._texts[batch]].to(device)
-            scores = self.model.similarity(output.query_embeds, vectors).masked_fill(unlabelled, -torch.inf)
-            labels = label_cross_entropy(scores, relevant, self.args.temperature)
-            terms["labels"] = labels, int(relevant.any(1).sum())
-        if weights["mse"] and self._states is not None and output.hidden_state is not None:
+        if self.args.listwise_weight:
+            terms["listwise"] = self._listwise(output, teacher, rows, documents, distinct)
+        if self.args.mse_weight and self._states is not None and output.hidden_state is not None:
             states = self._states.hidden_states(queries, documents).to(device)
-            terms["mse"] = hidden_state_mse(output.hidden_state, states), count
-        if weights["kl"]:
-            terms["kl"] = answer_reverse_kl(output.logits, teacher), count
+            terms["mse"] = hidden_state_mse(output.hidden_state, states)
+        if self.args.kl_weight:
+            terms["kl"] = answer_reverse_kl(output.logits, teacher)
         return terms
+
+    def _listwise(
+        self, output: StudentOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
+    ) -> Tensor:
+        share, temperature = self.args.label_share, self.args.temperature
+        if not share:
+            return listwise_kl(output.scores, teacher, temperature)
+        vectors, batch = self.batch_vectors(output.document_embeds, distinct)
+        relevant = self._relevant_in(rows, batch).to(teacher.device)
+        unlabelled = ~self._labelled[self._texts[batch]].to(teacher.device)
+        scores = self.model.similarity(output.query_embeds, vectors).masked_fill(unlabelled, -torch.inf)
+        weights = 1 - share * relevant.any(1).float()
+        return listwise_kl(output.scores, teacher, temperature, weights) + share * label_cross_entropy(
+            scores, relevant, temperature
+        )
 
     def _relevant_in(self, rows: Tensor, batch: Tensor) -> Tensor:
         """`(n, m)` bool: documents of the batch with the text of a relevant document of the query."""

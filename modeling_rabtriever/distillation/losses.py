@@ -43,7 +43,7 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
     return (true_term + false_term).mean()
 
 
-def listwise_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def listwise_kl(student: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None) -> Tensor:
     """`KL(pi_teacher || pi_student)` over each query's candidates, averaged over queries.
 
     `pi(c) = softmax_c(score_c / temperature)`: a ranker's distribution over documents. A constant added to all scores
@@ -54,30 +54,31 @@ def listwise_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         student: `(n, c)`, scores or log-odds.
         teacher: `(n, c)`, log-odds.
         temperature: above 0; higher values give the tail of the list more weight.
+        weights: `(n,)`, a factor of each query's KL; 1 if omitted.
 
     Returns:
         A scalar, fp32, in nats.
     """
     log_p = (student.float() / temperature).log_softmax(-1)
     log_q = (teacher.float() / temperature).log_softmax(-1)
-    return (log_q.exp() * (log_q - log_p)).sum(-1).mean()
+    divergences = (log_q.exp() * (log_q - log_p)).sum(-1)
+    return (divergences if weights is None else weights * divergences).mean()
 
 
 def label_cross_entropy(scores: Tensor, relevant: Tensor, temperature: float) -> Tensor:
-    """The cross-entropy of relevance labels and the student's distribution, averaged over queries with labels.
+    """The cross-entropy of relevance labels and the student's distribution over documents, averaged over queries.
 
     `-sum_c label_c log pi(c)`, where the label is shared equally by a query's relevant documents and
     `pi(c) = softmax_c(score_c / temperature)`. With one relevant document per query this is InfoNCE (arXiv 1807.03748).
 
     Args:
         scores: `(n, m)`, of the student; `-inf` leaves a document out.
-        relevant: `(n, m)` bool; a query without a relevant document does not count.
+        relevant: `(n, m)` bool; a query without a relevant document adds 0.
         temperature: above 0.
 
     Returns:
-        A scalar, fp32, in nats; 0 if no query counts.
+        A scalar, fp32, in nats.
     """
-    labelled = relevant.any(-1)
-    relevant, scores = relevant[labelled], scores[labelled]
-    log_p = (scores.float() / temperature).log_softmax(-1).masked_fill(~relevant, 0)
-    return -(log_p.sum(-1) / relevant.sum(-1)).sum() / labelled.sum().clamp_min(1)
+    log_p = (scores.float() / temperature).masked_fill(~relevant.any(-1, keepdim=True), 0).log_softmax(-1)
+    labels = relevant / relevant.sum(-1, keepdim=True).clamp_min(1)
+    return -(labels * log_p.masked_fill(~relevant, 0)).sum(-1).mean()

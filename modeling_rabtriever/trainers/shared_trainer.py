@@ -145,7 +145,6 @@ class SharedTrainer(Trainer):
         own = torch.stack([mean.detach().float() for mean in means.values()])
         weights = torch.tensor([counts[name] for name in means], device=own.device, dtype=own.dtype)
         totals, sums = self.accelerator.reduce(torch.stack([weights, weights * own]), "sum")
-        totals = totals.clamp_min(1)  # a mean over nothing is 0
         shares, whole = processes * weights / totals, sums / totals
         parts = {name: share * mean for (name, mean), share in zip(means.items(), shares, strict=True)}
         return {name: part + (value - part).detach() for (name, part), value in zip(parts.items(), whole, strict=True)}

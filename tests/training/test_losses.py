@@ -68,8 +68,15 @@ def test_listwise_kl_ignores_a_number_per_query() -> None:
     assert listwise_kl(teacher + 5, teacher, 2.0).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_weights_of_queries() -> None:
+    student, teacher = _numbers(3, 5), _numbers(3, 5, seed=1)
+    alone = [listwise_kl(student[row : row + 1], teacher[row : row + 1], 1.7).item() for row in range(3)]
+    found = listwise_kl(student, teacher, 1.7, weights=torch.tensor([1.0, 0.0, 0.4]))
+    assert found.item() == pytest.approx((alone[0] + 0.4 * alone[2]) / 3, rel=1e-5)
+
+
 def test_label_cross_entropy() -> None:
-    """Two relevant documents share a query's label; a query without any does not count."""
+    """Two relevant documents share a query's label; a query without any adds 0, even if no document is left."""
     scores, temperature = _numbers(4, 5), 1.3
     scores[0, 1] = scores[1, 4] = -math.inf
     scores[3] = -math.inf
@@ -79,8 +86,7 @@ def test_label_cross_entropy() -> None:
         whole = sum(math.exp(score / temperature) for score in row)
         for score, label in zip(row, labelled, strict=True):
             total -= math.log(math.exp(score / temperature) / whole) / sum(labelled) if label else 0
-    assert label_cross_entropy(scores, relevant, temperature).item() == pytest.approx(total / 2, rel=1e-5)
-    assert label_cross_entropy(scores, relevant & False, temperature).item() == 0
+    assert label_cross_entropy(scores, relevant, temperature).item() == pytest.approx(total / 4, rel=1e-5)
 
 
 def test_one_label_per_query_is_infonce() -> None:
