@@ -31,14 +31,15 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         default=16,
         metadata={
             "help": "Documents per query that the teacher scores: relevant and uniform ones at the start, the others "
-            "drawn in rounds."
+            "drawn in rounds. On household, 8 are level with 16 if the encoder trains."
         },
     )
     rounds: int = field(
         default=2,
         metadata={
             "help": "How often, at equal distances, candidates are drawn from the student's own distribution; 0 draws "
-            "all of them at the start. Worth 4.5 points of R@1 on household at the same number of candidates."
+            "all of them at the start. Worth 15 points of R@1 on household at the same number of candidates (4.5 if "
+            "the encoder is frozen)."
         },
     )
     listwise_weight: float = field(
@@ -48,12 +49,15 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
             "Worth 4 points of R@1 on household."
         },
     )
-    temperature: float = field(default=2.0, metadata={"help": "Temperature of these two distributions."})
+    temperature: float = field(
+        default=2.0, metadata={"help": "Temperature of these two distributions. On household, 1 to 4 are level in R@1."}
+    )
     label_share: float = field(
         default=0.0,
         metadata={
             "help": "Share of the relevance labels in the loss of a query that has labels: InfoNCE over the documents "
-            "of the batch that are relevant to some training query. The rest is the teacher's."
+            "of the batch that are relevant to some training query. The rest is the teacher's. "
+            "0.9 is worth 3 points of nDCG@10 on SayCan."
         },
     )
     mse_weight: float = field(

@@ -64,7 +64,10 @@ class StudentArguments:
     )
     embedding_dim: int | None = field(
         default=None,
-        metadata={"help": "Index width k; default: the encoder's hidden size, the only width of 'paper'."},
+        metadata={
+            "help": "Index width k; default: the encoder's hidden size, the only width of 'paper'. On household, half "
+            "of it is level."
+        },
     )
 
     def __post_init__(self) -> None:
