@@ -28,7 +28,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: it is neither.
 
-    Example:
+    Examples:
         >>> recipe_path("students/paper").name
         'paper.yaml'
     """
@@ -51,7 +51,7 @@ def backbone_path(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: there is no such file.
 
-    Example:
+    Examples:
         >>> backbone_path("backbones/qwen2-1m.json").stem
         'qwen2-1m'
     """
