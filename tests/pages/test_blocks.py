@@ -58,7 +58,7 @@ def _programs(block: str) -> list[str]:
 def test_the_readmes_first_block_answers_offline(tmp_path: Path) -> None:
     code = next(str(block.parsed) for block in blocks(ROOT / "README.md") if "import" in str(block.parsed))
     lines = _run(code, tmp_path, PYTHONPATH=str(ROOT))
-    assert [line.split("  ", 1)[1].strip() for line in lines[:3]][0] == "bring the sponge to the kitchen"
+    assert lines[0].endswith("bring the sponge to the kitchen")
     assert "bring the sponge to the kitchen" in lines[3].partition("}")[0]
 
 

@@ -3,6 +3,7 @@
 import ast
 import re
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def _targets(page: Path) -> list[str]:
 @cache
 def _anchors(page: Path) -> set[str]:
     tokens = _tokens(page)
-    titles = [text.content for mark, text in zip(tokens, tokens[1:], strict=False) if mark.type == "heading_open"]
+    titles = [text.content for mark, text in pairwise(tokens) if mark.type == "heading_open"]
     plain = [re.sub(r"[`*]|\[([^]]*)\]\([^)]*\)", r"\1", title).lower() for title in titles]
     return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in plain}
 
@@ -98,7 +99,9 @@ def _strings() -> tuple[str, ...]:
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(str(part.value) if isinstance(part, ast.Constant) else " " for part in node.values))
+                found.append(
+                    "".join(str(part.value) if isinstance(part, ast.Constant) else " " for part in node.values)
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return tuple(found)
