@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sybil.document import PythonDocStringDocument
@@ -88,13 +86,13 @@ def _run(code: str, folder: Path, **variables: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def _module_marks() -> Iterator[Any]:
-    for path in MODULES:
-        slow = path.as_posix().endswith(TRAINING)
-        yield pytest.param(path, id=_name(path), marks=[pytest.mark.slow] if slow else [])
+MODULE_MARKS = [
+    pytest.param(path, id=_name(path), marks=[pytest.mark.slow] if path.as_posix().endswith(TRAINING) else [])
+    for path in MODULES
+]
 
 
-@pytest.mark.parametrize("module", _module_marks())
+@pytest.mark.parametrize("module", MODULE_MARKS)
 def test_the_examples_of_docstrings(place: Path, module: Path) -> None:
     document = PythonDocStringDocument.parse(str(module), DocTestParser())
     found = list(document.examples())
