@@ -15,6 +15,7 @@ def refusing(what: str, accepted: str) -> Iterator[None]:
         accepted: what would be accepted.
 
     Examples:
+        >>> from modeling_rabtriever.errors import refusing
         >>> with refusing("'x' is not a number", "a number"):
         ...     float("x")
         Traceback (most recent call last):

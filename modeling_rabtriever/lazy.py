@@ -13,6 +13,7 @@ def imported_when_used(package: str, places: Mapping[str, str]) -> Callable[[str
         places: name -> the package's module that defines it, or `.module` for a module beside the package.
 
     Examples:
+        >>> from modeling_rabtriever.lazy import imported_when_used
         >>> imported_when_used("modeling_rabtriever.recipes", {"FOLDER": ".recipes"})("FOLDER").name
         'recipes'
     """

@@ -29,6 +29,7 @@ def recipe_path(name_or_path: str | Path) -> Path:
         ValueError: it is neither.
 
     Examples:
+        >>> from modeling_rabtriever.recipes import recipe_path
         >>> recipe_path("students/paper").name
         'paper.yaml'
     """
@@ -52,6 +53,7 @@ def backbone_path(name_or_path: str | Path) -> Path:
         ValueError: there is no such file.
 
     Examples:
+        >>> from modeling_rabtriever.recipes import backbone_path
         >>> backbone_path("backbones/qwen2-1m.json").stem
         'qwen2-1m'
     """
