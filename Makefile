@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help install quickstart test test-slow coverage versions wheel lint format smoke clean
+.PHONY: help install quickstart test test-slow coverage versions wheel lint docs format smoke clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -42,6 +42,15 @@ lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/typos
+
+PAGES = README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs benchmarks/*.md benchmarks/results/*.png \
+	modeling_rabtriever/tasks/*.yaml modeling_rabtriever/recipes/*.yaml
+
+docs: install ## the site, in build/site; a warning is an error
+	rm -rf build/pages build/site
+	mkdir -p build/pages
+	tar -c $(PAGES) | tar -x -C build/pages
+	$(BIN)/zensical build --strict --clean
 
 format: install ## rewrite files in the project's style
 	$(BIN)/ruff check --fix .

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import evaluation_tables, search_tables, student_tables
+from benchmarks import evaluation_tables, front_table, search_tables, student_tables
+from benchmarks.option_page import option_page
 from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
 from benchmarks.tasks import PAIR, SEEDS, TITLES
 from modeling_rabtriever.files import write_text
@@ -23,6 +24,8 @@ README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
 SCALE = README.parent / "docs" / "scale.md"
 PAGES = (README, RESULTS, SCALE)
+OPTIONS = README.parent / "docs" / "options.md"  # generated as a whole
+FRONT = "front_page"  # the README's table, of several result files
 MARKER = re.compile(r"(<!-- results:(\w+)(?: (\w+))? -->\n).*?(<!-- /results -->)", re.DOTALL)
 COLUMNS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}
 
@@ -42,17 +45,27 @@ def render(text: str, folder: Path = FOLDER) -> str:
 
     def fill(match: re.Match[str]) -> str:
         name = match[2]
-        if name not in TABLES:
-            raise ValueError(f"results:{name} has no table; accepted: {', '.join(TABLES)}")
-        result = json.loads((folder / f"{name}.json").read_text())
-        if match[3]:
-            result["rows"] = [row for row in result["rows"] if row["set"] == match[3]]
-            if not result["rows"]:
-                raise ValueError(f"results:{name} has no rows of {match[3]}; accepted: a set that was measured")
-        source = f"`{result['command']}`, {result['date']}, {result['machine'].split(',')[0]}"
-        return f"{match[1]}\n{TABLES[name](result)}\n\nSource: {source}.\n{match[4]}"
+        if name == FRONT:
+            results = [_result(folder, source) for source in front_table.SOURCES]
+            made = front_table.front_page(*results)
+        elif name in TABLES:
+            results = [_result(folder, name, match[3])]
+            made = TABLES[name](results[0])
+        else:
+            raise ValueError(f"results:{name} has no table; accepted: {', '.join([*TABLES, FRONT])}")
+        sources = [f"`{one['command']}`, {one['date']}, {one['machine'].split(',')[0]}" for one in results]
+        return f"{match[1]}\n{made}\n\nSource: {'; '.join(sources)}.\n{match[4]}"
 
     return MARKER.sub(fill, text)
+
+
+def _result(folder: Path, name: str, set_: str | None = None) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    if set_ is not None:
+        result["rows"] = [row for row in result["rows"] if row["set"] == set_]
+        if not result["rows"]:
+            raise ValueError(f"results:{name} has no rows of {set_}; accepted: a set that was measured")
+    return result
 
 
 def table(name: str) -> str:
@@ -176,3 +189,4 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 if __name__ == "__main__":
     for page in PAGES:
         write_text(page, render(page.read_text()))
+    write_text(OPTIONS, option_page())

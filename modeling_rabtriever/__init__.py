@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_generative_reranker import GenerativeRerankerConfig
 from .configuration_rabtriever import RabtrieverConfig
+from .examples import example
 from .modeling_generative_reranker import GenerativeRerankerModel, GenerativeRerankerOutput
 from .modeling_rabtriever import RabtrieverModel, RabtrieverOutput
 from .processing_rabtriever import RabtrieverProcessor
@@ -23,6 +24,7 @@ __all__ = [
     "RabtrieverModel",
     "RabtrieverOutput",
     "RabtrieverProcessor",
+    "example",
 ]
 
 for _config, _model in (

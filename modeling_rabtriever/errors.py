@@ -14,7 +14,8 @@ def refusing(what: str, accepted: str) -> Iterator[None]:
         what: the input and what is wrong with it, such as `"runs/student cannot be loaded"`.
         accepted: what would be accepted.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.errors import refusing
         >>> with refusing("'x' is not a number", "a number"):
         ...     float("x")
         Traceback (most recent call last):

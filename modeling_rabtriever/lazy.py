@@ -12,7 +12,8 @@ def imported_when_used(package: str, places: Mapping[str, str]) -> Callable[[str
         package: its `__name__`.
         places: name -> the package's module that defines it, or `.module` for a module beside the package.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.lazy import imported_when_used
         >>> imported_when_used("modeling_rabtriever.recipes", {"FOLDER": ".recipes"})("FOLDER").name
         'recipes'
     """

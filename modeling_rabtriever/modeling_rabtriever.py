@@ -68,11 +68,11 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     Any vector store with a dot metric serves the vectors as they are; only `config.unit_vectors` have length 1.
 
-    Example:
-        >>> from transformers import AutoModel
-        >>> student = AutoModel.from_pretrained("path/or/hub-id")  # doctest: +SKIP
-        >>> documents = student.encode_document(["bring the sponge", "play some music"])  # doctest: +SKIP
-        >>> student.similarity(student.encode_query("I spilled my drink"), documents)  # doctest: +SKIP
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> student = RabtrieverModel.from_pretrained(example("household"))  # or a folder, or a Hub id
+        >>> documents = student.encode_document(["bring the sponge", "bring the lantern"])
+        >>> assert student.similarity(student.encode_query("I spilled my drink"), documents).shape == (1, 2)
     """
 
     config_class = RabtrieverConfig

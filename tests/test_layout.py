@@ -24,6 +24,11 @@ DATA = [
     *(f"cards/templates/parts/{name}.md" for name in ("citation", "licences", "prompt", "results", "trust")),
     *(recipe_path(name).relative_to(PACKAGE).as_posix() for name in recipe_names()),
     *(path.relative_to(PACKAGE).as_posix() for path in BACKBONES.glob("*.json")),
+    *(
+        f"example_models/household/{kind}/{name}"
+        for kind in ("student", "teacher")
+        for name in ("config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
+    ),
 ]
 OTHER_ROOMS = """
 import sys

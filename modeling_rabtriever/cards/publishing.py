@@ -64,7 +64,7 @@ def release(
         ValueError: the folder, its card, the name of the repository or the tag is unusable, or the Hub refuses the
         token. HfHubHTTPError, RuntimeError: the Hub or its storage of large files failed; call it again to continue.
 
-    Example:
+    Examples:
         >>> release("runs/mine/student/model", "org/name", {"model": "apache-2.0"}, tag="v1.0")  # doctest: +SKIP
     """
     folder = Path(folder)

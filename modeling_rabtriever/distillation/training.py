@@ -44,10 +44,14 @@ def distill(
     Raises:
         ValueError: a setting does not fit the task, the teacher or the encoder.
 
-    Example:
-        >>> config = RabtrieverDistillationConfig("runs/mine", train_encoder="full", max_steps=500)  # doctest: +SKIP
-        >>> student = distill(teacher, load_beir("path/to/folder"), config)  # doctest: +SKIP
-        >>> student.push_to_hub("me/my-retriever")  # doctest: +SKIP
+    Examples:
+        >>> from modeling_rabtriever import GenerativeRerankerModel, example
+        >>> from modeling_rabtriever.distillation import RabtrieverDistillationConfig, distill
+        >>> from modeling_rabtriever.tasks import load_beir
+        >>> teacher = GenerativeRerankerModel.from_pretrained(example("household", "teacher"))
+        >>> config = RabtrieverDistillationConfig("runs/student", max_steps=600)
+        >>> student = distill(teacher, load_beir("path/to/folder"), config)
+        >>> student.save_pretrained("runs/student/model")
     """
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev

@@ -69,7 +69,8 @@ class Report:
         calibration: `ece` and the `groups` of `calibration.reliability`, of the teacher on the corpus.
         faithfulness: `scores`, as `score_faithfulness` measures them on the corpus.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.evaluation import Interval, Report, SystemReport
         >>> interval = Interval(0.5, 0.25, 0.75)
         >>> report = Report(n=8, documents=3, systems={"BM25": SystemReport({"mrr@10": interval})})
         >>> report.systems["BM25"].metrics["mrr@10"].mean

@@ -84,7 +84,7 @@ def evaluate(
     Raises:
         ValueError: the task has no such split, two systems have the same name, or a path is not a model.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from modeling_rabtriever.evaluation import System, evaluate
         >>> from modeling_rabtriever.tasks.beir import RetrievalTask, Split

@@ -28,7 +28,8 @@ def recipe_path(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: it is neither.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.recipes import recipe_path
         >>> recipe_path("students/paper").name
         'paper.yaml'
     """
@@ -51,7 +52,8 @@ def backbone_path(name_or_path: str | Path) -> Path:
     Raises:
         ValueError: there is no such file.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.recipes import backbone_path
         >>> backbone_path("backbones/qwen2-1m.json").stem
         'qwen2-1m'
     """

@@ -71,12 +71,15 @@ def train_reranker(
     Raises:
         ValueError: the backbone or the prompt cannot be used, or a setting does not fit the task.
 
-    Example:
-        >>> task = load_beir("path/to/folder")  # doctest: +SKIP
-        >>> config = RerankerTrainingConfig("runs/mine", objective="listwise", max_steps=600)  # doctest: +SKIP
-        >>> prompt = PromptArguments(true_answer="yes", false_answer="no")  # doctest: +SKIP
-        >>> teacher = train_reranker(task, config, BackboneArguments("Qwen/Qwen3-0.6B"), prompt)  # doctest: +SKIP
-        >>> teacher.save_pretrained("runs/mine/model")  # doctest: +SKIP
+    Examples:
+        >>> from modeling_rabtriever.reranking import BackboneArguments, PromptArguments, RerankerTrainingConfig
+        >>> from modeling_rabtriever.reranking import train_reranker
+        >>> from modeling_rabtriever.tasks import load_beir
+        >>> task = load_beir("path/to/folder")
+        >>> config = RerankerTrainingConfig("runs/teacher", objective="listwise", max_steps=600)
+        >>> prompt = PromptArguments(true_answer="yes", false_answer="no")  # one token each
+        >>> teacher = train_reranker(task, config, BackboneArguments("Qwen/Qwen3-0.6B"), prompt)
+        >>> teacher.save_pretrained("runs/teacher/model")
     """
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev

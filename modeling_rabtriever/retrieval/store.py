@@ -35,7 +35,7 @@ from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, rea
 class Deleted(NamedTuple):
     """The result of a deletion.
 
-    Args:
+    Attributes:
         documents: how many were deleted.
         missing: the ids that were not found, in the given order.
     """

@@ -103,6 +103,12 @@ def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
     Raises:
         ValueError: the folder or a file is missing, a line is not a document or query, an id occurs twice, a judgement
             is malformed, names an absent id or contradicts another one, or a split has no relevant document.
+
+    Examples:
+        >>> from modeling_rabtriever.tasks import load_beir
+        >>> task = load_beir("path/to/folder")
+        >>> task.corpus[0], task.split("train").queries[0], task.split("train").relevant[0]
+        ('a story about the ant', 'find me the ant', {0: 1})
     """
     folder = Path(folder)
     qrels_files = sorted((folder / "qrels").glob(f"*{TSV}"))

@@ -76,7 +76,14 @@ def queries(world: dict[str, Any]) -> dict[str, list[Query]]:
 
 
 def write_household(folder: str | Path, large: bool = False) -> Path:
-    """Writes the task in BEIR layout and returns the folder. The bytes are the same every time."""
+    """Writes the task in BEIR layout and returns the folder. The bytes are the same every time.
+
+    Examples:
+        >>> from modeling_rabtriever.tasks import load_beir, write_household
+        >>> task = load_beir(write_household("data/household"))
+        >>> len(task.corpus), sorted(task.splits)
+        (408, ['dev', 'test', 'test_phrasing', 'train'])
+    """
     world = read_world(large)
     folder = Path(folder)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,32 @@ import json
 
 import pytest
 
+from benchmarks.front_table import SOURCES
+from benchmarks.option_page import option_page
 from benchmarks.results import FOLDER, bar
-from benchmarks.tables import PAGES, TABLES, render
+from benchmarks.tables import OPTIONS, PAGES, TABLES, render
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_say_what_was_measured(page):
     assert render(page.read_text()) == page.read_text()
+
+
+def test_the_page_of_options_is_that_of_the_code():
+    assert option_page() == OPTIONS.read_text()
+
+
+def test_the_front_table_shows_the_best_of_the_labels(tmp_path):
+    for name in SOURCES:
+        result = json.loads((FOLDER / f"{name}.json").read_text())
+        for row in result["rows"]:
+            if row.get("method") == "InfoNCE":
+                row["mrr@10"] |= {"mean": 0.99, "low": 0.98, "high": 1.0}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
+    lines = render("<!-- results:front_page -->\n<!-- /results -->", tmp_path).splitlines()
+    cells = {line.split("|")[1].split(",")[0].strip(): line.split("|") for line in lines if line.startswith("| ")}
+    assert cells["SayCan"][5].strip() == cells["CoS-E"][5].strip() == "99.0 [98.0, 100.0]"
+    assert cells["CoS-E"][2].strip() == "8,061"
 
 
 def test_tables_come_from_the_files(tmp_path):
