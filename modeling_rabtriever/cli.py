@@ -107,11 +107,13 @@ def index(arguments: argparse.Namespace) -> None:
     from .retrieval import CorpusVectors, VectorStore
     from .retrieval.id_files import read_ids
 
+    if arguments.dim is not None and arguments.vectors is None:
+        raise ValueError("--dim is given without --vectors, whose axes it needs; accepted: both, or neither")
     if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
     ids = None if arguments.delete is None else read_ids(arguments.delete)
     if arguments.vectors is not None:
-        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors))
+        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors), arguments.dim)
     else:
         store = VectorStore(arguments.store)
     if ids is not None:
@@ -221,7 +223,7 @@ def info(arguments: argparse.Namespace) -> None:
         from .retrieval import VectorStore
 
         store = VectorStore(path)
-        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim}
+        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim, "dim": store.dim}
         unfinished = [asdict(corpus) for corpus in store.unfinished]
         _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
     elif (path / "encoding.json").is_file():

@@ -74,6 +74,12 @@ def parser(
     added.add_argument("--store", required=True, help="folder of the store; created if missing")
     added.add_argument("--vectors", help="folder that rabtriever encode wrote; existing ids are replaced")
     added.add_argument(
+        "--dim",
+        type=positive,
+        help="with --vectors, for a new store: numbers to keep of each vector, along the documents' principal axes; "
+        "search rotates queries by itself. Default: the vectors as they are",
+    )
+    added.add_argument(
         "--delete",
         help="file of ids to delete, as encoded, one per line; in JSON lines, strings or objects with id; - for "
         "standard input",

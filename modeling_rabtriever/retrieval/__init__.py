@@ -9,6 +9,7 @@ from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from ..identity import encoder_fingerprint
+    from .axes import principal_axes
     from .corpus_vectors import CorpusVectors, Shard
     from .documents import Document, DocumentReader
     from .encoding import encode_corpus
@@ -36,6 +37,7 @@ __getattr__ = imported_when_used(
         "VectorStore": "store",
         "encode_corpus": "encoding",
         "encoder_fingerprint": ".identity",
+        "principal_axes": "axes",
     },
 )
 
@@ -54,4 +56,5 @@ __all__ = [
     "VectorStore",
     "encode_corpus",
     "encoder_fingerprint",
+    "principal_axes",
 ]

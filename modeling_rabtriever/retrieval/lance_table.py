@@ -18,8 +18,10 @@ import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
+from torch import Tensor
 
 from ..files import check_record, read_record, write_json
+from .axes import FILE, read_axes, write_axes
 
 TABLE = "documents"
 _IDENTITY = b"rabtriever"
@@ -63,14 +65,16 @@ class StoreTable:
             )
         try:
             record = json.loads(identity)
-            check_record(folder, record, model=str, embedding_dim=int)
+            check_record(folder, {"dim": 0, **record}, model=str, embedding_dim=int, dim=int)
         except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{folder} is broken (it does not name its model); accepted: a whole store. Index the corpus again"
             ) from error
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
-        for name, kind in columns(self.embedding_dim).items():
+        self.dim: int = record.get("dim", self.embedding_dim)
+        self._axes = read_axes(folder, self.embedding_dim, self.dim) if "dim" in record else None
+        for name, kind in columns(self.dim).items():
             if name not in schema.names or schema.field(name).type != kind:
                 raise ValueError(
                     f"{folder} is broken (its column {name} is not {kind}); accepted: a whole store. Index the "
@@ -83,23 +87,39 @@ class StoreTable:
         return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
     @classmethod
-    def make(cls, folder: Path, model: str, embedding_dim: int) -> None:
+    def make(cls, folder: Path, model: str, embedding_dim: int, axes: Tensor | None = None) -> None:
         """Makes an empty table. The caller holds the lock.
 
+        Args:
+            folder: of the store.
+            model: fingerprint of the student.
+            embedding_dim: the width `k` of its vectors.
+            axes: `(k, dim)`, if vectors are to be shortened.
+
         Raises:
-            ValueError: the folder holds a store.
+            ValueError: the folder holds a store, or the axes are not for vectors of this width.
             OSError: it cannot be written.
         """
+        if axes is not None and (axes.dim() != 2 or len(axes) != embedding_dim or not axes.shape[1]):
+            raise ValueError(f"axes have shape {tuple(axes.shape)}; accepted: ({embedding_dim}, dim)")
         if cls.exists(folder):
             raise ValueError(
                 f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
             )
-        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # left from a removed table
+        for left in (folder / _DISTINCT, folder / FILE, *folder.glob("approximate-*")):  # left from a removed table
             left.unlink(missing_ok=True)
-        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
+        record, width = {"model": model, "embedding_dim": embedding_dim}, embedding_dim
+        if axes is not None:
+            write_axes(folder, axes)
+            record["dim"] = width = axes.shape[1]
+        identity = {_IDENTITY: json.dumps(record)}
         with foreign_errors(f"no store can be made in {folder}"):
-            schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
+            schema = pa.schema(columns(width)).with_metadata(identity)
             lancedb.connect(folder.absolute()).create_table(TABLE, schema=schema)
+
+    def shortened(self, vectors: Tensor) -> Tensor:
+        """Whole vectors `(n, embedding_dim)` as this table stores them, `(n, dim)`."""
+        return vectors if self._axes is None else vectors.detach().float().cpu() @ self._axes
 
     def latest(self) -> Any:
         """The table at its newest version, as a new object.
@@ -247,9 +267,9 @@ def write_lock(folder: Path) -> FileLock:
     return FileLock(folder.absolute() / _LOCK)
 
 
-def columns(embedding_dim: int) -> dict[str, pa.DataType]:
-    """The columns of every store."""
-    return {**_COLUMNS, "vector": pa.list_(pa.float32(), embedding_dim)}
+def columns(width: int) -> dict[str, pa.DataType]:
+    """The columns of every store, whose vectors have `width` numbers."""
+    return {**_COLUMNS, "vector": pa.list_(pa.float32(), width)}
 
 
 @contextmanager

@@ -61,8 +61,8 @@ class Snapshot:
             return self._table.count_rows()
 
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """All vectors `(m, k)` fp32 and the documents' row ids `(m,)` int64."""
-        count, first, k = len(self), 0, self._store.embedding_dim
+        """All stored vectors `(m, dim)` fp32 and the documents' row ids `(m,)` int64."""
+        count, first, k = len(self), 0, self._store.dim
         vectors, row_ids = torch.empty(count, k), torch.empty(count, dtype=torch.long)
         with self._reading():
             for batch in self._rows(["vector"], count).to_batches(65536):

@@ -4,6 +4,7 @@ Every change makes a version. Readers keep the version they opened until they `r
 Writers take turns, across processes and threads.
 
 <folder>/documents.lance        the table
+<folder>/axes.safetensors       the principal axes of shortened vectors; only if they are
 <folder>/approximate-N.*        an approximate index of version N
 <folder>/writing.lock           held while the store is changed
 <folder>/distinct.json          the version that is known to have one row per id
@@ -19,15 +20,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..identity import same_encoder, shown
+from .adding import check_corpus, checked_vectors, distinct_documents, part, upsert
 from .approximate import PROBES, has_index
-from .corpus_vectors import CorpusVectors, document_columns
+from .axes import check_dim, principal_axes
+from .corpus_vectors import CorpusVectors
 from .documents import Document
 from .lance_table import Changes, StoreTable, write_lock
-from .metadata_columns import MetadataFields, cleaned
 from .snapshot import Hit, Snapshot
 from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
 
@@ -47,6 +50,9 @@ class Deleted(NamedTuple):
 class VectorStore:
     """Documents with vectors of one model, in a folder. Threads may share it for searches and changes.
 
+    Its methods take whole vectors of `embedding_dim` numbers, of documents and queries. A store with principal axes
+    rotates them by itself and keeps the first `dim` numbers.
+
     Args:
         folder: of the store.
         model: fingerprint (`encoder_fingerprint`) of the student that will encode the queries; `None` skips the
@@ -63,7 +69,7 @@ class VectorStore:
     ) -> None:
         self.folder, self._precision, self._device = Path(folder), precision, device
         self._table = StoreTable(self.folder)
-        self.model, self.embedding_dim = self._table.model, self._table.embedding_dim
+        self.model, self.embedding_dim, self.dim = self._table.model, self._table.embedding_dim, self._table.dim
         if model is not None:
             self.check_model(model)
         self._refreshing = threading.Lock()
@@ -75,17 +81,26 @@ class VectorStore:
         return StoreTable.exists(Path(folder))
 
     @classmethod
-    def create(cls, folder: str | Path, model: str, embedding_dim: int, **options: Any) -> "VectorStore":
-        """An empty store; `options` are those of the constructor.
+    def create(
+        cls, folder: str | Path, model: str, embedding_dim: int, axes: Tensor | None = None, **options: Any
+    ) -> "VectorStore":
+        """An empty store.
+
+        Args:
+            folder: of the store; created if missing.
+            model: fingerprint of the student.
+            embedding_dim: the width `k` of its vectors.
+            axes: `(k, dim)` from `principal_axes`, to store `dim` numbers per document; `None` stores all as they are.
+            options: those of the constructor.
 
         Raises:
-            ValueError: the folder already holds a store.
+            ValueError: the folder already holds a store, or the axes are not for vectors of this width.
             OSError: it cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with write_lock(folder):
-            StoreTable.make(folder, model, embedding_dim)
+            StoreTable.make(folder, model, embedding_dim, axes)
         return cls(folder, model, **options)
 
     def check_model(self, model: str) -> None:
@@ -127,22 +142,11 @@ class VectorStore:
                 field has another type than in the store. The store is left unchanged.
             OSError: it cannot be written.
         """
-        held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
-        if held.shape != (len(documents), self.embedding_dim):
-            raise ValueError(
-                f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the number of "
-                "documents and the width of this store's vectors"
-            )
-        if not np.isfinite(held).all():
-            raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
-        documents = list(cleaned(documents))
-        seen: set[str] = set()
-        for document in documents:
-            if document.id in seen:
-                raise ValueError(f"the id {document.id!r} is given twice; accepted: distinct ids")
-            seen.add(document.id)
+        held = checked_vectors(vectors, len(documents), self.embedding_dim)
+        documents = distinct_documents(documents)
         if documents:
-            self._table.change(lambda changes: _upsert(changes, documents, held))
+            stored = self._table.shortened(torch.from_numpy(held)).numpy()
+            self._table.change(lambda changes: upsert(changes, documents, stored))
             self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
@@ -158,27 +162,42 @@ class VectorStore:
                 f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(self.model)}; "
                 "accepted: vectors of the store's model"
             )
-        _check(corpus, self._table.latest().schema)
+        check_corpus(corpus, self._table.latest().schema)
         self._add(corpus)
 
     @classmethod
-    def of_corpus(cls, folder: str | Path, corpus: CorpusVectors) -> "VectorStore":
+    def of_corpus(cls, folder: str | Path, corpus: CorpusVectors, dim: int | None = None) -> "VectorStore":
         """Adds an encoded corpus to the store in a folder. Creates the store if it is missing.
 
+        Args:
+            folder: of the store.
+            corpus: what to add.
+            dim: how many numbers a new store keeps of each vector, along the principal axes of this corpus; `None`
+                keeps the vectors as they are. A store that exists keeps its own axes.
+
         Raises:
-            ValueError: as `add_corpus`; no store is created then.
+            ValueError: as `add_corpus`, `dim` is out of range, or the store keeps another number; no store is created
+                then.
             OSError: the store cannot be written.
         """
         folder, made = Path(folder), False
+        if dim is not None:
+            check_dim(dim, corpus.embedding_dim)
         if not cls.exists(folder):
-            _check(corpus, None)
+            check_corpus(corpus, None)
+            axes = None if dim is None else principal_axes((shard.vectors for shard in corpus), dim)
             folder.mkdir(parents=True, exist_ok=True)
             with write_lock(folder):
                 if not cls.exists(folder):  # another process may have made it meanwhile
-                    note_unfinished(folder, _part(corpus, 0))
-                    StoreTable.make(folder, corpus.model, corpus.embedding_dim)
+                    note_unfinished(folder, part(corpus, 0))
+                    StoreTable.make(folder, corpus.model, corpus.embedding_dim, axes)
                     made = True
         store = cls(folder)
+        if dim not in (None, store.dim):
+            raise ValueError(
+                f"dim is {dim}, but {folder} keeps {store.dim} numbers of each vector; accepted: {store.dim}, or "
+                "another store"
+            )
         if made:
             store._add(corpus)
         else:
@@ -256,6 +275,9 @@ class VectorStore:
         """
         for corpus in self.unfinished:
             warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
+        if queries.dim() != 2 or queries.shape[1] != self.embedding_dim:
+            raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self.embedding_dim})")
+        queries = self._table.shortened(queries)
         snapshot = self._snapshot  # another thread may refresh meanwhile
         if approximate:
             return snapshot.search_approximately(queries, top_k, where, probes)
@@ -266,30 +288,7 @@ class VectorStore:
         for shard in corpus:
             with self._table.lock:
                 if not added:
-                    note_unfinished(self.folder, _part(corpus, 0))
+                    note_unfinished(self.folder, part(corpus, 0))
                 self.upsert(shard.documents, shard.vectors)
                 added += len(shard.documents)
-                note_unfinished(self.folder, _part(corpus, added))
-
-
-def _upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
-    schema = changes.table.schema
-    fields = MetadataFields(schema)
-    for document in documents:
-        fields.add(document)
-    rows = pa.table({**document_columns(documents, vectors), **fields.columns(documents)})
-    changes.delete_duplicates()
-    changes.fit(rows)
-    changes.upsert(rows)
-
-
-def _check(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
-    """Reads a whole corpus, to find broken shards and metadata that does not fit before anything is written."""
-    fields = MetadataFields(schema)
-    for shard in corpus:
-        for document in shard.documents:
-            fields.add(document)
-
-
-def _part(corpus: CorpusVectors, added: int) -> Unfinished:
-    return Unfinished(str(corpus.folder.resolve()), added, len(corpus))
+                note_unfinished(self.folder, part(corpus, added))
