@@ -18,6 +18,8 @@ examples:
   rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
   cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
   rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
+  rabtriever index  --store store --words
+  rabtriever search --model ... --store store --query "..." --hybrid
   rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
   rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
   rabtriever demo   --model runs/household/student/model --teacher runs/household/teacher/model --corpus corpus.jsonl
@@ -85,6 +87,11 @@ def parser(
         "standard input",
     )
     added.add_argument(
+        "--words",
+        action="store_true",
+        help="build an index of words for search --hybrid; an existing one is kept up to date",
+    )
+    added.add_argument(
         "--approximate", action="store_true", help="build an approximate index; an existing one is kept up to date"
     )
 
@@ -95,6 +102,16 @@ def parser(
     added.add_argument("--queries", help="many queries: JSON lines with id and text; - for standard input")
     added.add_argument("--top-k", type=positive, default=10, help="documents per query")
     added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
+    added.add_argument(
+        "--hybrid",
+        type=share,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="SHARE",
+        help="join the student's ranking with one by words (BM25) by reciprocal rank fusion; SHARE is the words' "
+        "weight, default 0.5",
+    )
     added.add_argument("--approximate", action="store_true", help="search the approximate index")
     added.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of exact search"
@@ -145,6 +162,17 @@ def positive(text: str) -> int:
             f"{text[:40]!r} given; accepted: a whole number of at least 1 and at most 18 digits"
         )
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1 from the command line."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a number between 0 and 1")
+    return found
 
 
 def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .documents import Document, DocumentReader
     from .encoding import encode_corpus
     from .exact import ExactIndex
+    from .hits import Hit
     from .prefix_files import PrefixFiles
     from .search import Searcher
-    from .snapshot import Hit
     from .store import Deleted, VectorStore
     from .unfinished import Unfinished, UnfinishedStoreWarning
 
@@ -28,7 +28,7 @@ __getattr__ = imported_when_used(
         "Document": "documents",
         "DocumentReader": "documents",
         "ExactIndex": "exact",
-        "Hit": "snapshot",
+        "Hit": "hits",
         "PrefixFiles": "prefix_files",
         "Searcher": "search",
         "Shard": "corpus_vectors",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..files import check_record, read_record, write_json
 from .axes import FILE, read_axes, write_axes
+from .words import make_word_index
 
 TABLE = "documents"
 _IDENTITY = b"rabtriever"
@@ -252,6 +253,21 @@ class Changes:
         with foreign_errors(f"{self.folder} cannot be changed"):
             self.table.optimize()
         self._distinct = self._distinct and self.table.version == self._version
+        self._version = self.table.version
+
+    def index_words(self) -> None:
+        """Builds the index of words.
+
+        Raises:
+            ValueError: no document has a text.
+        """
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            texts = self.table.count_rows("text <> ''")
+        if not texts:
+            raise ValueError(f"{self.folder} holds no texts, so it has no words; accepted: documents with texts")
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            make_word_index(self.table)
+        self._distinct = self._distinct and self.table.version == self._version + 1
         self._version = self.table.version
 
     def _widen(self, name: str) -> None:

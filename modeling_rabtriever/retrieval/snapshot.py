@@ -2,8 +2,8 @@
 
 import re
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,28 +12,13 @@ from torch import Tensor
 
 from .approximate import ApproximateIndex, index_path
 from .exact import ExactIndex
+from .hits import Hit
 from .lance_table import StoreTable, foreign_errors
 from .metadata_columns import read_metadata
+from .words import best_by_words, has_word_index
 
 # Brackets do not count inside strings, quoted names and comments.
 _UNCOUNTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document found.
-
-    Args:
-        id: of the document.
-        score: inner product of query and document; comparable within a query only.
-        text: of the document.
-        metadata: its other fields.
-    """
-
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -113,6 +98,24 @@ class Snapshot:
                 self._near = ApproximateIndex.load(self._store.folder, self.version)
         allowed = None if where is None else self._allowed(where)
         return self._hits(*self._near.search(queries, top_k, probes, allowed))
+
+    @property
+    def has_words(self) -> bool:
+        """Whether this version has an index of words."""
+        with self._reading():
+            return has_word_index(self._table)
+
+    def search_words(self, queries: Sequence[str], top_k: int, where: str | None) -> list[list[Hit]]:
+        """The best documents by words."""
+        if not self.has_words:
+            raise ValueError(
+                f"{self._store.folder} has no index of words; accepted: one made by build_words (rabtriever index "
+                "--words)"
+            )
+        condition = None if where is None else _whole(where)
+        with foreign_errors("the store could not answer"):
+            found = [best_by_words(self._table, query, top_k, condition) for query in queries]
+        return self._hits([scores for scores, _ in found], [rows for _, rows in found])
 
     def _rows(self, names: list[str], count: int) -> Any:
         return self._table.search().select(names).with_row_id(True).limit(max(count, 1))

@@ -30,8 +30,9 @@ from .approximate import PROBES, has_index
 from .axes import check_dim, principal_axes
 from .corpus_vectors import CorpusVectors
 from .documents import Document
+from .hits import Hit
 from .lance_table import Changes, StoreTable, write_lock
-from .snapshot import Hit, Snapshot
+from .snapshot import Snapshot
 from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
 
 
@@ -124,6 +125,11 @@ class VectorStore:
     def has_index(self) -> bool:
         """Whether an approximate index was built, of this version or an older one."""
         return has_index(self.folder)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the version that is read has an index of words."""
+        return self._snapshot.has_words
 
     def refresh(self) -> None:
         """Switches to the newest version, which includes the changes of other processes."""
@@ -250,6 +256,32 @@ class VectorStore:
         with self._table.lock:
             self.refresh()
             self._snapshot.build_index()
+
+    def build_words(self) -> None:
+        """Builds an index of the words in the documents' texts, for `search_words`; it stays valid after changes.
+
+        Documents that come later are found too, but slowly: build it again after many. This is a change, so an
+        approximate index must be built again.
+
+        Raises:
+            ValueError: no document has a text.
+            OSError: the index cannot be written.
+        """
+        self._table.change(Changes.index_words)
+        self.refresh()
+
+    def search_words(self, queries: Sequence[str], top_k: int = 10, where: str | None = None) -> list[list[Hit]]:
+        """The best documents of each query by BM25; fewer come back if fewer share a word with it.
+
+        Args:
+            queries: texts.
+            top_k: documents per query.
+            where: an SQL condition, as for `search`.
+
+        Raises:
+            ValueError: the condition cannot be read, or there is no index of words.
+        """
+        return self._snapshot.search_words(queries, top_k, where)
 
     def search(
         self,
