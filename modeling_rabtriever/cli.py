@@ -109,6 +109,8 @@ def index(arguments: argparse.Namespace) -> None:
 
     if arguments.dim is not None and arguments.vectors is None:
         raise ValueError("--dim is given without --vectors, whose axes it needs; accepted: both, or neither")
+    if arguments.recall is not None and not arguments.approximate:
+        raise ValueError("--recall is given without --approximate; accepted: both, or neither")
     if arguments.vectors is None and arguments.delete is None and not (arguments.approximate or arguments.words):
         raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --words, --approximate")
     ids = None if arguments.delete is None else read_ids(arguments.delete)
@@ -126,7 +128,7 @@ def index(arguments: argparse.Namespace) -> None:
     if arguments.words or store.has_words:
         store.build_words()
     if arguments.approximate or store.has_index:
-        store.build_index()
+        _say(f"approximate index: {store.build_index(arguments.recall)}")
     _say(f"{len(store)} documents in {arguments.store}")
     _warn_of_unfinished(store)
 
@@ -227,8 +229,8 @@ def info(arguments: argparse.Namespace) -> None:
         store = VectorStore(path)
         sizes = {"documents": len(store), "embedding_dim": store.embedding_dim, "dim": store.dim}
         unfinished = [asdict(corpus) for corpus in store.unfinished]
-        sizes["words"] = store.has_words
-        _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
+        found = {"words": store.has_words, "approximate": None if store.tuning is None else asdict(store.tuning)}
+        _write({"kind": "store", **sizes, **found, "model": store.model, "unfinished": unfinished})
     elif (path / "encoding.json").is_file():
         record = read_record(path / "encoding.json")
         _write({"kind": "vectors", **{name: value for name, value in record.items() if name != "shards"}})

@@ -94,6 +94,12 @@ def parser(
     added.add_argument(
         "--approximate", action="store_true", help="build an approximate index; an existing one is kept up to date"
     )
+    added.add_argument(
+        "--recall",
+        type=share,
+        help="with --approximate: the share of the exact best ten documents to find, measured on stored vectors; "
+        "refused if half of the index does not reach it. Default: 0.95, or that of the existing index",
+    )
 
     added = command("search")
     _model_flags(added, "the student: folder or Hub id")

@@ -9,6 +9,7 @@ from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from ..identity import encoder_fingerprint
+    from .approximate import Tuning
     from .axes import principal_axes
     from .corpus_vectors import CorpusVectors, Shard
     from .documents import Document, DocumentReader
@@ -32,6 +33,7 @@ __getattr__ = imported_when_used(
         "PrefixFiles": "prefix_files",
         "Searcher": "search",
         "Shard": "corpus_vectors",
+        "Tuning": "approximate",
         "Unfinished": "unfinished",
         "UnfinishedStoreWarning": "unfinished",
         "VectorStore": "store",
@@ -51,6 +53,7 @@ __all__ = [
     "PrefixFiles",
     "Searcher",
     "Shard",
+    "Tuning",
     "Unfinished",
     "UnfinishedStoreWarning",
     "VectorStore",

@@ -1,17 +1,19 @@
-"""What a store checks and writes when documents are added."""
+"""What a store checks and writes when documents are added or deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .axes import check_dim, principal_axes
 from .corpus_vectors import CorpusVectors, document_columns
 from .documents import Document
-from .lance_table import Changes
+from .lance_table import Changes, StoreTable, write_lock
 from .metadata_columns import MetadataFields, cleaned
-from .unfinished import Unfinished
+from .unfinished import Unfinished, note_unfinished
 
 
 def checked_vectors(vectors: Tensor | NDArray[np.float32], count: int, embedding_dim: int) -> NDArray[np.float32]:
@@ -64,6 +66,50 @@ def check_corpus(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
     for shard in corpus:
         for document in shard.documents:
             fields.add(document)
+
+
+def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
+    """Makes an empty store for a corpus, noted as unfinished, unless the folder holds one.
+
+    Args:
+        folder: of the store.
+        corpus: that will be added.
+        dim: how many numbers of each vector to keep, along the corpus' principal axes; `None` keeps all as they are.
+
+    Returns:
+        Whether this call made it.
+
+    Raises:
+        ValueError: `dim` is out of range, or a shard is broken or holds metadata that does not fit.
+    """
+    if dim is not None:
+        check_dim(dim, corpus.embedding_dim)
+    if StoreTable.exists(folder):
+        return False
+    check_corpus(corpus, None)
+    axes = None if dim is None else principal_axes((shard.vectors for shard in corpus), dim)
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_lock(folder):
+        if StoreTable.exists(folder):  # another process has made it meanwhile
+            return False
+        note_unfinished(folder, part(corpus, 0))
+        StoreTable.make(folder, corpus.model, corpus.embedding_dim, axes)
+    return True
+
+
+def id_column(ids: Iterable[str]) -> tuple[list[str], pa.Array]:
+    """Distinct ids in the given order, as a list and as a column.
+
+    Raises:
+        ValueError: `ids` is a string, or holds something other than strings.
+    """
+    if isinstance(ids, str):
+        raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
+    asked = list(dict.fromkeys(ids))
+    try:
+        return asked, pa.array(asked, pa.string())
+    except (pa.ArrowException, UnicodeError) as error:
+        raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
 
 
 def part(corpus: CorpusVectors, added: int) -> Unfinished:

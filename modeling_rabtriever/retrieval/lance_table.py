@@ -217,6 +217,13 @@ class Changes:
             count = max(self.table.count_rows(), 1)
             return self.table.search().select(["id"]).with_row_id(True).limit(count).to_arrow()
 
+    def delete_known(self, ids: list[str], column: pa.Array) -> tuple[int, list[str]]:
+        """Deletes the rows with these ids, given as a list and as a column: how many, and the ids that have no row."""
+        there = self.ids()["id"]
+        found = set(there.filter(pc.is_in(there, value_set=column)).to_pylist())
+        self.delete([id_ for id_ in ids if id_ in found])
+        return len(found), [id_ for id_ in ids if id_ not in found]
+
     def delete(self, ids: list[str]) -> None:
         """Deletes the rows with these ids."""
         for first in range(0, len(ids), _AT_ONCE):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .approximate import ApproximateIndex, index_path
+from .approximate import ApproximateIndex, Tuning, index_path, wanted_recall
 from .exact import ExactIndex
 from .hits import Hit
 from .lance_table import StoreTable, foreign_errors
@@ -60,25 +60,33 @@ class Snapshot:
                 raise ValueError(f"only {first} of {count} vectors were found")
         return vectors, row_ids
 
-    def build_index(self) -> None:
+    def build_index(self, recall: float | None, queries: Tensor | None) -> Tuning:
         """Writes an approximate index of this version, unless a valid one exists, and removes those of other versions.
 
+        Args:
+            recall: as for `ApproximateIndex.build`; `None` keeps that of an index of any version.
+            queries: stored in the same width as the documents.
+
         Raises:
-            ValueError: there are no documents.
+            ValueError: there are no documents, or the recall is not reached.
             OSError: it cannot be written.
         """
         folder = self._store.folder
         if not len(self):
             raise ValueError(f"{folder} holds no documents; accepted: at least one")
+        recall = wanted_recall(folder) if recall is None else recall
         try:
             near = ApproximateIndex.load(folder, self.version)
+            if near.tuning.wanted != recall or queries is not None:
+                raise ValueError("it was tuned to something else")
         except ValueError:
-            near = ApproximateIndex.build(*self.vectors())
+            near = ApproximateIndex.build(*self.vectors(), recall, queries)
             near.save(folder, self.version)
         self._near = near
         for old in (*folder.glob("approximate-*"), *folder.glob(".approximate-*.tmp")):
             if old.stem != index_path(folder, self.version).stem:
                 old.unlink(missing_ok=True)
+        return near.tuning
 
     def search_exactly(self, queries: Tensor, top_k: int, where: str | None) -> list[list[Hit]]:
         """The best documents of all; the vectors stay in memory for the next search."""
@@ -91,13 +99,21 @@ class Snapshot:
         scores, places = index.search(queries, top_k, mask)
         return self._hits(scores.tolist(), row_ids[places.cpu()].tolist())
 
-    def search_approximately(self, queries: Tensor, top_k: int, where: str | None, probes: int) -> list[list[Hit]]:
+    def search_approximately(self, queries: Tensor, top_k: int, where: str | None) -> list[list[Hit]]:
         """The best documents that the approximate index of this version finds."""
+        near, allowed = self.near(), None if where is None else self._allowed(where)
+        return self._hits(*near.search(queries, top_k, allowed))
+
+    def near(self) -> ApproximateIndex:
+        """The approximate index of this version; it stays in memory.
+
+        Raises:
+            ValueError: there is none, or it is broken.
+        """
         with self._loading:
             if self._near is None:
                 self._near = ApproximateIndex.load(self._store.folder, self.version)
-        allowed = None if where is None else self._allowed(where)
-        return self._hits(*self._near.search(queries, top_k, probes, allowed))
+            return self._near
 
     @property
     def has_words(self) -> bool:

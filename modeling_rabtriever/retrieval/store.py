@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..identity import same_encoder, shown
-from .adding import check_corpus, checked_vectors, distinct_documents, part, upsert
-from .approximate import PROBES, has_index
-from .axes import check_dim, principal_axes
+from .adding import check_corpus, checked_vectors, distinct_documents, id_column, make_store, part, upsert
+from .approximate import Tuning, has_index
 from .corpus_vectors import CorpusVectors
 from .documents import Document
 from .hits import Hit
@@ -186,18 +183,8 @@ class VectorStore:
                 then.
             OSError: the store cannot be written.
         """
-        folder, made = Path(folder), False
-        if dim is not None:
-            check_dim(dim, corpus.embedding_dim)
-        if not cls.exists(folder):
-            check_corpus(corpus, None)
-            axes = None if dim is None else principal_axes((shard.vectors for shard in corpus), dim)
-            folder.mkdir(parents=True, exist_ok=True)
-            with write_lock(folder):
-                if not cls.exists(folder):  # another process may have made it meanwhile
-                    note_unfinished(folder, part(corpus, 0))
-                    StoreTable.make(folder, corpus.model, corpus.embedding_dim, axes)
-                    made = True
+        folder = Path(folder)
+        made = make_store(folder, corpus, dim)
         store = cls(folder)
         if dim not in (None, store.dim):
             raise ValueError(
@@ -217,21 +204,8 @@ class VectorStore:
             ValueError: `ids` is a string, or holds something other than strings.
             OSError: the store cannot be written.
         """
-        if isinstance(ids, str):
-            raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
-        asked = list(dict.fromkeys(ids))
-        try:
-            column = pa.array(asked, pa.string())
-        except (pa.ArrowException, UnicodeError) as error:
-            raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
-
-        def delete(changes: Changes) -> Deleted:
-            there = changes.ids()["id"]
-            found = set(there.filter(pc.is_in(there, value_set=column)).to_pylist())
-            changes.delete([id_ for id_ in asked if id_ in found])
-            return Deleted(len(found), [id_ for id_ in asked if id_ not in found])
-
-        deleted = self._table.change(delete)
+        asked, column = id_column(ids)
+        deleted = Deleted(*self._table.change(lambda changes: changes.delete_known(asked, column)))
         self.refresh()
         return deleted
 
@@ -244,18 +218,36 @@ class VectorStore:
         self._table.change(Changes.compact)
         self.refresh()
 
-    def build_index(self) -> None:
+    def build_index(self, recall: float | None = None, queries: Tensor | None = None) -> Tuning:
         """Builds an approximate index over all documents, for `search(approximate=True)`.
 
         It belongs to one version. Build it again after a change, which takes seconds per million documents.
 
+        Args:
+            recall: the share of the exact best ten documents that it must find; how many lists a query searches
+                follows from it. `None` keeps that of an earlier index; the first has 0.95.
+            queries: `(n, k)` query vectors to measure the recall on. `None` asks 256 stored vectors for their
+                neighbours, which may be easier than real queries.
+
+        Returns:
+            The recall that was measured, and how.
+
         Raises:
-            ValueError: the store is empty.
+            ValueError: the store is empty, or the recall is not reached; an earlier index is kept.
             OSError: the index cannot be written.
         """
+        asked = None if queries is None else self._stored(queries)
         with self._table.lock:
             self.refresh()
-            self._snapshot.build_index()
+            return self._snapshot.build_index(recall, asked)
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """How the approximate index of the version that is read searches; `None` without one."""
+        try:
+            return self._snapshot.near().tuning
+        except ValueError:
+            return None
 
     def build_words(self) -> None:
         """Builds an index of the words in the documents' texts, for `search_words`; it stays valid after changes.
@@ -289,7 +281,6 @@ class VectorStore:
         top_k: int = 10,
         where: str | None = None,
         approximate: bool = False,
-        probes: int = PROBES,
     ) -> list[list[Hit]]:
         """The best documents of each query, best first. Warns with `UnfinishedStoreWarning` if documents are missing.
 
@@ -299,7 +290,6 @@ class VectorStore:
             where: an SQL condition on `id`, `text` and metadata fields, such as `"lang = 'en' AND year > 2020"`.
             approximate: whether to search the index of `build_index`; otherwise every document is scored. The vectors
                 of an exact search stay in memory for the next one.
-            probes: of an approximate search, see `ApproximateIndex.search`.
 
         Raises:
             ValueError: the condition cannot be read, a setting is out of range, there is no index of this version, or
@@ -307,13 +297,16 @@ class VectorStore:
         """
         for corpus in self.unfinished:
             warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
+        snapshot, asked = self._snapshot, self._stored(queries)  # another thread may refresh meanwhile
+        if approximate:
+            return snapshot.search_approximately(asked, top_k, where)
+        return snapshot.search_exactly(asked, top_k, where)
+
+    def _stored(self, queries: Tensor) -> Tensor:
+        """Queries `(n, embedding_dim)` in the width of the stored vectors."""
         if queries.dim() != 2 or queries.shape[1] != self.embedding_dim:
             raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self.embedding_dim})")
-        queries = self._table.shortened(queries)
-        snapshot = self._snapshot  # another thread may refresh meanwhile
-        if approximate:
-            return snapshot.search_approximately(queries, top_k, where, probes)
-        return snapshot.search_exactly(queries, top_k, where)
+        return self._table.shortened(queries)
 
     def _add(self, corpus: CorpusVectors) -> None:
         added = 0

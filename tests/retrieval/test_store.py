@@ -121,23 +121,23 @@ def test_approximate_search(store: VectorStore, tmp_path: Path) -> None:
     assert not store.has_index
     store.upsert(documents(2000), vectors(2000))
     queries = vectors(20, seed=1)
-    store.build_index()
-    exact = store.search(queries, 10)
-    opened = VectorStore(tmp_path / "store")
-    assert opened.has_index
-    all_lists = opened.search(queries, 10, approximate=True, probes=10_000)
-    assert ids(all_lists) == ids(exact)
-    np.testing.assert_allclose([hit.score for hit in all_lists[0]], [hit.score for hit in exact[0]], rtol=1e-5)
-    some = ids(opened.search(queries, 10, approximate=True))
-    found = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(some, ids(exact), strict=True)])
-    one = ids(opened.search(queries, 10, approximate=True, probes=1))
-    found_in_one = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(one, ids(exact), strict=True)])
-    assert 0.2 < found_in_one < 0.95 < found
+    exact, found, probes = store.search(queries, 10), {}, {}
+    for recall in (0.3, 0.9):
+        probes[recall] = store.build_index(recall, queries).probes
+        opened = VectorStore(tmp_path / "store")
+        assert opened.has_index
+        some = opened.search(queries, 10, approximate=True)
+        found[recall] = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids(some), ids(exact), strict=True)])
+        assert opened.tuning is not None and opened.tuning.recall == pytest.approx(found[recall])
+        scores = {hit.id: hit.score for hit in exact[0]}
+        assert [hit.score for hit in some[0] if hit.id in scores] == pytest.approx(
+            [scores[hit.id] for hit in some[0] if hit.id in scores], rel=1e-5
+        )
+    assert 0.3 <= found[0.3] < 0.9 <= found[0.9] and probes[0.3] < probes[0.9]
+    store.build_index(0.1)
     where = "size < 30"
-    assert ids(opened.search(queries, 8, where, approximate=True, probes=1)) == ids(store.search(queries, 8, where))
-    assert opened.search(queries[:1], 8, "size < 3", approximate=True)[0][0].metadata["size"] < 3
-    with pytest.raises(ValueError, match="probes is 0; accepted"):
-        store.search(queries, 3, approximate=True, probes=0)
+    assert ids(store.search(queries, 8, where, approximate=True)) == ids(store.search(queries, 8, where))
+    assert store.search(queries[:1], 8, "size < 3", approximate=True)[0][0].metadata["size"] < 3
 
 
 def test_an_index_of_another_version_is_refused(store: VectorStore, tmp_path: Path) -> None:
@@ -148,9 +148,9 @@ def test_an_index_of_another_version_is_refused(store: VectorStore, tmp_path: Pa
     store.delete(["d3"])
     with pytest.raises(ValueError, match="has an approximate index of another version; accepted"):
         store.search(vectors(1), 3, approximate=True)
-    assert len(reader.search(vectors(1), 40, approximate=True, probes=9)[0]) == 40  # its version is still there
+    assert len(reader.search(vectors(1), 40, approximate=True)[0]) == 40  # its version is still there
     store.build_index()
-    assert "d3" not in ids(store.search(vectors(1), 40, approximate=True, probes=9))[0]
+    assert "d3" not in ids(store.search(vectors(1), 40, approximate=True))[0]
     assert len(list((tmp_path / "store").glob("approximate-*.faiss"))) == 1
 
 
