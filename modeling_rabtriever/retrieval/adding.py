@@ -1,6 +1,7 @@
 """What a store checks and writes when documents are added or deleted."""
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .axes import check_dim, principal_axes
-from .corpus_vectors import CorpusVectors, document_columns
+from .corpus_vectors import CorpusVectors, Shard, document_columns
 from .documents import Document
 from .lance_table import Changes, StoreTable, write_lock
 from .metadata_columns import MetadataFields, cleaned
@@ -60,12 +61,13 @@ def upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.
     changes.upsert(rows)
 
 
-def check_corpus(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
-    """Reads a whole corpus, to find broken shards and metadata that does not fit before anything is written."""
+def checked_shards(corpus: CorpusVectors, schema: pa.Schema | None) -> Iterator[Shard]:
+    """The shards of a corpus, to find broken ones and metadata that does not fit before anything is written."""
     fields = MetadataFields(schema)
     for shard in corpus:
         for document in shard.documents:
             fields.add(document)
+        yield shard
 
 
 def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
@@ -86,8 +88,9 @@ def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
         check_dim(dim, corpus.embedding_dim)
     if StoreTable.exists(folder):
         return False
-    check_corpus(corpus, None)
-    axes = None if dim is None else principal_axes((shard.vectors for shard in corpus), dim)
+    shards = checked_shards(corpus, None)
+    axes = None if dim is None else principal_axes((shard.vectors for shard in shards), dim)
+    deque(shards, maxlen=0)  # reads what is left
     folder.mkdir(parents=True, exist_ok=True)
     with write_lock(folder):
         if StoreTable.exists(folder):  # another process has made it meanwhile

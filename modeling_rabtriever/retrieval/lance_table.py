@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +33,8 @@ _COLUMNS = {"id": pa.string(), "text": pa.string(), "metadata": pa.string()}
 _WIDE, _NARROW = "_rabtriever_wide_", "_rabtriever_narrow_"  # prefixes of temporary columns
 _TRIES = 10
 _AT_ONCE = 1000  # ids or rows per SQL condition
+_LARGE_FILE = 4096  # rows; files with so many on average are not merged
+_KEPT = timedelta(days=7)  # for readers of older versions
 _CONFLICT = re.compile("commit conflict|incompatible transaction|concurrent writers", re.IGNORECASE)
 _SOURCE_LINE = re.compile(r",?\s*\S+\.rs:\d+(:\d+)?")
 
@@ -256,9 +259,16 @@ class Changes:
         self.commit(merge.execute, pa.table(rows).cast(pa.schema([schema.field(name) for name in rows])))
 
     def compact(self) -> None:
-        """Merges small files. It makes versions of its own, so changes by other programs cannot be told apart."""
+        """Merges small files, if most are, and removes versions of more than a week ago.
+
+        It makes versions of its own, so changes by other programs cannot be told apart.
+        """
         with foreign_errors(f"{self.folder} cannot be changed"):
-            self.table.optimize()
+            files = self.table.stats()["fragment_stats"]["num_fragments"]
+            oldest = min(version["timestamp"] for version in self.table.list_versions())
+            if files * _LARGE_FILE <= max(self.table.count_rows(), _LARGE_FILE) and datetime.now() - oldest < _KEPT:
+                return
+            self.table.optimize(cleanup_older_than=_KEPT)
         self._distinct = self._distinct and self.table.version == self._version
         self._version = self.table.version
 

@@ -13,6 +13,7 @@ Writers take turns, across processes and threads.
 
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..identity import same_encoder, shown
-from .adding import check_corpus, checked_vectors, distinct_documents, id_column, make_store, part, upsert
+from .adding import checked_shards, checked_vectors, distinct_documents, id_column, make_store, part, upsert
 from .approximate import Tuning, has_index
 from .corpus_vectors import CorpusVectors
 from .documents import Document
@@ -148,8 +149,7 @@ class VectorStore:
         held = checked_vectors(vectors, len(documents), self.embedding_dim)
         documents = distinct_documents(documents)
         if documents:
-            stored = self._table.shortened(torch.from_numpy(held)).numpy()
-            self._table.change(lambda changes: upsert(changes, documents, stored))
+            self._upsert(documents, held)
             self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
@@ -165,7 +165,7 @@ class VectorStore:
                 f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(self.model)}; "
                 "accepted: vectors of the store's model"
             )
-        check_corpus(corpus, self._table.latest().schema)
+        deque(checked_shards(corpus, self._table.latest().schema), maxlen=0)
         self._add(corpus)
 
     @classmethod
@@ -210,7 +210,10 @@ class VectorStore:
         return deleted
 
     def compact(self) -> None:
-        """Merges the files of many small changes. This is a change too: an approximate index must be built again.
+        """Merges the files of many small changes, and removes files that only versions older than a week use.
+
+        Files of some thousand documents stay as they are: merging them would only take time, and the space of a second
+        copy for a week. If anything is merged, an approximate index must be built again.
 
         Raises:
             OSError: the store cannot be written.
@@ -314,6 +317,12 @@ class VectorStore:
             with self._table.lock:
                 if not added:
                     note_unfinished(self.folder, part(corpus, 0))
-                self.upsert(shard.documents, shard.vectors)
+                self._upsert(shard.documents, shard.vectors)
                 added += len(shard.documents)
                 note_unfinished(self.folder, part(corpus, added))
+        self.refresh()
+
+    def _upsert(self, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+        """Upserts checked documents; the version that is read stays the same."""
+        stored = self._table.shortened(torch.from_numpy(vectors)).numpy()
+        self._table.change(lambda changes: upsert(changes, documents, stored))

@@ -2,14 +2,18 @@
 
 import json
 import multiprocessing
+from datetime import timedelta
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 import torch
 
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.retrieval import Document, Hit, VectorStore, encode_corpus
+from modeling_rabtriever.files import write_json
+from modeling_rabtriever.retrieval import CorpusVectors, Document, Hit, VectorStore, encode_corpus, lance_table
+from modeling_rabtriever.retrieval.corpus_vectors import MANIFEST, shard_path, write_shard
 from modeling_rabtriever.retrieval.lance_table import TABLE
 
 
@@ -215,3 +219,44 @@ def test_bad_documents_are_refused(
         store.upsert(given, numbers)
     store.refresh()
     assert len(store) == 40 and json.loads(json.dumps(store.search(torch.ones(1, 6), 1)[0][0].metadata))
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_corpus_in_large_shards_is_stored_once(tmp_path: Path) -> None:
+    rows = [Document(f"d{row}", "x") for row in range(9000)]
+    held = vectors(9000, 16).numpy()
+    for number, part in enumerate((rows[:4600], rows[4600:])):
+        place = shard_path(tmp_path / "v", number)
+        write_shard(place, part, held[4600 * number : 4600 * number + len(part)], "float32")
+    record = {"model": "m", "embedding_dim": 16, "vector_type": "float32", "documents": 9000, "done": True}
+    write_json(tmp_path / "v" / MANIFEST, record)
+    store = VectorStore.of_corpus(tmp_path / "s", CorpusVectors(tmp_path / "v"))
+    before = size(tmp_path / "s")
+    store.compact()
+    assert size(tmp_path / "s") == before < 1.2 * size(tmp_path / "v")
+    assert len(VectorStore(tmp_path / "s").search(vectors(1, 16), 20)[0]) == 20
+
+
+def test_many_small_changes_are_merged(store: VectorStore, tmp_path: Path) -> None:
+    for row in range(5):
+        store.upsert([Document(f"new{row}", "x")], vectors(1))
+    table = lancedb.connect(tmp_path / "store").open_table(TABLE)
+    assert table.stats()["fragment_stats"]["num_fragments"] == 6
+    store.compact()
+    table.checkout_latest()
+    assert table.stats()["fragment_stats"]["num_fragments"] == 1 and len(store) == 45
+
+
+def test_versions_of_more_than_a_week_ago_are_removed(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upsert(documents(40), vectors(40, seed=1))
+    before = size(tmp_path / "store")
+    store.compact()
+    assert size(tmp_path / "store") >= before  # the older version can still be read
+    monkeypatch.setattr(lance_table, "_KEPT", timedelta(milliseconds=1))
+    store.compact()
+    assert size(tmp_path / "store") < 0.8 * before and len(store) == 40
