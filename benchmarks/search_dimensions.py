@@ -5,10 +5,10 @@ Usage:
     python -m benchmarks.search_dimensions --set cose path/to/cose runs/cose/student/model --set ...
 
 Ways to search: the first 16, 32, ... numbers along the documents' principal axes (`rabtriever index --dim`); and for a
-first stage that finds 100 candidates, whose whole fp32 vectors are then scored: signs (one bit per number, of documents
-without their mean), int8, and the first 64 numbers. Bytes are those of the first stage per document; the whole
-vectors come on top if they are scored. Queries of the test split; times are of one query, all ways taking turns. Vectors
-under --runs are kept. Writes results/search_dimensions.json.
+first stage that finds 100 candidates, whose whole fp32 vectors are then scored: signs (one bit per number, of
+documents without their mean), int8, and the first 64 numbers. Bytes are those of the first stage per document; the
+whole vectors come on top if they are scored. Queries of the test split; times are of one query, all ways taking turns.
+Vectors under --runs are kept. Writes results/search_dimensions.json.
 """
 
 import argparse

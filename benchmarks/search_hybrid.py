@@ -121,14 +121,8 @@ def main() -> None:
 
 def add_sets(parser: argparse.ArgumentParser) -> None:
     """The options `--set`, which may be repeated, and `--runs`."""
-    parser.add_argument(
-        "--set",
-        nargs=3,
-        action="append",
-        required=True,
-        metavar=("NAME", "DATA", "STUDENT"),
-        help="a set and its student",
-    )
+    names = ("NAME", "DATA", "STUDENT")
+    parser.add_argument("--set", nargs=3, action="append", required=True, metavar=names, help="a set and its student")
     parser.add_argument("--runs", type=Path, default=Path("runs/benchmark/search"), help="folder for the vectors")
 
 

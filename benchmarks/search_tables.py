@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import mean_interval
+
 Row = Mapping[str, Any]
 
 
@@ -124,17 +126,15 @@ def search_hybrid(result: Row) -> str:
     for row in result["rows"]:
         best = max(row["systems"], key=lambda system: row["systems"][system]["ndcg@10"]["mean"])
         for system, metrics in row["systems"].items():
-            cells = [_interval(metrics[name]) for name in ("success@1", "ndcg@10", "recall@100")]
+            cells = [mean_interval([metrics[name]]) for name in ("success@1", "ndcg@10", "recall@100")]
             cells[1] = f"**{cells[1]}**" if system == best else cells[1]
             p = row["p_against_hybrid"].get(system)
             label = f"{system} ({row['share_from_dev']})" if "dev" in system else system
             shown = "" if p is None else f"{p:.4f}"
             lines.append(f"| {row['set']} | {label} | {' | '.join(cells)} | {shown} | {row['n']:,} |")
         shares = {name: f"{100 * share:.0f}%" for name, share in row["queries"].items()}
-        words, student = shares["words above student"], shares["student above words"]
-        lines.append(
-            f"| {row['set']} | words alone above the student for {words} of queries, below for {student} |||||"
-        )
+        more, fewer = shares["words above student"], shares["student above words"]
+        lines.append(f"| {row['set']} | words alone above the student for {more} of queries, below for {fewer} |||||")
     return "\n".join(lines)
 
 
@@ -146,15 +146,11 @@ def search_dimensions(result: Row) -> str:
         head = f"{name}: {rows[0]['documents']:,} documents, k = {rows[0]['k']}, n = {rows[0]['n']:,}"
         lines = [f"| {head} | bytes | R@1 | nDCG@10 | exact top 10 kept | ms |", "|---|" + "---:|" * 5]
         for row in rows:
-            cells = [_interval(row[metric]) for metric in ("success@1", "ndcg@10")]
+            cells = [mean_interval([row[metric]]) for metric in ("success@1", "ndcg@10")]
             cells.append(f"{row['top 10 kept']['mean']:.3f}")
             lines.append(f"| {row['way']} | {row['bytes']:,.0f} | {' | '.join(cells)} | {row['milliseconds']:.2f} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
-
-
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
 
 
 TABLES: dict[str, Callable[[Row], str]] = {
