@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from .documents import Document, DocumentReader
     from .encoding import encode_corpus
     from .exact import ExactIndex
-    from .hits import Hit
+    from .hits import Deleted, Hit
     from .prefix_files import PrefixFiles
     from .search import Searcher
-    from .store import Deleted, VectorStore
+    from .store import VectorStore
     from .unfinished import Unfinished, UnfinishedStoreWarning
 
 __getattr__ = imported_when_used(
     __name__,
     {
         "CorpusVectors": "corpus_vectors",
-        "Deleted": "store",
+        "Deleted": "hits",
         "Document": "documents",
         "DocumentReader": "documents",
         "ExactIndex": "exact",

@@ -1,7 +1,7 @@
-"""What a search returns."""
+"""What a search and a deletion return."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -20,3 +20,15 @@ class Hit:
     score: float
     text: str
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class Deleted(NamedTuple):
+    """The result of a deletion.
+
+    Args:
+        documents: how many were deleted.
+        missing: the ids that were not found, in the given order.
+    """
+
+    documents: int
+    missing: list[str]

@@ -5,12 +5,10 @@ changed the table, the next change first looks for rows that share an id.
 """
 
 import json
-import os
 import random
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +21,7 @@ from torch import Tensor
 
 from ..files import check_record, read_record, write_json
 from .axes import FILE, read_axes, write_axes
+from .lance_errors import ConflictError, foreign_errors
 from .words import make_word_index
 
 TABLE = "documents"
@@ -35,14 +34,8 @@ _TRIES = 10
 _AT_ONCE = 1000  # ids or rows per SQL condition
 _LARGE_FILE = 4096  # rows; files with so many on average are not merged
 _KEPT = timedelta(days=7)  # for readers of older versions
-_CONFLICT = re.compile("commit conflict|incompatible transaction|concurrent writers", re.IGNORECASE)
-_SOURCE_LINE = re.compile(r",?\s*\S+\.rs:\d+(:\d+)?")
 
 T = TypeVar("T")
-
-
-class ConflictError(ValueError):
-    """Another writer changed the table at the same time."""
 
 
 class StoreTable:
@@ -303,19 +296,3 @@ def write_lock(folder: Path) -> FileLock:
 def columns(width: int) -> dict[str, pa.DataType]:
     """The columns of every store, whose vectors have `width` numbers."""
     return {**_COLUMNS, "vector": pa.list_(pa.float32(), width)}
-
-
-@contextmanager
-def foreign_errors(what: str) -> Iterator[None]:
-    """Turns errors of LanceDB into a ValueError that begins with `what`, or an OSError if the disk is at fault."""
-    try:
-        yield
-    except Exception as error:  # LanceDB raises RuntimeErrors, ValueErrors, OSErrors and Rust panics
-        message = _SOURCE_LINE.sub("", str(error))
-        if _CONFLICT.search(message):
-            raise ConflictError(
-                f"{what}: another program changed it at the same time ({message}); accepted: another call"
-            ) from error
-        if number := re.search(r"\(os error (\d+)\)", message):
-            raise OSError(int(number[1]), f"{what}: {os.strerror(int(number[1]))}") from error
-        raise ValueError(f"{what}: {message}; accepted: a whole store, and conditions on its own columns") from error

@@ -13,7 +13,8 @@ from torch import Tensor
 from .approximate import ApproximateIndex, Tuning, index_path, wanted_recall
 from .exact import ExactIndex
 from .hits import Hit
-from .lance_table import StoreTable, foreign_errors
+from .lance_errors import foreign_errors
+from .lance_table import StoreTable
 from .metadata_columns import read_metadata
 from .words import best_by_words, has_word_index
 

@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,22 +28,10 @@ from .adding import checked_shards, checked_vectors, distinct_documents, id_colu
 from .approximate import Tuning, has_index
 from .corpus_vectors import CorpusVectors
 from .documents import Document
-from .hits import Hit
+from .hits import Deleted, Hit
 from .lance_table import Changes, StoreTable, write_lock
 from .snapshot import Snapshot
 from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
-
-
-class Deleted(NamedTuple):
-    """The result of a deletion.
-
-    Args:
-        documents: how many were deleted.
-        missing: the ids that were not found, in the given order.
-    """
-
-    documents: int
-    missing: list[str]
 
 
 class VectorStore:
@@ -212,8 +200,8 @@ class VectorStore:
     def compact(self) -> None:
         """Merges the files of many small changes, and removes files that only versions older than a week use.
 
-        Files of some thousand documents stay as they are: merging them would only take time, and the space of a second
-        copy for a week. If anything is merged, an approximate index must be built again.
+        Files of thousands of documents stay as they are: merging them would take the space of a second copy for a week.
+        After a merge, an approximate index must be built again.
 
         Raises:
             OSError: the store cannot be written.
