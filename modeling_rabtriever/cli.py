@@ -229,8 +229,8 @@ def info(arguments: argparse.Namespace) -> None:
         store = VectorStore(path)
         sizes = {"documents": len(store), "embedding_dim": store.embedding_dim, "dim": store.dim}
         unfinished = [asdict(corpus) for corpus in store.unfinished]
-        found = {"words": store.has_words, "approximate": None if store.tuning is None else asdict(store.tuning)}
-        _write({"kind": "store", **sizes, **found, "model": store.model, "unfinished": unfinished})
+        indexes = {"words": store.has_words, "approximate": None if store.tuning is None else asdict(store.tuning)}
+        _write({"kind": "store", **sizes, **indexes, "model": store.model, "unfinished": unfinished})
     elif (path / "encoding.json").is_file():
         record = read_record(path / "encoding.json")
         _write({"kind": "vectors", **{name: value for name, value in record.items() if name != "shards"}})

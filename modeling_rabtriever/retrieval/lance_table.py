@@ -266,7 +266,7 @@ class Changes:
         self._version = self.table.version
 
     def index_words(self) -> None:
-        """Builds the index of words.
+        """Builds the index of words, unless it covers all rows.
 
         Raises:
             ValueError: no document has a text.
@@ -277,7 +277,7 @@ class Changes:
             raise ValueError(f"{self.folder} holds no texts, so it has no words; accepted: documents with texts")
         with foreign_errors(f"{self.folder} cannot be changed"):
             make_word_index(self.table)
-        self._distinct = self._distinct and self.table.version == self._version + 1
+        self._distinct = self._distinct and self.table.version in (self._version, self._version + 1)
         self._version = self.table.version
 
     def _widen(self, name: str) -> None:

@@ -243,8 +243,8 @@ class VectorStore:
     def build_words(self) -> None:
         """Builds an index of the words in the documents' texts, for `search_words`; it stays valid after changes.
 
-        Documents that come later are found too, but slowly: build it again after many. This is a change, so an
-        approximate index must be built again.
+        Documents that come later are found too, but slowly: build it again after many. If it is not up to date, this is
+        a change, so an approximate index must be built again.
 
         Raises:
             ValueError: no document has a text.

@@ -60,13 +60,19 @@ def words_weight(hybrid: bool | float) -> float | None:
 
 
 def make_word_index(table: Any) -> None:
-    """Builds the index over column `text`, in place of an older one. This makes a version of the table."""
-    table.create_index("text", config=FTS(), replace=True)
+    """Builds the index over column `text`, in place of an older one, unless that one covers all rows."""
+    stats = [table.index_stats(name) for name in _word_indices(table)]
+    if not any(found is not None and not found.num_unindexed_rows for found in stats):
+        table.create_index("text", config=FTS(), replace=True)
 
 
 def has_word_index(table: Any) -> bool:
     """Whether the version that is open has a full-text index of the texts."""
-    return any(index.index_type == "FTS" and index.columns == ["text"] for index in table.list_indices())
+    return bool(_word_indices(table))
+
+
+def _word_indices(table: Any) -> list[str]:
+    return [index.name for index in table.list_indices() if index.index_type == "FTS" and index.columns == ["text"]]
 
 
 def best_by_words(table: Any, query: str, top_k: int, where: str | None) -> tuple[list[float], list[int]]:
@@ -78,7 +84,8 @@ def best_by_words(table: Any, query: str, top_k: int, where: str | None) -> tupl
         top_k: how many documents.
         where: an SQL condition, already in brackets.
     """
-    asked = table.search(MatchQuery(query, "text"), query_type="fts").select(["id", "_score"]).with_row_id(True)
+    wanted: dict[str, Any] = {"query": query, "column": "text"}
+    asked = table.search(MatchQuery(**wanted), query_type="fts").select(["id", "_score"]).with_row_id(True)
     if where is not None:
         asked = asked.where(where, prefilter=True)
     found = asked.limit(top_k).to_arrow()

@@ -4,11 +4,13 @@ import json
 import random
 from pathlib import Path
 
+import lancedb
 import pytest
 import torch
 
 from modeling_rabtriever import RabtrieverModel, cli
 from modeling_rabtriever.retrieval import Document, Hit, Searcher, VectorStore, encode_corpus
+from modeling_rabtriever.retrieval.lance_table import TABLE
 from modeling_rabtriever.retrieval.words import fused, words_weight
 from tests.conftest import DOCUMENTS, QUERIES
 
@@ -83,6 +85,13 @@ def test_words_are_found_after_changes(store: VectorStore, tmp_path: Path) -> No
     store.compact()
     store.build_words()
     assert ids(store.search_words(["ball", "nothing"])) == [["new"], ["d0"]]
+    store.build_index()
+    store.build_words()  # it covers all documents, so nothing changes
+    assert store.search(torch.ones(1, 2), 1, approximate=True)[0]
+    store.upsert([Document("later", "ball")], torch.ones(1, 2))
+    store.build_words()
+    table = lancedb.connect(tmp_path / "s").open_table(TABLE)
+    assert table.index_stats("text_idx").num_unindexed_rows == 0 and len(table.list_indices()) == 1
 
 
 def test_a_store_without_texts_has_no_words(tmp_path: Path) -> None:
