@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import mean_interval
+
 Row = Mapping[str, Any]
 
 
@@ -118,6 +120,39 @@ def search_cost(result: Row) -> str:
     return "\n".join(lines)
 
 
+def search_hybrid(result: Row) -> str:
+    """One line per set and system; the best nDCG@10 of a set is bold, so that a set where words alone win shows it."""
+    lines = ["| set | system | R@1 | nDCG@10 | R@100 | p against hybrid | n |", "|---|---|---:|---:|---:|---:|---:|"]
+    for row in result["rows"]:
+        best = max(row["systems"], key=lambda system: row["systems"][system]["ndcg@10"]["mean"])
+        for system, metrics in row["systems"].items():
+            cells = [mean_interval([metrics[name]]) for name in ("success@1", "ndcg@10", "recall@100")]
+            cells[1] = f"**{cells[1]}**" if system == best else cells[1]
+            p = row["p_against_hybrid"].get(system)
+            label = f"{system} ({row['share_from_dev']})" if "dev" in system else system
+            shown = "" if p is None else f"{p:.4f}"
+            lines.append(f"| {row['set']} | {label} | {' | '.join(cells)} | {shown} | {row['n']:,} |")
+        shares = {name: f"{100 * share:.0f}%" for name, share in row["queries"].items()}
+        more, fewer = shares["words above student"], shares["student above words"]
+        lines.append(f"| {row['set']} | words alone above the student for {more} of queries, below for {fewer} |||||")
+    return "\n".join(lines)
+
+
+def search_dimensions(result: Row) -> str:
+    """One table per set."""
+    parts = []
+    for name in dict.fromkeys(row["set"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["set"] == name]
+        head = f"{name}: {rows[0]['documents']:,} documents, k = {rows[0]['k']}, n = {rows[0]['n']:,}"
+        lines = [f"| {head} | bytes | R@1 | nDCG@10 | exact top 10 kept | ms |", "|---|" + "---:|" * 5]
+        for row in rows:
+            cells = [mean_interval([row[metric]]) for metric in ("success@1", "ndcg@10")]
+            cells.append(f"{row['top 10 kept']['mean']:.3f}")
+            lines.append(f"| {row['way']} | {row['bytes']:,.0f} | {' | '.join(cells)} | {row['milliseconds']:.2f} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 TABLES: dict[str, Callable[[Row], str]] = {
     "search_stores": search_stores,
     "search_queries": search_queries,
@@ -125,4 +160,6 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "search_length": search_length,
     "search_memory": search_memory,
     "search_cost": search_cost,
+    "search_hybrid": search_hybrid,
+    "search_dimensions": search_dimensions,
 }

@@ -104,11 +104,15 @@ def index(arguments: argparse.Namespace) -> None:
     from .retrieval import CorpusVectors, VectorStore
     from .retrieval.id_files import read_ids
 
-    if arguments.vectors is None and arguments.delete is None and not arguments.approximate:
-        raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --approximate")
+    if arguments.dim is not None and arguments.vectors is None:
+        raise ValueError("--dim is given without --vectors, whose axes it needs; accepted: both, or neither")
+    if arguments.recall is not None and not arguments.approximate:
+        raise ValueError("--recall is given without --approximate; accepted: both, or neither")
+    if arguments.vectors is None and arguments.delete is None and not (arguments.approximate or arguments.words):
+        raise ValueError("nothing to do; accepted: --vectors FOLDER, --delete FILE, --words, --approximate")
     ids = None if arguments.delete is None else read_ids(arguments.delete)
     if arguments.vectors is not None:
-        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors))
+        store = VectorStore.of_corpus(arguments.store, CorpusVectors(arguments.vectors), arguments.dim)
     else:
         store = VectorStore(arguments.store)
     if ids is not None:
@@ -118,8 +122,10 @@ def index(arguments: argparse.Namespace) -> None:
             more = ", ..." if len(deleted.missing) > 5 else ""
             _say(f"{len(deleted.missing)} ids not found: {', '.join(map(repr, deleted.missing[:5]))}{more}")
     store.compact()
+    if arguments.words or store.has_words:
+        store.build_words()
     if arguments.approximate or store.has_index:
-        store.build_index()
+        _say(f"approximate index: {store.build_index(arguments.recall)}")
     _say(f"{len(store)} documents in {arguments.store}")
     _warn_of_unfinished(store)
 
@@ -138,7 +144,7 @@ def search(arguments: argparse.Namespace) -> None:
         reranker = _model(arguments.rerank, arguments)
         if not isinstance(reranker, GenerativeRerankerModel):
             raise ValueError(f"--rerank {arguments.rerank} is not a teacher; accepted: a GenerativeRerankerModel")
-    searcher = Searcher(_student(arguments), store, reranker)
+    searcher = Searcher(_student(arguments), store, reranker, arguments.hybrid)
     queries: Iterable[tuple[str, str]]
     if arguments.queries is None:
         queries = [("0", arguments.query)]
@@ -218,9 +224,10 @@ def info(arguments: argparse.Namespace) -> None:
         from .retrieval import VectorStore
 
         store = VectorStore(path)
-        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim}
+        sizes = {"documents": len(store), "embedding_dim": store.embedding_dim, "dim": store.dim}
         unfinished = [asdict(corpus) for corpus in store.unfinished]
-        _write({"kind": "store", **sizes, "model": store.model, "unfinished": unfinished})
+        indexes = {"words": store.has_words, "approximate": None if store.tuning is None else asdict(store.tuning)}
+        _write({"kind": "store", **sizes, **indexes, "model": store.model, "unfinished": unfinished})
     elif (path / "encoding.json").is_file():
         record = read_record(path / "encoding.json")
         _write({"kind": "vectors", **{name: value for name, value in record.items() if name != "shards"}})

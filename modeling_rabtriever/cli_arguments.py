@@ -18,6 +18,8 @@ examples:
   rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
   cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
   rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
+  rabtriever index  --store store --words
+  rabtriever search --model ... --store store --query "..." --hybrid
   rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
   rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
   rabtriever demo   --model runs/household/student/model --teacher runs/household/teacher/model --corpus corpus.jsonl
@@ -72,12 +74,29 @@ def parser(
     added.add_argument("--store", required=True, help="folder of the store; created if missing")
     added.add_argument("--vectors", help="folder that rabtriever encode wrote; existing ids are replaced")
     added.add_argument(
+        "--dim",
+        type=positive,
+        help="with --vectors, for a new store: numbers to keep of each vector, along the documents' principal axes; "
+        "search rotates queries by itself. Default: the vectors as they are",
+    )
+    added.add_argument(
         "--delete",
         help="file of ids to delete, as encoded, one per line; in JSON lines, strings or objects with id; - for "
         "standard input",
     )
     added.add_argument(
+        "--words",
+        action="store_true",
+        help="build an index of words for search --hybrid; an existing one is kept up to date",
+    )
+    added.add_argument(
         "--approximate", action="store_true", help="build an approximate index; an existing one is kept up to date"
+    )
+    added.add_argument(
+        "--recall",
+        type=share,
+        help="with --approximate: the share of the exact best ten documents to find, measured on stored vectors; "
+        "refused if half of the index does not reach it. Default: 0.95, or that of the existing index",
     )
 
     added = command("search")
@@ -87,6 +106,16 @@ def parser(
     added.add_argument("--queries", help="many queries: JSON lines with id and text; - for standard input")
     added.add_argument("--top-k", type=positive, default=10, help="documents per query")
     added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
+    added.add_argument(
+        "--hybrid",
+        type=share,
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="SHARE",
+        help="join the student's ranking with one by words (BM25) by reciprocal rank fusion; SHARE is the words' "
+        "weight, default 0.5",
+    )
     added.add_argument("--approximate", action="store_true", help="search the approximate index")
     added.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of exact search"
@@ -137,6 +166,17 @@ def positive(text: str) -> int:
             f"{text[:40]!r} given; accepted: a whole number of at least 1 and at most 18 digits"
         )
     return int(text)
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1 from the command line."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a number between 0 and 1")
+    return found
 
 
 def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:

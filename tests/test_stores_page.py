@@ -12,7 +12,8 @@ from modeling_rabtriever.retrieval.documents import Document
 
 PAGE = Path(__file__).parents[1] / "docs" / "stores.md"
 PARTS = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
-CODE = {part.partition("\n")[0]: re.findall(r"```python\n(.*?)```", part, re.DOTALL)[0] for part in PARTS}
+BLOCKS = {part.partition("\n")[0]: re.findall(r"```python\n(.*?)```", part, re.DOTALL) for part in PARTS}
+CODE = {name: blocks[0] for name, blocks in BLOCKS.items() if blocks}
 START = CODE.pop(PARTS[0].partition("\n")[0])
 LIBRARIES = {"FAISS": "faiss", "LanceDB": "lancedb", "Qdrant": "qdrant_client", "pgvector": None}
 TEXTS = ["bring the sponge", "bring a lamp to the attic", "it's the doctor's", "call a doctor", "find the ladder"]

@@ -9,33 +9,37 @@ from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
     from ..identity import encoder_fingerprint
+    from .approximate import Tuning
+    from .axes import principal_axes
     from .corpus_vectors import CorpusVectors, Shard
     from .documents import Document, DocumentReader
     from .encoding import encode_corpus
     from .exact import ExactIndex
+    from .hits import Deleted, Hit
     from .prefix_files import PrefixFiles
     from .search import Searcher
-    from .snapshot import Hit
-    from .store import Deleted, VectorStore
+    from .store import VectorStore
     from .unfinished import Unfinished, UnfinishedStoreWarning
 
 __getattr__ = imported_when_used(
     __name__,
     {
         "CorpusVectors": "corpus_vectors",
-        "Deleted": "store",
+        "Deleted": "hits",
         "Document": "documents",
         "DocumentReader": "documents",
         "ExactIndex": "exact",
-        "Hit": "snapshot",
+        "Hit": "hits",
         "PrefixFiles": "prefix_files",
         "Searcher": "search",
         "Shard": "corpus_vectors",
+        "Tuning": "approximate",
         "Unfinished": "unfinished",
         "UnfinishedStoreWarning": "unfinished",
         "VectorStore": "store",
         "encode_corpus": "encoding",
         "encoder_fingerprint": ".identity",
+        "principal_axes": "axes",
     },
 )
 
@@ -49,9 +53,11 @@ __all__ = [
     "PrefixFiles",
     "Searcher",
     "Shard",
+    "Tuning",
     "Unfinished",
     "UnfinishedStoreWarning",
     "VectorStore",
     "encode_corpus",
     "encoder_fingerprint",
+    "principal_axes",
 ]

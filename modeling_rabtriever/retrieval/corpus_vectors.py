@@ -5,10 +5,10 @@
 """
 
 import hashlib
-import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as _quoted  # json.dumps of a text, twice as fast
 from pathlib import Path
 from typing import Any
 
@@ -224,7 +224,7 @@ def documents_digest(documents: Iterable[Document]) -> str:
 def _digest(rows: Iterable[tuple[str, str, str]]) -> str:
     digest = hashlib.sha256()
     for id_, text, metadata in rows:
-        digest.update(f"[{json.dumps(id_)}, {json.dumps(text)}, {metadata}]".encode())
+        digest.update(f"[{_quoted(id_)}, {_quoted(text)}, {metadata}]".encode())
     return digest.hexdigest()[:16]
 
 

@@ -5,12 +5,11 @@ changed the table, the next change first looks for rows that share an id.
 """
 
 import json
-import os
 import random
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +17,12 @@ import lancedb
 import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
+from torch import Tensor
 
 from ..files import check_record, read_record, write_json
+from .axes import FILE, read_axes, write_axes
+from .lance_errors import ConflictError, foreign_errors
+from .words import make_word_index
 
 TABLE = "documents"
 _IDENTITY = b"rabtriever"
@@ -29,14 +32,10 @@ _COLUMNS = {"id": pa.string(), "text": pa.string(), "metadata": pa.string()}
 _WIDE, _NARROW = "_rabtriever_wide_", "_rabtriever_narrow_"  # prefixes of temporary columns
 _TRIES = 10
 _AT_ONCE = 1000  # ids or rows per SQL condition
-_CONFLICT = re.compile("commit conflict|incompatible transaction|concurrent writers", re.IGNORECASE)
-_SOURCE_LINE = re.compile(r",?\s*\S+\.rs:\d+(:\d+)?")
+_LARGE_FILE = 4096  # rows; files with so many on average are not merged
+_KEPT = timedelta(days=7)  # for readers of older versions
 
 T = TypeVar("T")
-
-
-class ConflictError(ValueError):
-    """Another writer changed the table at the same time."""
 
 
 class StoreTable:
@@ -63,14 +62,16 @@ class StoreTable:
             )
         try:
             record = json.loads(identity)
-            check_record(folder, record, model=str, embedding_dim=int)
+            check_record(folder, {"dim": 0, **record}, model=str, embedding_dim=int, dim=int)
         except (ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{folder} is broken (it does not name its model); accepted: a whole store. Index the corpus again"
             ) from error
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
-        for name, kind in columns(self.embedding_dim).items():
+        self.dim: int = record.get("dim", self.embedding_dim)
+        self._axes = read_axes(folder, self.embedding_dim, self.dim) if "dim" in record else None
+        for name, kind in columns(self.dim).items():
             if name not in schema.names or schema.field(name).type != kind:
                 raise ValueError(
                     f"{folder} is broken (its column {name} is not {kind}); accepted: a whole store. Index the "
@@ -83,23 +84,39 @@ class StoreTable:
         return any((folder / f"{TABLE}.lance" / "_versions").glob("*.manifest"))
 
     @classmethod
-    def make(cls, folder: Path, model: str, embedding_dim: int) -> None:
+    def make(cls, folder: Path, model: str, embedding_dim: int, axes: Tensor | None = None) -> None:
         """Makes an empty table. The caller holds the lock.
 
+        Args:
+            folder: of the store.
+            model: fingerprint of the student.
+            embedding_dim: the width `k` of its vectors.
+            axes: `(k, dim)`, if vectors are to be shortened.
+
         Raises:
-            ValueError: the folder holds a store.
+            ValueError: the folder holds a store, or the axes are not for vectors of this width.
             OSError: it cannot be written.
         """
+        if axes is not None and (axes.dim() != 2 or len(axes) != embedding_dim or not axes.shape[1]):
+            raise ValueError(f"axes have shape {tuple(axes.shape)}; accepted: ({embedding_dim}, dim)")
         if cls.exists(folder):
             raise ValueError(
                 f"{folder} already holds a store; accepted: another folder, or open it: VectorStore(folder)"
             )
-        for left in (folder / _DISTINCT, *folder.glob("approximate-*")):  # left from a removed table
+        for left in (folder / _DISTINCT, folder / FILE, *folder.glob("approximate-*")):  # left from a removed table
             left.unlink(missing_ok=True)
-        identity = {_IDENTITY: json.dumps({"model": model, "embedding_dim": embedding_dim})}
+        record, width = {"model": model, "embedding_dim": embedding_dim}, embedding_dim
+        if axes is not None:
+            write_axes(folder, axes)
+            record["dim"] = width = axes.shape[1]
+        identity = {_IDENTITY: json.dumps(record)}
         with foreign_errors(f"no store can be made in {folder}"):
-            schema = pa.schema(columns(embedding_dim)).with_metadata(identity)
+            schema = pa.schema(columns(width)).with_metadata(identity)
             lancedb.connect(folder.absolute()).create_table(TABLE, schema=schema)
+
+    def shortened(self, vectors: Tensor) -> Tensor:
+        """Whole vectors `(n, embedding_dim)` as this table stores them, `(n, dim)`."""
+        return vectors if self._axes is None else vectors.detach().float().cpu() @ self._axes
 
     def latest(self) -> Any:
         """The table at its newest version, as a new object.
@@ -196,6 +213,13 @@ class Changes:
             count = max(self.table.count_rows(), 1)
             return self.table.search().select(["id"]).with_row_id(True).limit(count).to_arrow()
 
+    def delete_known(self, ids: list[str], column: pa.Array) -> tuple[int, list[str]]:
+        """Deletes the rows with these ids, given as a list and as a column: how many, and the ids that have no row."""
+        there = self.ids()["id"]
+        found = set(there.filter(pc.is_in(there, value_set=column)).to_pylist())
+        self.delete([id_ for id_ in ids if id_ in found])
+        return len(found), [id_ for id_ in ids if id_ not in found]
+
     def delete(self, ids: list[str]) -> None:
         """Deletes the rows with these ids."""
         for first in range(0, len(ids), _AT_ONCE):
@@ -228,10 +252,32 @@ class Changes:
         self.commit(merge.execute, pa.table(rows).cast(pa.schema([schema.field(name) for name in rows])))
 
     def compact(self) -> None:
-        """Merges small files. It makes versions of its own, so changes by other programs cannot be told apart."""
+        """Merges small files, if most are, and removes versions of more than a week ago.
+
+        It makes versions of its own, so changes by other programs cannot be told apart.
+        """
         with foreign_errors(f"{self.folder} cannot be changed"):
-            self.table.optimize()
+            files = self.table.stats()["fragment_stats"]["num_fragments"]
+            oldest = min(version["timestamp"] for version in self.table.list_versions())
+            if files * _LARGE_FILE <= max(self.table.count_rows(), _LARGE_FILE) and datetime.now() - oldest < _KEPT:
+                return
+            self.table.optimize(cleanup_older_than=_KEPT)
         self._distinct = self._distinct and self.table.version == self._version
+        self._version = self.table.version
+
+    def index_words(self) -> None:
+        """Builds the index of words, unless it covers all rows.
+
+        Raises:
+            ValueError: no document has a text.
+        """
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            texts = self.table.count_rows("text <> ''")
+        if not texts:
+            raise ValueError(f"{self.folder} holds no texts, so it has no words; accepted: documents with texts")
+        with foreign_errors(f"{self.folder} cannot be changed"):
+            make_word_index(self.table)
+        self._distinct = self._distinct and self.table.version in (self._version, self._version + 1)
         self._version = self.table.version
 
     def _widen(self, name: str) -> None:
@@ -247,22 +293,6 @@ def write_lock(folder: Path) -> FileLock:
     return FileLock(folder.absolute() / _LOCK)
 
 
-def columns(embedding_dim: int) -> dict[str, pa.DataType]:
-    """The columns of every store."""
-    return {**_COLUMNS, "vector": pa.list_(pa.float32(), embedding_dim)}
-
-
-@contextmanager
-def foreign_errors(what: str) -> Iterator[None]:
-    """Turns errors of LanceDB into a ValueError that begins with `what`, or an OSError if the disk is at fault."""
-    try:
-        yield
-    except Exception as error:  # LanceDB raises RuntimeErrors, ValueErrors, OSErrors and Rust panics
-        message = _SOURCE_LINE.sub("", str(error))
-        if _CONFLICT.search(message):
-            raise ConflictError(
-                f"{what}: another program changed it at the same time ({message}); accepted: another call"
-            ) from error
-        if number := re.search(r"\(os error (\d+)\)", message):
-            raise OSError(int(number[1]), f"{what}: {os.strerror(int(number[1]))}") from error
-        raise ValueError(f"{what}: {message}; accepted: a whole store, and conditions on its own columns") from error
+def columns(width: int) -> dict[str, pa.DataType]:
+    """The columns of every store, whose vectors have `width` numbers."""
+    return {**_COLUMNS, "vector": pa.list_(pa.float32(), width)}

@@ -6,8 +6,9 @@ from dataclasses import replace
 from ..identity import encoder_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
-from .snapshot import Hit
+from .hits import Hit
 from .store import VectorStore
+from .words import FUSED_DEPTH, fused, words_weight
 
 
 class Searcher:
@@ -17,16 +18,26 @@ class Searcher:
         model: the student.
         store: vectors of this student.
         reranker: a teacher that reranks the best `rerank_depth` documents of each query.
+        hybrid: whether to join the student's ranking with one by words (BM25) by reciprocal rank fusion. A number
+            between 0 and 1 is the words' share; `True` means `WORDS_WEIGHT`. Scores are then those of the fusion.
 
     Raises:
-        ValueError: the store holds vectors of another model or prompt.
+        ValueError: the store holds vectors of another model or prompt, `hybrid` is out of range, or the store has no
+            index of words.
     """
 
     def __init__(
-        self, model: RabtrieverModel, store: VectorStore, reranker: GenerativeRerankerModel | None = None
+        self,
+        model: RabtrieverModel,
+        store: VectorStore,
+        reranker: GenerativeRerankerModel | None = None,
+        hybrid: bool | float = False,
     ) -> None:
         store.check_model(encoder_fingerprint(model))
         self.model, self.store, self.reranker = model, store, reranker
+        self._words_weight = words_weight(hybrid)
+        if self._words_weight is not None:
+            store.search_words([], 1)  # refuses a store without an index of words
 
     def search(
         self,
@@ -42,7 +53,7 @@ class Searcher:
             queries: texts.
             top_k: documents per query.
             where: an SQL condition on metadata, see `VectorStore.search`.
-            rerank_depth: how many of the student's best documents the teacher reranks, if there is a teacher. Scores
+            rerank_depth: how many of the best documents the teacher reranks, if there is a teacher. Scores
                 are then its log-odds.
             approximate: whether to search the approximate index instead of all documents.
 
@@ -52,7 +63,12 @@ class Searcher:
         if self.reranker is not None and rerank_depth < top_k:
             raise ValueError(f"rerank_depth is {rerank_depth}; accepted: at least top_k, {top_k}")
         depth = top_k if self.reranker is None else rerank_depth
-        found = self.store.search(self.model.encode_query(queries), depth, where, approximate)
+        first = depth if self._words_weight is None else max(depth, FUSED_DEPTH)
+        found = self.store.search(self.model.encode_query(queries), first, where, approximate)
+        if self._words_weight is not None:
+            by_words = self.store.search_words(queries, first, where)
+            pairs = zip(found, by_words, strict=True)
+            found = [fused(student, words, self._words_weight)[:depth] for student, words in pairs]
         return found if self.reranker is None else self._reranked(self.reranker, queries, found, top_k)
 
     @staticmethod

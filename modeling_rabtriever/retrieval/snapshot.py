@@ -2,38 +2,24 @@
 
 import re
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .approximate import ApproximateIndex, index_path
+from .approximate import ApproximateIndex, Tuning, index_path, wanted_recall
 from .exact import ExactIndex
-from .lance_table import StoreTable, foreign_errors
+from .hits import Hit
+from .lance_errors import foreign_errors
+from .lance_table import StoreTable
 from .metadata_columns import read_metadata
+from .words import best_by_words, has_word_index
 
 # Brackets do not count inside strings, quoted names and comments.
 _UNCOUNTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document found.
-
-    Args:
-        id: of the document.
-        score: inner product of query and document; comparable within a query only.
-        text: of the document.
-        metadata: its other fields.
-    """
-
-    id: str
-    score: float
-    text: str
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 class Snapshot:
@@ -61,8 +47,8 @@ class Snapshot:
             return self._table.count_rows()
 
     def vectors(self) -> tuple[Tensor, Tensor]:
-        """All vectors `(m, k)` fp32 and the documents' row ids `(m,)` int64."""
-        count, first, k = len(self), 0, self._store.embedding_dim
+        """All stored vectors `(m, dim)` fp32 and the documents' row ids `(m,)` int64."""
+        count, first, k = len(self), 0, self._store.dim
         vectors, row_ids = torch.empty(count, k), torch.empty(count, dtype=torch.long)
         with self._reading():
             for batch in self._rows(["vector"], count).to_batches(65536):
@@ -75,25 +61,33 @@ class Snapshot:
                 raise ValueError(f"only {first} of {count} vectors were found")
         return vectors, row_ids
 
-    def build_index(self) -> None:
+    def build_index(self, recall: float | None, queries: Tensor | None) -> Tuning:
         """Writes an approximate index of this version, unless a valid one exists, and removes those of other versions.
 
+        Args:
+            recall: as for `ApproximateIndex.build`; `None` keeps that of an index of any version.
+            queries: stored in the same width as the documents.
+
         Raises:
-            ValueError: there are no documents.
+            ValueError: there are no documents, or the recall is not reached.
             OSError: it cannot be written.
         """
         folder = self._store.folder
         if not len(self):
             raise ValueError(f"{folder} holds no documents; accepted: at least one")
+        recall = wanted_recall(folder) if recall is None else recall
         try:
             near = ApproximateIndex.load(folder, self.version)
+            if near.tuning.wanted != recall or queries is not None:
+                raise ValueError("it was tuned to something else")
         except ValueError:
-            near = ApproximateIndex.build(*self.vectors())
+            near = ApproximateIndex.build(*self.vectors(), recall, queries)
             near.save(folder, self.version)
         self._near = near
         for old in (*folder.glob("approximate-*"), *folder.glob(".approximate-*.tmp")):
             if old.stem != index_path(folder, self.version).stem:
                 old.unlink(missing_ok=True)
+        return near.tuning
 
     def search_exactly(self, queries: Tensor, top_k: int, where: str | None) -> list[list[Hit]]:
         """The best documents of all; the vectors stay in memory for the next search."""
@@ -106,13 +100,39 @@ class Snapshot:
         scores, places = index.search(queries, top_k, mask)
         return self._hits(scores.tolist(), row_ids[places.cpu()].tolist())
 
-    def search_approximately(self, queries: Tensor, top_k: int, where: str | None, probes: int) -> list[list[Hit]]:
+    def search_approximately(self, queries: Tensor, top_k: int, where: str | None) -> list[list[Hit]]:
         """The best documents that the approximate index of this version finds."""
+        near, allowed = self.near(), None if where is None else self._allowed(where)
+        return self._hits(*near.search(queries, top_k, allowed))
+
+    def near(self) -> ApproximateIndex:
+        """The approximate index of this version; it stays in memory.
+
+        Raises:
+            ValueError: there is none, or it is broken.
+        """
         with self._loading:
             if self._near is None:
                 self._near = ApproximateIndex.load(self._store.folder, self.version)
-        allowed = None if where is None else self._allowed(where)
-        return self._hits(*self._near.search(queries, top_k, probes, allowed))
+            return self._near
+
+    @property
+    def has_words(self) -> bool:
+        """Whether this version has an index of words."""
+        with self._reading():
+            return has_word_index(self._table)
+
+    def search_words(self, queries: Sequence[str], top_k: int, where: str | None) -> list[list[Hit]]:
+        """The best documents by words."""
+        if not self.has_words:
+            raise ValueError(
+                f"{self._store.folder} has no index of words; accepted: one made by build_words (rabtriever index "
+                "--words)"
+            )
+        condition = None if where is None else _whole(where)
+        with foreign_errors("the store could not answer"):
+            found = [best_by_words(self._table, query, top_k, condition) for query in queries]
+        return self._hits([scores for scores, _ in found], [rows for _, rows in found])
 
     def _rows(self, names: list[str], count: int) -> Any:
         return self._table.search().select(names).with_row_id(True).limit(max(count, 1))

@@ -4,6 +4,7 @@ Every change makes a version. Readers keep the version they opened until they `r
 Writers take turns, across processes and threads.
 
 <folder>/documents.lance        the table
+<folder>/axes.safetensors       the principal axes of shortened vectors; only if they are
 <folder>/approximate-N.*        an approximate index of version N
 <folder>/writing.lock           held while the store is changed
 <folder>/distinct.json          the version that is known to have one row per id
@@ -12,40 +13,32 @@ Writers take turns, across processes and threads.
 
 import threading
 import warnings
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..identity import same_encoder, shown
-from .approximate import PROBES, has_index
-from .corpus_vectors import CorpusVectors, document_columns
+from .adding import checked_shards, checked_vectors, distinct_documents, id_column, make_store, part, upsert
+from .approximate import Tuning, has_index
+from .corpus_vectors import CorpusVectors
 from .documents import Document
+from .hits import Deleted, Hit
 from .lance_table import Changes, StoreTable, write_lock
-from .metadata_columns import MetadataFields, cleaned
-from .snapshot import Hit, Snapshot
+from .snapshot import Snapshot
 from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
-
-
-class Deleted(NamedTuple):
-    """The result of a deletion.
-
-    Attributes:
-        documents: how many were deleted.
-        missing: the ids that were not found, in the given order.
-    """
-
-    documents: int
-    missing: list[str]
 
 
 class VectorStore:
     """Documents with vectors of one model, in a folder. Threads may share it for searches and changes.
+
+    Its methods take whole vectors of `embedding_dim` numbers, of documents and queries. A store with principal axes
+    rotates them by itself and keeps the first `dim` numbers.
 
     Args:
         folder: of the store.
@@ -63,7 +56,7 @@ class VectorStore:
     ) -> None:
         self.folder, self._precision, self._device = Path(folder), precision, device
         self._table = StoreTable(self.folder)
-        self.model, self.embedding_dim = self._table.model, self._table.embedding_dim
+        self.model, self.embedding_dim, self.dim = self._table.model, self._table.embedding_dim, self._table.dim
         if model is not None:
             self.check_model(model)
         self._refreshing = threading.Lock()
@@ -75,17 +68,26 @@ class VectorStore:
         return StoreTable.exists(Path(folder))
 
     @classmethod
-    def create(cls, folder: str | Path, model: str, embedding_dim: int, **options: Any) -> "VectorStore":
-        """An empty store; `options` are those of the constructor.
+    def create(
+        cls, folder: str | Path, model: str, embedding_dim: int, axes: Tensor | None = None, **options: Any
+    ) -> "VectorStore":
+        """An empty store.
+
+        Args:
+            folder: of the store; created if missing.
+            model: fingerprint of the student.
+            embedding_dim: the width `k` of its vectors.
+            axes: `(k, dim)` from `principal_axes`, to store `dim` numbers per document; `None` stores all as they are.
+            options: those of the constructor.
 
         Raises:
-            ValueError: the folder already holds a store.
+            ValueError: the folder already holds a store, or the axes are not for vectors of this width.
             OSError: it cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with write_lock(folder):
-            StoreTable.make(folder, model, embedding_dim)
+            StoreTable.make(folder, model, embedding_dim, axes)
         return cls(folder, model, **options)
 
     def check_model(self, model: str) -> None:
@@ -110,6 +112,11 @@ class VectorStore:
         """Whether an approximate index was built, of this version or an older one."""
         return has_index(self.folder)
 
+    @property
+    def has_words(self) -> bool:
+        """Whether the version that is read has an index of words."""
+        return self._snapshot.has_words
+
     def refresh(self) -> None:
         """Switches to the newest version, which includes the changes of other processes."""
         with self._refreshing:
@@ -127,22 +134,10 @@ class VectorStore:
                 field has another type than in the store. The store is left unchanged.
             OSError: it cannot be written.
         """
-        held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
-        if held.shape != (len(documents), self.embedding_dim):
-            raise ValueError(
-                f"vectors have shape {held.shape}; accepted: ({len(documents)}, {self.embedding_dim}), the number of "
-                "documents and the width of this store's vectors"
-            )
-        if not np.isfinite(held).all():
-            raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
-        documents = list(cleaned(documents))
-        seen: set[str] = set()
-        for document in documents:
-            if document.id in seen:
-                raise ValueError(f"the id {document.id!r} is given twice; accepted: distinct ids")
-            seen.add(document.id)
+        held = checked_vectors(vectors, len(documents), self.embedding_dim)
+        documents = distinct_documents(documents)
         if documents:
-            self._table.change(lambda changes: _upsert(changes, documents, held))
+            self._upsert(documents, held)
             self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
@@ -158,27 +153,32 @@ class VectorStore:
                 f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(self.model)}; "
                 "accepted: vectors of the store's model"
             )
-        _check(corpus, self._table.latest().schema)
+        deque(checked_shards(corpus, self._table.latest().schema), maxlen=0)
         self._add(corpus)
 
     @classmethod
-    def of_corpus(cls, folder: str | Path, corpus: CorpusVectors) -> "VectorStore":
+    def of_corpus(cls, folder: str | Path, corpus: CorpusVectors, dim: int | None = None) -> "VectorStore":
         """Adds an encoded corpus to the store in a folder. Creates the store if it is missing.
 
+        Args:
+            folder: of the store.
+            corpus: what to add.
+            dim: how many numbers a new store keeps of each vector, along the principal axes of this corpus; `None`
+                keeps the vectors as they are. A store that exists keeps its own axes.
+
         Raises:
-            ValueError: as `add_corpus`; no store is created then.
+            ValueError: as `add_corpus`, `dim` is out of range, or the store keeps another number; no store is created
+                then.
             OSError: the store cannot be written.
         """
-        folder, made = Path(folder), False
-        if not cls.exists(folder):
-            _check(corpus, None)
-            folder.mkdir(parents=True, exist_ok=True)
-            with write_lock(folder):
-                if not cls.exists(folder):  # another process may have made it meanwhile
-                    note_unfinished(folder, _part(corpus, 0))
-                    StoreTable.make(folder, corpus.model, corpus.embedding_dim)
-                    made = True
+        folder = Path(folder)
+        made = make_store(folder, corpus, dim)
         store = cls(folder)
+        if dim not in (None, store.dim):
+            raise ValueError(
+                f"dim is {dim}, but {folder} keeps {store.dim} numbers of each vector; accepted: {store.dim}, or "
+                "another store"
+            )
         if made:
             store._add(corpus)
         else:
@@ -192,26 +192,16 @@ class VectorStore:
             ValueError: `ids` is a string, or holds something other than strings.
             OSError: the store cannot be written.
         """
-        if isinstance(ids, str):
-            raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
-        asked = list(dict.fromkeys(ids))
-        try:
-            column = pa.array(asked, pa.string())
-        except (pa.ArrowException, UnicodeError) as error:
-            raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
-
-        def delete(changes: Changes) -> Deleted:
-            there = changes.ids()["id"]
-            found = set(there.filter(pc.is_in(there, value_set=column)).to_pylist())
-            changes.delete([id_ for id_ in asked if id_ in found])
-            return Deleted(len(found), [id_ for id_ in asked if id_ not in found])
-
-        deleted = self._table.change(delete)
+        asked, column = id_column(ids)
+        deleted = Deleted(*self._table.change(lambda changes: changes.delete_known(asked, column)))
         self.refresh()
         return deleted
 
     def compact(self) -> None:
-        """Merges the files of many small changes. This is a change too: an approximate index must be built again.
+        """Merges the files of many small changes, and removes files that only versions older than a week use.
+
+        Files of thousands of documents stay as they are: merging them would take the space of a second copy for a week.
+        After a merge, an approximate index must be built again.
 
         Raises:
             OSError: the store cannot be written.
@@ -219,18 +209,62 @@ class VectorStore:
         self._table.change(Changes.compact)
         self.refresh()
 
-    def build_index(self) -> None:
+    def build_index(self, recall: float | None = None, queries: Tensor | None = None) -> Tuning:
         """Builds an approximate index over all documents, for `search(approximate=True)`.
 
         It belongs to one version. Build it again after a change, which takes seconds per million documents.
 
+        Args:
+            recall: the share of the exact best ten documents that it must find; how many lists a query searches
+                follows from it. `None` keeps that of an earlier index; the first has 0.95.
+            queries: `(n, k)` query vectors to measure the recall on. `None` asks 256 stored vectors for their
+                neighbours, which may be easier than real queries.
+
+        Returns:
+            The recall that was measured, and how.
+
         Raises:
-            ValueError: the store is empty.
+            ValueError: the store is empty, or the recall is not reached; an earlier index is kept.
             OSError: the index cannot be written.
         """
+        asked = None if queries is None else self._stored(queries)
         with self._table.lock:
             self.refresh()
-            self._snapshot.build_index()
+            return self._snapshot.build_index(recall, asked)
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """How the approximate index of the version that is read searches; `None` without one."""
+        try:
+            return self._snapshot.near().tuning
+        except ValueError:
+            return None
+
+    def build_words(self) -> None:
+        """Builds an index of the words in the documents' texts, for `search_words`; it stays valid after changes.
+
+        Documents that come later are found too, but slowly: build it again after many. If it is not up to date, this is
+        a change, so an approximate index must be built again.
+
+        Raises:
+            ValueError: no document has a text.
+            OSError: the index cannot be written.
+        """
+        self._table.change(Changes.index_words)
+        self.refresh()
+
+    def search_words(self, queries: Sequence[str], top_k: int = 10, where: str | None = None) -> list[list[Hit]]:
+        """The best documents of each query by BM25; fewer come back if fewer share a word with it.
+
+        Args:
+            queries: texts.
+            top_k: documents per query.
+            where: an SQL condition, as for `search`.
+
+        Raises:
+            ValueError: the condition cannot be read, or there is no index of words.
+        """
+        return self._snapshot.search_words(queries, top_k, where)
 
     def search(
         self,
@@ -238,7 +272,6 @@ class VectorStore:
         top_k: int = 10,
         where: str | None = None,
         approximate: bool = False,
-        probes: int = PROBES,
     ) -> list[list[Hit]]:
         """The best documents of each query, best first. Warns with `UnfinishedStoreWarning` if documents are missing.
 
@@ -248,7 +281,6 @@ class VectorStore:
             where: an SQL condition on `id`, `text` and metadata fields, such as `"lang = 'en' AND year > 2020"`.
             approximate: whether to search the index of `build_index`; otherwise every document is scored. The vectors
                 of an exact search stay in memory for the next one.
-            probes: of an approximate search, see `ApproximateIndex.search`.
 
         Raises:
             ValueError: the condition cannot be read, a setting is out of range, there is no index of this version, or
@@ -256,40 +288,29 @@ class VectorStore:
         """
         for corpus in self.unfinished:
             warnings.warn(corpus.warning(self.folder), UnfinishedStoreWarning, stacklevel=2)
-        snapshot = self._snapshot  # another thread may refresh meanwhile
+        snapshot, asked = self._snapshot, self._stored(queries)  # another thread may refresh meanwhile
         if approximate:
-            return snapshot.search_approximately(queries, top_k, where, probes)
-        return snapshot.search_exactly(queries, top_k, where)
+            return snapshot.search_approximately(asked, top_k, where)
+        return snapshot.search_exactly(asked, top_k, where)
+
+    def _stored(self, queries: Tensor) -> Tensor:
+        """Queries `(n, embedding_dim)` in the width of the stored vectors."""
+        if queries.dim() != 2 or queries.shape[1] != self.embedding_dim:
+            raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self.embedding_dim})")
+        return self._table.shortened(queries)
 
     def _add(self, corpus: CorpusVectors) -> None:
         added = 0
         for shard in corpus:
             with self._table.lock:
                 if not added:
-                    note_unfinished(self.folder, _part(corpus, 0))
-                self.upsert(shard.documents, shard.vectors)
+                    note_unfinished(self.folder, part(corpus, 0))
+                self._upsert(shard.documents, shard.vectors)
                 added += len(shard.documents)
-                note_unfinished(self.folder, _part(corpus, added))
+                note_unfinished(self.folder, part(corpus, added))
+        self.refresh()
 
-
-def _upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
-    schema = changes.table.schema
-    fields = MetadataFields(schema)
-    for document in documents:
-        fields.add(document)
-    rows = pa.table({**document_columns(documents, vectors), **fields.columns(documents)})
-    changes.delete_duplicates()
-    changes.fit(rows)
-    changes.upsert(rows)
-
-
-def _check(corpus: CorpusVectors, schema: pa.Schema | None) -> None:
-    """Reads a whole corpus, to find broken shards and metadata that does not fit before anything is written."""
-    fields = MetadataFields(schema)
-    for shard in corpus:
-        for document in shard.documents:
-            fields.add(document)
-
-
-def _part(corpus: CorpusVectors, added: int) -> Unfinished:
-    return Unfinished(str(corpus.folder.resolve()), added, len(corpus))
+    def _upsert(self, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+        """Upserts checked documents; the version that is read stays the same."""
+        stored = self._table.shortened(torch.from_numpy(vectors)).numpy()
+        self._table.change(lambda changes: upsert(changes, documents, stored))

@@ -2,14 +2,18 @@
 
 import json
 import multiprocessing
+from datetime import timedelta
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 import torch
 
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.retrieval import Document, Hit, VectorStore, encode_corpus
+from modeling_rabtriever.files import write_json
+from modeling_rabtriever.retrieval import CorpusVectors, Document, Hit, VectorStore, encode_corpus, lance_table
+from modeling_rabtriever.retrieval.corpus_vectors import MANIFEST, shard_path, write_shard
 from modeling_rabtriever.retrieval.lance_table import TABLE
 
 
@@ -121,23 +125,23 @@ def test_approximate_search(store: VectorStore, tmp_path: Path) -> None:
     assert not store.has_index
     store.upsert(documents(2000), vectors(2000))
     queries = vectors(20, seed=1)
-    store.build_index()
-    exact = store.search(queries, 10)
-    opened = VectorStore(tmp_path / "store")
-    assert opened.has_index
-    all_lists = opened.search(queries, 10, approximate=True, probes=10_000)
-    assert ids(all_lists) == ids(exact)
-    np.testing.assert_allclose([hit.score for hit in all_lists[0]], [hit.score for hit in exact[0]], rtol=1e-5)
-    some = ids(opened.search(queries, 10, approximate=True))
-    found = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(some, ids(exact), strict=True)])
-    one = ids(opened.search(queries, 10, approximate=True, probes=1))
-    found_in_one = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(one, ids(exact), strict=True)])
-    assert 0.2 < found_in_one < 0.95 < found
+    exact, found, probes = store.search(queries, 10), {}, {}
+    for recall in (0.3, 0.9):
+        probes[recall] = store.build_index(recall, queries).probes
+        opened = VectorStore(tmp_path / "store")
+        assert opened.has_index
+        some = opened.search(queries, 10, approximate=True)
+        found[recall] = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids(some), ids(exact), strict=True)])
+        assert opened.tuning is not None and opened.tuning.recall == pytest.approx(found[recall])
+        scores = {hit.id: hit.score for hit in exact[0]}
+        assert [hit.score for hit in some[0] if hit.id in scores] == pytest.approx(
+            [scores[hit.id] for hit in some[0] if hit.id in scores], rel=1e-5
+        )
+    assert 0.3 <= found[0.3] < 0.9 <= found[0.9] and probes[0.3] < probes[0.9]
+    store.build_index(0.1)
     where = "size < 30"
-    assert ids(opened.search(queries, 8, where, approximate=True, probes=1)) == ids(store.search(queries, 8, where))
-    assert opened.search(queries[:1], 8, "size < 3", approximate=True)[0][0].metadata["size"] < 3
-    with pytest.raises(ValueError, match="probes is 0; accepted"):
-        store.search(queries, 3, approximate=True, probes=0)
+    assert ids(store.search(queries, 8, where, approximate=True)) == ids(store.search(queries, 8, where))
+    assert store.search(queries[:1], 8, "size < 3", approximate=True)[0][0].metadata["size"] < 3
 
 
 def test_an_index_of_another_version_is_refused(store: VectorStore, tmp_path: Path) -> None:
@@ -148,9 +152,9 @@ def test_an_index_of_another_version_is_refused(store: VectorStore, tmp_path: Pa
     store.delete(["d3"])
     with pytest.raises(ValueError, match="has an approximate index of another version; accepted"):
         store.search(vectors(1), 3, approximate=True)
-    assert len(reader.search(vectors(1), 40, approximate=True, probes=9)[0]) == 40  # its version is still there
+    assert len(reader.search(vectors(1), 40, approximate=True)[0]) == 40  # its version is still there
     store.build_index()
-    assert "d3" not in ids(store.search(vectors(1), 40, approximate=True, probes=9))[0]
+    assert "d3" not in ids(store.search(vectors(1), 40, approximate=True))[0]
     assert len(list((tmp_path / "store").glob("approximate-*.faiss"))) == 1
 
 
@@ -215,3 +219,44 @@ def test_bad_documents_are_refused(
         store.upsert(given, numbers)
     store.refresh()
     assert len(store) == 40 and json.loads(json.dumps(store.search(torch.ones(1, 6), 1)[0][0].metadata))
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_corpus_in_large_shards_is_stored_once(tmp_path: Path) -> None:
+    rows = [Document(f"d{row}", "x") for row in range(9000)]
+    held = vectors(9000, 16).numpy()
+    for number, part in enumerate((rows[:4600], rows[4600:])):
+        place = shard_path(tmp_path / "v", number)
+        write_shard(place, part, held[4600 * number : 4600 * number + len(part)], "float32")
+    record = {"model": "m", "embedding_dim": 16, "vector_type": "float32", "documents": 9000, "done": True}
+    write_json(tmp_path / "v" / MANIFEST, record)
+    store = VectorStore.of_corpus(tmp_path / "s", CorpusVectors(tmp_path / "v"))
+    before = size(tmp_path / "s")
+    store.compact()
+    assert size(tmp_path / "s") == before < 1.2 * size(tmp_path / "v")
+    assert len(VectorStore(tmp_path / "s").search(vectors(1, 16), 20)[0]) == 20
+
+
+def test_many_small_changes_are_merged(store: VectorStore, tmp_path: Path) -> None:
+    for row in range(5):
+        store.upsert([Document(f"new{row}", "x")], vectors(1))
+    table = lancedb.connect(tmp_path / "store").open_table(TABLE)
+    assert table.stats()["fragment_stats"]["num_fragments"] == 6
+    store.compact()
+    table.checkout_latest()
+    assert table.stats()["fragment_stats"]["num_fragments"] == 1 and len(store) == 45
+
+
+def test_versions_of_more_than_a_week_ago_are_removed(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.upsert(documents(40), vectors(40, seed=1))
+    before = size(tmp_path / "store")
+    store.compact()
+    assert size(tmp_path / "store") >= before  # the older version can still be read
+    monkeypatch.setattr(lance_table, "_KEPT", timedelta(milliseconds=1))
+    store.compact()
+    assert size(tmp_path / "store") < 0.8 * before and len(store) == 40

@@ -31,7 +31,7 @@ def test_threads_search_while_another_one_upserts(tmp_path: Path, approximate: b
         while not stop.is_set():
             try:
                 where = [None, "version > 0"][number % 2]
-                (hits,) = store.search(torch.ones(1, 2), 20, where, approximate, probes=10)
+                (hits,) = store.search(torch.ones(1, 2), 20, where, approximate)
             except ValueError as error:  # no index of the newest version yet
                 if "an approximate index of another version" not in str(error):
                     wrong.append(error)

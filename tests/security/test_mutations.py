@@ -260,6 +260,7 @@ FLAGS = [
     "--model", "--corpus", "--output", "--vectors", "--documents-per-shard", "--token-budget", "--engine", "--store",
     "--delete", "--approximate", "--query", "--queries", "--top-k", "--where", "--precision", "--rerank",
     "--rerank-depth", "--batch-size", "--documents", "--format", "--device", "--dtype", "--revision", "--skip-bad",
+    "--dim", "--words", "--hybrid", "--recall",
 ]  # fmt: skip
 WORDS = [
     "student", "teacher", "corpus.jsonl", "vectors", "store", "new", "nothing", "-", ".", "..", "0", "1", "-1", "1.5",

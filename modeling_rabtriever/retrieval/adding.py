@@ -1,0 +1,120 @@
+"""What a store checks and writes when documents are added or deleted."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .axes import check_dim, principal_axes
+from .corpus_vectors import CorpusVectors, Shard, document_columns
+from .documents import Document
+from .lance_table import Changes, StoreTable, write_lock
+from .metadata_columns import MetadataFields, cleaned
+from .unfinished import Unfinished, note_unfinished
+
+
+def checked_vectors(vectors: Tensor | NDArray[np.float32], count: int, embedding_dim: int) -> NDArray[np.float32]:
+    """Vectors of `count` documents as fp32 on the CPU.
+
+    Raises:
+        ValueError: they have another shape than `(count, embedding_dim)`, or a number is not finite.
+    """
+    held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
+    if held.shape != (count, embedding_dim):
+        raise ValueError(
+            f"vectors have shape {held.shape}; accepted: ({count}, {embedding_dim}), the number of documents and the "
+            "width of this store's vectors"
+        )
+    if not np.isfinite(held).all():
+        raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
+    return held
+
+
+def distinct_documents(documents: Sequence[Document]) -> list[Document]:
+    """Documents as they are stored.
+
+    Raises:
+        ValueError: an id is given twice, or a document cannot be stored (`cleaned`).
+    """
+    held = list(cleaned(documents))
+    seen: set[str] = set()
+    for document in held:
+        if document.id in seen:
+            raise ValueError(f"the id {document.id!r} is given twice; accepted: distinct ids")
+        seen.add(document.id)
+    return held
+
+
+def upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+    """Adds documents with their stored vectors `(m, width)` to a table, and replaces those with the same ids."""
+    schema = changes.table.schema
+    fields = MetadataFields(schema)
+    for document in documents:
+        fields.add(document)
+    rows = pa.table({**document_columns(documents, vectors), **fields.columns(documents)})
+    changes.delete_duplicates()
+    changes.fit(rows)
+    changes.upsert(rows)
+
+
+def checked_shards(corpus: CorpusVectors, schema: pa.Schema | None) -> Iterator[Shard]:
+    """The shards of a corpus, to find broken ones and metadata that does not fit before anything is written."""
+    fields = MetadataFields(schema)
+    for shard in corpus:
+        for document in shard.documents:
+            fields.add(document)
+        yield shard
+
+
+def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
+    """Makes an empty store for a corpus, noted as unfinished, unless the folder holds one.
+
+    Args:
+        folder: of the store.
+        corpus: that will be added.
+        dim: how many numbers of each vector to keep, along the corpus' principal axes; `None` keeps all as they are.
+
+    Returns:
+        Whether this call made it.
+
+    Raises:
+        ValueError: `dim` is out of range, or a shard is broken or holds metadata that does not fit.
+    """
+    if dim is not None:
+        check_dim(dim, corpus.embedding_dim)
+    if StoreTable.exists(folder):
+        return False
+    shards = checked_shards(corpus, None)
+    axes = None if dim is None else principal_axes((shard.vectors for shard in shards), dim)
+    deque(shards, maxlen=0)  # reads what is left
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_lock(folder):
+        if StoreTable.exists(folder):  # another process has made it meanwhile
+            return False
+        note_unfinished(folder, part(corpus, 0))
+        StoreTable.make(folder, corpus.model, corpus.embedding_dim, axes)
+    return True
+
+
+def id_column(ids: Iterable[str]) -> tuple[list[str], pa.Array]:
+    """Distinct ids in the given order, as a list and as a column.
+
+    Raises:
+        ValueError: `ids` is a string, or holds something other than strings.
+    """
+    if isinstance(ids, str):
+        raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
+    asked = list(dict.fromkeys(ids))
+    try:
+        return asked, pa.array(asked, pa.string())
+    except (pa.ArrowException, UnicodeError) as error:
+        raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
+
+
+def part(corpus: CorpusVectors, added: int) -> Unfinished:
+    """The record of a corpus of which `added` documents are in the store."""
+    return Unfinished(str(corpus.folder.resolve()), added, len(corpus))
