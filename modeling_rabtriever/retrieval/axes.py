@@ -34,7 +34,9 @@ def principal_axes(blocks: Iterable[NDArray[np.float32]], dim: int) -> Tensor:
     Raises:
         ValueError: `dim` is out of range, or there are no vectors.
 
-    Example:
+    Examples:
+        >>> import numpy as np
+        >>> from modeling_rabtriever.retrieval import principal_axes
         >>> principal_axes([np.array([[0.0, 2.0], [1.0, 0.0]], dtype=np.float32)], 1).abs()
         tensor([[0.],
                 [1.]])

@@ -33,7 +33,9 @@ def fused(student: Sequence[Hit], words: Sequence[Hit], weight: float = WORDS_WE
     Returns:
         All documents of both with their fused scores, best first; equal scores in the student's order.
 
-    Example:
+    Examples:
+        >>> from modeling_rabtriever.retrieval import Hit
+        >>> from modeling_rabtriever.retrieval.words import fused
         >>> [hit.id for hit in fused([Hit("a", 2.0, ""), Hit("b", 1.0, "")], [Hit("b", 7.0, ""), Hit("c", 5.0, "")])]
         ['b', 'a', 'c']
     """

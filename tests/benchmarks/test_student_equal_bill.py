@@ -61,7 +61,7 @@ def test_every_method_hears_of_our_students_pairs(bench: TeacherBench, tmp_path:
 
 
 def test_rows_and_bars(bench: TeacherBench) -> None:
-    rows = measure(bench, None, ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", "MaxSim"))
+    rows = measure(bench, None, (ALONE, "KL", "KL, LoRA", "MarginMSE", "InfoNCE", "MaxSim"))
     trained = [row for row in rows if row.get("rate")]
     assert [row["method"] for row in trained] == [
         OURS, ALONE, "KL", "KL, LoRA", "MarginMSE", "InfoNCE", "MaxSim"
@@ -87,7 +87,7 @@ def test_a_sentence_encoder_is_every_methods_start(
     monkeypatch.setattr(student_equal_bill, "DEPTH", 5)  # the teacher ranks what the methods found
     monkeypatch.setattr(student_equal_bill, "TEACHER_QUERIES", 20)
     encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
-    rows = measure(bench, str(encoder), (HARD, "KL"))
+    rows = measure(bench, str(encoder), (ALONE, HARD, "KL"))
     methods = [row["method"] for row in rows]
     assert methods[:6] == ["teacher", OURS, ALONE, "KL", HARD, "as it is"] and "MaxSim" not in methods
     assert all(row["start"] == "tiny" for row in rows)
