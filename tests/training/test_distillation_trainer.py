@@ -108,7 +108,7 @@ def test_resuming_gives_the_same_student(
 def test_lost_or_changed_candidates_are_refused(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
 ) -> None:
-    saving = {"save_strategy": "steps", "save_steps": 5}
+    saving = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": None}
     make_trainer(reranker, task, tmp_path, **saving).train()
     path = tmp_path / "checkpoints" / "candidates-001.safetensors"
     checkpoint = str(tmp_path / "checkpoints" / "checkpoint-5")
