@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import evaluation_tables, search_tables, student_tables
+from benchmarks import evaluation_tables, search_tables, serving_tables, student_tables
 from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
 from benchmarks.tasks import PAIR, SEEDS, TITLES
 from modeling_rabtriever.files import write_text
@@ -171,6 +171,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **evaluation_tables.TABLES,
     **student_tables.TABLES,
     **search_tables.TABLES,
+    **serving_tables.TABLES,
 }
 
 if __name__ == "__main__":
