@@ -115,9 +115,10 @@ class Runner(NamedTuple):
     pairs: bool = False  # whether it serves cross-encoders too
 
 
-# Infinity needs sentence-transformers 3, so one environment has both, and optimum-onnx.
-_OLDEST = ("infinity-emb[server,torch]==0.0.78", "click<8.2", "sentence-transformers==3.4.1", "transformers<4.54",
-           "optimum-onnx[onnxruntime]==0.1.0")  # fmt: skip
+# Infinity needs sentence-transformers 3, so one environment has both, and optimum-onnx. PyTorch is the one of
+# constraints.txt: pip takes its build without CUDA where it finds one.
+_OLDEST = ("infinity-emb[server,torch]==0.0.78", "click<8.2", "sentence-transformers==3.4.1", "transformers==4.57.6",
+           "optimum-onnx[onnxruntime]==0.1.0", "torch==2.13.0")  # fmt: skip
 _GRAPHS = ("fastembed==0.9.1", "openvino==2026.4.1")
 RUNNERS = (
     Runner("sentence-transformers, newest", "sentence-transformers", "sentence-transformers", "towers", pairs=True),

@@ -67,10 +67,10 @@ def graph_engines(tower: str | Path) -> list[Engine]:
 from fastembed import TextEmbedding
 from fastembed.common.model_description import ModelSource, PoolingType
 TextEmbedding.add_custom_model(
-    {tower.name!r}, pooling=PoolingType.DISABLED, normalization=False, sources=ModelSource(hf={tower.name!r}),
+    {str(tower)!r}, pooling=PoolingType.DISABLED, normalization=False, sources=ModelSource(hf="local"),
     dim={_facts(tower)["dimensions"]}, model_file="model.onnx",
 )
-vectors = list(TextEmbedding({tower.name!r}, specific_model_path={str(tower)!r}).embed(texts))"""
+vectors = list(TextEmbedding({str(tower)!r}, specific_model_path={str(tower)!r}).embed(texts))"""
     openvino = f"""\
 import openvino, tokenizers
 graph = openvino.Core().compile_model({graph!r}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
