@@ -55,9 +55,11 @@ def test_no_answer_holds_no_bar() -> None:
     assert bars[0]["value"] is None and bars[0]["why"] == "ValueError" and bars[1]["holds"] is False
     skipped = {"engine": "vLLM", "version": None, "model": None, "tower": None, "why": "not installed"}
     assert [line["value"] for line in bars_of("vLLM", [skipped])] == [None, None]
-    shown = table({"rows": [good, broken, skipped]})
-    assert "| vLLM (1) | m, query tower | 3 of 3 | 1e-06 | 1.00 |" in shown
-    assert "| vLLM | not run: not installed | | | |" in shown and "m, query tower: ValueError" in shown
+    other = good | {"model": "n", "difference": 3e-6, "order": 0.75, "answered": 2}
+    shown = table({"rows": [good, other, broken, skipped]})
+    assert "| vLLM (1) | query tower | m, n | 5 of 6 | 3e-06 | 0.75 |" in shown  # the worst of both
+    assert "| vLLM (1) | query tower | m | not served: ValueError | | |" in shown
+    assert "| vLLM |  |  | not served: not installed | | |" in shown
 
 
 def test_an_engine_that_cannot_be_installed_is_skipped_with_a_line(
