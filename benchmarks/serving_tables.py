@@ -10,7 +10,7 @@ _HEAD = "| engine | folder | of | answered | largest difference | order kept |\n
 
 
 def serving_engines(result: Mapping[str, Any]) -> str:
-    """One line per engine and kind of folder, the worst over the models; folders without numbers have their own line."""
+    """One line per engine and kind of folder, the worst over the models; those without numbers have their own."""
     lines = [_HEAD]
     for (engine, tower), rows in grouped(result["rows"], "engine", "tower"):
         name = f"{engine} ({rows[0]['version']})" if rows[0]["version"] else engine
