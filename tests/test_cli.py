@@ -182,7 +182,7 @@ def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert run(folder, *to_towers) == 0
     said = capsys.readouterr().err
-    assert "query tower" in said and "vLLM: cannot serve this folder\n    pools 2 ways" in said
+    assert "query tower" in said and "vLLM: no command for this folder\n    pools 2 ways" in said
     assert f"SentenceTransformer({str(folder / 'towers' / 'document')!r}).encode(texts)" in said
     assert {path.name for path in (folder / "towers").iterdir()} == {"query", "document", "combined"}
     to_encoder = ("export", "--model", "teacher", "--format", "cross-encoder", "--output", str(folder / "encoder"))

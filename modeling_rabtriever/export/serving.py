@@ -22,11 +22,11 @@ class Engine(NamedTuple):
     name: str
     command: str  # of a shell, or lines of Python that make `vectors` of `texts`
     limits: tuple[str, ...] = ()  # where its numbers differ from the model's, or a request needs more than the text
-    refused: tuple[str, ...] = ()  # why it cannot serve this folder with the model's numbers
+    refused: tuple[str, ...] = ()  # why it no command for this folder with the model's numbers
 
     def text(self) -> str:
         """The lines that `rabtriever export` prints."""
-        heading = f"{self.name}: cannot serve this folder" if self.refused else f"{self.name}:"
+        heading = f"{self.name}: no command for this folder" if self.refused else f"{self.name}:"
         lines = self.refused or (*self.command.splitlines(), *self.limits)
         return "\n".join([heading, *(f"  {line}" for line in lines)])
 

@@ -74,7 +74,7 @@ def test_what_an_engine_cannot_do_is_said(
     assert not engines["sentence-transformers"].refused
     said = engines_text("query tower", tower_engines(folder / "query"))
     assert said.startswith("query tower\n  sentence-transformers:\n    from sentence_transformers import Sent")
-    assert "  vLLM: cannot serve this folder\n    pools 2 ways" in said and "vllm serve" not in said
+    assert "  vLLM: no command for this folder\n    pools 2 ways" in said and "vllm serve" not in said
     modules = json.loads((folder / "query" / "modules.json").read_text())
     modules[1]["type"] = "my.Pooling"
     (folder / "query" / "modules.json").write_text(json.dumps(modules))
