@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help install quickstart test test-slow coverage versions wheel lint docs format smoke clean
+.PHONY: help install quickstart test test-slow coverage versions wheel serving lint docs format smoke clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -35,6 +35,9 @@ versions: install ## the Hub files under other releases of transformers (kept in
 
 wheel: install ## the wheel alone: trains, distils, evaluates, exports, searches, outside the clone
 	timeout 600 $(BIN)/python -m tests.wheel
+
+serving: install ## vLLM, Infinity, fastembed, OpenVINO and others serve exports (gigabytes, half an hour; not in .ci/run)
+	$(BIN)/python -m tests.serving_engines
 
 lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import evaluation_tables, front_table, search_tables, student_tables
+from benchmarks import evaluation_tables, front_table, search_tables, serving_tables, student_tables
 from benchmarks.option_page import option_page
 from benchmarks.results import FOLDER, grouped, mean_interval, mean_kept
 from benchmarks.tasks import PAIR, SEEDS, TITLES
@@ -184,6 +184,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     **evaluation_tables.TABLES,
     **student_tables.TABLES,
     **search_tables.TABLES,
+    **serving_tables.TABLES,
 }
 
 if __name__ == "__main__":

@@ -171,7 +171,17 @@ def rank(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    """Writes folders that other libraries load without custom code."""
+    """Writes folders that other libraries load without custom code, and says how engines serve them."""
+    from .export import (
+        cross_encoder_engines,
+        engines_text,
+        export_cross_encoder,
+        export_sentence_transformers,
+        graph_engines,
+        pair_limits,
+        tower_engines,
+    )
+
     model: Any = _model(arguments.model, arguments)
     output = Path(arguments.output)
     needed = "GenerativeRerankerModel" if arguments.format == "cross-encoder" else "RabtrieverModel"
@@ -181,18 +191,16 @@ def export(arguments: argparse.Namespace) -> None:
         from .export.onnx_towers import export_onnx
 
         export_onnx(model, output)
+        for side in ("query", "document"):
+            _say(engines_text(f"{side} tower", graph_engines(output / side)))
     elif arguments.format == "cross-encoder":
-        from .export import export_cross_encoder, pair_limits
-
         export_cross_encoder(model, output)
         _say(pair_limits(model))
+        _say(engines_text("cross-encoder", cross_encoder_engines(output)))
     else:
-        from .export import export_sentence_transformers, server_limits
-
         export_sentence_transformers(model, output)
         for side in ("query", "document"):
-            for server, reasons in server_limits(output / side).items():
-                _say(f"{side} tower in {server}: " + ("; ".join(reasons) or "no known problem (not run here)"))
+            _say(engines_text(f"{side} tower", tower_engines(output / side)))
     _say(f"written to {output}")
 
 

@@ -182,11 +182,14 @@ def test_exports(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert run(folder, *to_towers) == 0
     said = capsys.readouterr().err
-    assert "query tower in vllm: pools 2 ways" in said and "document tower in tei" in said
+    assert "query tower" in said and "vLLM: no command for this folder\n    pools 2 ways" in said
+    assert f"SentenceTransformer({str(folder / 'towers' / 'document')!r}).encode(texts)" in said
     assert {path.name for path in (folder / "towers").iterdir()} == {"query", "document", "combined"}
     to_encoder = ("export", "--model", "teacher", "--format", "cross-encoder", "--output", str(folder / "encoder"))
     assert run(folder, *to_encoder) == 0 and (folder / "encoder" / "tokenizer.json").is_file()
-    assert "queries of up to 16 get the teacher's scores. A tokenizer has one limit" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "queries of up to 16 get the teacher's scores. A tokenizer has one limit" in said
+    assert f"vllm serve {folder / 'encoder'} --runner pooling --dtype float32" in said
     assert run(folder, *to_encoder) == 2
     assert "encoder already exists; accepted: a new folder, or an empty one" in capsys.readouterr().err
     assert run(folder, "export", "--model", "teacher", "--format", "onnx", "--output", str(folder / "graphs")) == 2

@@ -18,10 +18,13 @@ from ..files import write_folder
 from ..modeling_rabtriever import RabtrieverModel
 from .prompt_tokenizer import SIDES
 from .stock_backbone import check_backbone
-from .towers import FILES, check_close, full_precision, write_tower
+from .towers import check_close, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
+# The vector comes first, for readers of a graph's first output. sentence-transformers reads the states by their name.
+OUTPUTS = ("sentence_embedding", "last_hidden_state")
+_WEIGHTS = "model.safetensors"  # of the backbone, which the graph holds
 LARGEST_FILE = 1.5e9  # bytes of weights; more go into a file beside the graph (protobuf is limited to 2 GB)
 _LONGEST = 1 << 20  # largest size of the dynamic axes
 
@@ -36,23 +39,26 @@ class _Tower(nn.Module):
         self.rest = nn.ModuleList(list(tower)[1:])
         self.caching = {"use_cache": False} if hasattr(model.config, "use_cache") else {}
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Ids and mask `(batch, length)` int64 -> vectors `(batch, k)` fp32."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask `(batch, length)` int64 -> vectors `(batch, k)` and states `(batch, length, d)`, fp32."""
         states = self.transformer(input_ids=input_ids, attention_mask=attention_mask, **self.caching)
         features = {"token_embeddings": states.last_hidden_state, "attention_mask": attention_mask}
         for module in self.rest:
             features = module(features)
-        return features["sentence_embedding"]
+        return features["sentence_embedding"], states.last_hidden_state
 
 
 def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
     """Writes `query` and `document`, each with `model.onnx` and the tokenizer that holds the prompt.
 
+    The folders are towers as `export_sentence_transformers` writes them, with the graph in place of the backbone's
+    weights, so `SentenceTransformer(folder, backend="onnx")` reads them too.
+
     A graph takes `input_ids` and `attention_mask`, int64 `(batch, length)`, padded on the right like the tokenizer
-    pads, and gives `sentence_embedding`, fp32 `(batch, k)`. `tokenizer.json` by itself pads and truncates; with
-    `AutoTokenizer` ask for it: `tokenizer(texts, padding=True, truncation=True, return_tensors="np")`. The graph's
-    vectors in ONNX Runtime are compared with the student's before the folder appears. Weights beyond `LARGEST_FILE` are
-    in a file beside the graph.
+    pads. It gives `sentence_embedding`, fp32 `(batch, k)`, and `last_hidden_state`, fp32 `(batch, length, d)`.
+    `tokenizer.json` by itself pads and truncates; with `AutoTokenizer` ask for it: `tokenizer(texts, padding=True,
+    truncation=True, return_tensors="np")`. The graph's vectors in ONNX Runtime are compared with the student's before
+    the folder appears. Weights beyond `LARGEST_FILE` are in a file beside the graph.
 
     Raises:
         ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
@@ -61,7 +67,6 @@ def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
 
     def write(new: Path) -> None:
         for side in SIDES:
-            (new / side).mkdir()
             _write_graph(student, side, new / side)
 
     with refusing(
@@ -75,8 +80,7 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         sample = write_tower(student, side, Path(scratch))
         tower = SentenceTransformer(scratch, device="cpu", model_kwargs={"attn_implementation": "eager"})
-        for name in FILES:
-            shutil.copy(Path(scratch) / name, folder / name)
+        shutil.copytree(scratch, folder, ignore=lambda place, _: [_WEIGHTS] if place == scratch else [])
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     axes = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
     inputs = tokenizer(sample[:2], padding=True, truncation=True, return_tensors="pt")
@@ -88,7 +92,7 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
             tuple(inputs[name] for name in INPUTS),
             dynamo=True,
             input_names=list(INPUTS),
-            output_names=["sentence_embedding"],
+            output_names=list(OUTPUTS),
             dynamic_shapes=(axes, axes),
             verbose=False,
         )
@@ -99,5 +103,5 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     encode = exact.encode_query if side == "query" else exact.encode_document
     for texts in (sample, sample[:1], sample[-1:]):
         inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
-        found = session.run(None, {name: inputs[name] for name in INPUTS})[0]
+        found = session.run(OUTPUTS[:1], {name: inputs[name] for name in INPUTS})[0]
         check_close(f"{side} vectors of the graph", torch.from_numpy(found), encode(texts).cpu())

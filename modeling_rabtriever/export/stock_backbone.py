@@ -88,6 +88,7 @@ def write_classifier(config: PreTrainedConfig, weights: Weights, direction: Tens
     # Log-odds instead of probabilities: the setting of sentence-transformers from version 4 on, and the older one.
     config.sentence_transformers = {"activation_fn": _IDENTITY}
     config.sbert_ce_default_activation_function = _IDENTITY
+    config.use_sep_token = True  # vLLM then gives the pair to the tokenizer, which holds the prompt
     with (
         refusing(
             f"{config.model_type} has no classifier in transformers that this model fits",

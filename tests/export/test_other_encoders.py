@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.distillation.encoders import other_encoder, student_of
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
-from modeling_rabtriever.export import export_sentence_transformers
+from modeling_rabtriever.export import export_sentence_transformers, graph_engines
 from modeling_rabtriever.export.onnx_towers import export_onnx
 from tests.conftest import DOCUMENTS
 from tests.training.tiny_encoders import write_sentence_transformer
@@ -44,5 +44,13 @@ def test_graphs(reranker: GenerativeRerankerModel, tmp_path: Path, family: str, 
         session = onnxruntime.InferenceSession(str(graphs / side / "model.onnx"))
         tokenizer = AutoTokenizer.from_pretrained(graphs / side)
         read = tokenizer(DOCUMENTS, padding=True, truncation=True, return_tensors="np")
-        (found,) = session.run(None, {name: read[name] for name in ("input_ids", "attention_mask")})
+        (found,) = session.run(["sentence_embedding"], {name: read[name] for name in ("input_ids", "attention_mask")})
         torch.testing.assert_close(torch.from_numpy(found), expected(DOCUMENTS), atol=1e-4, rtol=1e-4)
+        # Other readers take the first output, or the states by their name, and the towers' files beside the graph.
+        assert [output.name for output in session.get_outputs()] == ["sentence_embedding", "last_hidden_state"]
+        assert (graphs / side / "modules.json").is_file() and not (graphs / side / "model.safetensors").exists()
+        engines = {engine.name: engine.command for engine in graph_engines(graphs / side)}
+        assert set(engines) == {"fastembed", "OpenVINO", "sentence-transformers with optimum-onnx"}
+        assert f"dim={found.shape[1]}," in engines["fastembed"]
+        for command in engines.values():
+            compile(command, "command", "exec")

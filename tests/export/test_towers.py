@@ -1,4 +1,4 @@
-"""The student as stock modules: two towers, both in one folder, ONNX graphs; what servers can do with them."""
+"""The student as stock modules: two towers, both in one folder, ONNX graphs."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, RabtrieverProcessor
-from modeling_rabtriever.export import export_sentence_transformers, server_limits
+from modeling_rabtriever.export import export_sentence_transformers
 from tests.conftest import rest_slow
 from tests.modeling.students import student_with
 
@@ -99,6 +99,20 @@ def test_any_family(make_teacher: Callable[..., GenerativeRerankerModel], family
     scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
 
 
+def test_the_shapes_of_a_real_qwen2(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
+    """Qwen2.5-0.5B's, with two layers of 24 and a small vocabulary."""
+    sizes = {"hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2, "intermediate_size": 4864}
+    rope = {"rope_type": "default", "rope_theta": 1000000.0}
+    windows = {"use_sliding_window": False, "sliding_window": 8, "max_window_layers": 1}
+    others = {"tie_word_embeddings": True, "rms_norm_eps": 1e-6, "initializer_range": 0.02}
+    student = make_student(make_teacher(**sizes, **windows, **others, rope_parameters=rope), "last token")
+    folder = export_sentence_transformers(student, tmp_path / "towers")
+    config = json.loads((folder / "query" / "config.json").read_text())
+    assert (config["model_type"], config["head_dim"], config["num_key_value_heads"]) == ("llama", 64, 2)
+    both = SentenceTransformer(str(folder / "combined"), device="cpu")
+    scores_agree(both.similarity(both.encode_query(QUERIES), both.encode_document(DOCUMENTS)), student)
+
+
 def test_a_student_without_a_map_and_of_two_poolings(reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
     """Its document's vector is the features themselves, so their order is that of sentence-transformers."""
     student = student_with(reranker, document_map=False, feature_poolings=["mean", "last"])
@@ -162,21 +176,6 @@ def test_a_refused_student_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_servers_can_do(make_reranker: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
-    folder = export_sentence_transformers(make_student(make_reranker("llama"), "last token"), tmp_path / "a")
-    assert server_limits(folder / "document") == {"vllm": [], "tei": []}
-    assert server_limits(folder / "query")["vllm"] == []
-    assert "2 dense layers in a row" in server_limits(folder / "query")["tei"][0]
-    types = {module["type"] for module in json.loads((folder / "query" / "modules.json").read_text())}
-    assert types == {f"sentence_transformers.models.{kind}" for kind in ("Transformer", "Pooling", "Dense")}
-
-    folder = export_sentence_transformers(make_student(make_reranker("qwen2"), "two poolings"), tmp_path / "b")
-    assert "pools 2 ways" in server_limits(folder / "document")["vllm"][0]
-    assert any("projections have biases" in reason for reason in server_limits(folder / "document")["tei"])
-    with pytest.raises(ValueError, match="is not a tower"):
-        server_limits(folder)
-
-
 @pytest.mark.slow
 def test_onnx(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -194,7 +193,9 @@ def test_onnx(make_teacher: Callable[..., GenerativeRerankerModel], tmp_path: Pa
         def run(texts: list[str], tokenizer: Tokenizer = tokenizer, session: Any = session) -> torch.Tensor:
             encoded = tokenizer.encode_batch(texts)
             ids, mask = (np.array([getattr(row, name) for row in encoded]) for name in ("ids", "attention_mask"))
-            return torch.from_numpy(session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+            return torch.from_numpy(
+                session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            )  # the first output
 
         vectors.append(run(texts))
         torch.testing.assert_close(run(texts[3:4] * 2)[:1], vectors[-1][3:4], atol=1e-4, rtol=1e-4)

@@ -261,7 +261,7 @@ def test_a_student_on_another_encoder_comes_from_that(
     write_cards(run, CardArguments(LICENSES))
     card = card_of(run)
     assert card.data.to_dict().get("base_model") == base_model and "base_model_license" not in card.data.to_dict()
-    assert '"pooling_type": "MEAN"' in card.text and "--pooling mean " in card.text
+    assert "vllm serve OUT/document" in card.text and "--pooling mean " in card.text
     assert "| base model | not stated |" in card.text and "None" not in card.text.partition("## Use")[0]
     assert '- query, read by itself: `"[CLS]bring {query}[SEP]"`' in card.text
     assert card_of(run, "teacher").data["base_model_license"] == "not-applicable"
