@@ -22,7 +22,7 @@ class Engine(NamedTuple):
     name: str
     command: str  # of a shell, or lines of Python that make `vectors` of `texts`
     limits: tuple[str, ...] = ()  # where its numbers differ from the model's, or a request needs more than the text
-    refused: tuple[str, ...] = ()  # why it no command for this folder with the model's numbers
+    refused: tuple[str, ...] = ()  # why there is no command for this folder with the model's numbers
 
     def text(self) -> str:
         """The lines that `rabtriever export` prints."""
@@ -40,9 +40,13 @@ def tower_engines(tower: str | Path) -> list[Engine]:
     Raises:
         ValueError: the folder is not a tower.
 
-    Example:
-        >>> for engine in tower_engines("towers/query"):  # doctest: +SKIP
-        ...     print(engine.text())
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.export import export_sentence_transformers, tower_engines
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> towers = export_sentence_transformers(student, "towers")
+        >>> [engine.name for engine in tower_engines(towers / "query") if not engine.refused]
+        ['sentence-transformers', 'Infinity']
     """
     tower = _folder(tower, "model.safetensors", "the folder query or document of an export to sentence-transformers")
     facts = _facts(tower)

@@ -33,7 +33,19 @@ FEW_STEPS = [f"--{stage}.max_steps=2" for stage in ("pretrain", "train_reranker"
 FEW_STEPS += [f"--{stage}.warmup_steps=1" for stage in ("pretrain", "train_reranker", "distill")]
 FEW_STEPS += ["--train_reranker.dev_groups=4", "--distill.candidates=6", "--evaluate.max_queries=4"]
 # Programs of others, whose arguments nothing here can check.
-OTHERS = {"accelerate", "git", "pip", "pip-audit", "ray", "sed", "source", "text-embeddings-router", "uv", "vllm"}
+OTHERS = {
+    "accelerate",
+    "git",
+    "infinity_emb",
+    "pip",
+    "pip-audit",
+    "ray",
+    "sed",
+    "source",
+    "text-embeddings-router",
+    "uv",
+    "vllm",
+}
 
 
 def small(code: str) -> str:
