@@ -181,8 +181,8 @@ def _facts(tower: Path) -> dict[str, Any]:
     refused = []
     if len(modes) > 1:
         refused.append(
-            f"pools {len(modes)} ways and concatenates the results, but servers pool one way; a student on another "
-            "encoder than its teacher's backbone pools one way"
+            f"pools {len(modes)} ways and concatenates the results, but servers pool one way; a student whose encoder "
+            "trains pools one way"
         )
     settings = _read(tower / "tokenizer_config.json")
     return {
