@@ -9,7 +9,7 @@ import yaml
 
 from modeling_rabtriever.recipes import recipe_names, recipe_path
 from modeling_rabtriever.stages import STAGES
-from modeling_rabtriever.stages.command import USUAL, StageParser, _is_ours
+from modeling_rabtriever.stages.command import USUAL, StageParser, is_ours
 
 HEAD = """\
 # Recipes and what each option is worth
@@ -80,7 +80,7 @@ def _options(command: str) -> dict[str, list[tuple[str, str, str]]]:
     for kind in kinds:
         rows = []
         for field in dataclasses.fields(kind):
-            if _is_ours(kind, field.name) and field.name not in USUAL:
+            if is_ours(kind, field.name) and field.name not in USUAL:
                 action = actions[field.name]
                 words = " ".join((action.help or "").split()).replace("|", "\\|").replace("<", "&lt;")
                 if action.choices:

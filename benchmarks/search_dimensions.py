@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.search_hybrid import add_sets, encoded, interval
+from benchmarks.search_hybrid import add_sets, encoded
 from benchmarks.timing import interleaved, milliseconds
 from modeling_rabtriever.evaluation.metrics import query_metrics
+from modeling_rabtriever.evaluation.report import Interval
 from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import ExactIndex, principal_axes
 from modeling_rabtriever.tasks.beir import load_beir
@@ -51,28 +52,23 @@ def ways(vectors: Tensor) -> dict[str, tuple[Search, float]]:
     for dim in widths(k):
         found[f"{dim} numbers"] = (shortened(vectors, axes[:, :dim]), 4.0 * dim)
     if k > SHORT:
-        found[f"{SHORT} numbers, rescored"] = (rescored(vectors, short_stage(vectors, axes[:, :SHORT])), 4.0 * SHORT)
+        stage = shortened(vectors, axes[:, :SHORT], CANDIDATES)
+        found[f"{SHORT} numbers, rescored"] = (rescored(vectors, stage), 4.0 * SHORT)
     found["int8, rescored"] = (rescored(vectors, int8_stage(vectors)), float(k))
     found["signs, rescored"] = (rescored(vectors, sign_stage(vectors)), float(-(-k // 8)))
     return found
 
 
-def exact(vectors: Tensor) -> Search:
-    """The best inner products."""
+def exact(vectors: Tensor, depth: int = TOP) -> Search:
+    """The best `depth` inner products."""
     index = ExactIndex(vectors)
-    return lambda queries: index.search(queries, TOP)[1].tolist()
+    return lambda queries: index.search(queries, depth)[1].tolist()
 
 
-def shortened(vectors: Tensor, axes: Tensor) -> Search:
-    """The best inner products of the numbers along some axes, `(k, dim)`."""
-    search = exact(vectors @ axes)
+def shortened(vectors: Tensor, axes: Tensor, depth: int = TOP) -> Search:
+    """The best `depth` inner products of the numbers along some axes, `(k, dim)`."""
+    search = exact(vectors @ axes, depth)
     return lambda queries: search(queries @ axes)
-
-
-def short_stage(vectors: Tensor, axes: Tensor) -> Search:
-    """Candidates by the numbers along some axes."""
-    index = ExactIndex(vectors @ axes)
-    return lambda queries: index.search(queries @ axes, CANDIDATES)[1].tolist()
 
 
 def int8_stage(vectors: Tensor) -> Search:
@@ -128,7 +124,7 @@ def measure(name: str, data: str, model_folder: str, arguments: argparse.Namespa
         found = search(queries)
         values = query_metrics(found, test.relevant, ["success@1", "ndcg@10"])
         kept = np.array([len(set(own) & set(best)) / len(best) for own, best in zip(found, truth, strict=True)])
-        figures = {metric: interval(own) for metric, own in {**values, "top 10 kept": kept}.items()}
+        figures = {metric: Interval.of(own).to_json() for metric, own in {**values, "top 10 kept": kept}.items()}
         row = {"set": name, "way": way, "documents": len(vectors), "k": vectors.shape[1], "n": len(queries)}
         rows.append({**row, "bytes": size, "milliseconds": times[way], **figures})
     return rows

@@ -17,7 +17,8 @@ import numpy as np
 
 from benchmarks.results import bar, with_earlier, write_result
 from modeling_rabtriever.bm25 import BM25
-from modeling_rabtriever.evaluation.metrics import Run, bootstrap_interval, paired_test, query_metrics, rank_documents
+from modeling_rabtriever.evaluation.metrics import Run, paired_test, query_metrics, rank_documents
+from modeling_rabtriever.evaluation.report import Interval
 from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.retrieval import CorpusVectors, Document, Hit, Searcher, VectorStore, encode_corpus
 from modeling_rabtriever.retrieval.words import FUSED_DEPTH, WORDS_WEIGHT, fused
@@ -81,7 +82,8 @@ def measure(name: str, data: str, model_folder: str, runs: Path) -> dict[str, An
         "dev_ndcg@10": {str(weight): value for weight, value in tried.items()},
         "share_from_dev": chosen,
         "systems": {
-            system: {metric: interval(own) for metric, own in found.items()} for system, found in values.items()
+            system: {metric: Interval.of(own).to_json() for metric, own in found.items()}
+            for system, found in values.items()
         },
         "p_against_hybrid": {system: paired_test(best[HYBRID], best[system]) for system in best if system != HYBRID},
         "queries": {
@@ -89,12 +91,6 @@ def measure(name: str, data: str, model_folder: str, runs: Path) -> dict[str, An
             "student above words": float(np.mean(best[STUDENT] > best[WORDS])),
         },
     }
-
-
-def interval(values: Any) -> dict[str, float]:
-    """The mean with its 95% interval."""
-    low, high = bootstrap_interval(values)
-    return {"mean": float(values.mean()), "low": low, "high": high}
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,12 +37,12 @@ from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.swaps import swapped
 from modeling_rabtriever.evaluation.metrics import (
-    bootstrap_interval,
     bootstrap_ratio_interval,
     paired_test,
     query_metrics,
     rank_documents,
 )
+from modeling_rabtriever.evaluation.report import Interval
 from modeling_rabtriever.evaluation.samples import fixed_sample
 from modeling_rabtriever.evaluation.systems import baselines, reranker_system
 from modeling_rabtriever.files import write_json, write_tensors
@@ -62,7 +62,7 @@ SETTINGS = {
     "virtualhome": Setting(
         200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
     ),
-    "cose": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
+    "cose": Setting(200, 64, 64, (5e-5,), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
     "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
@@ -230,12 +230,14 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
     shared |= {"queries": len(bill.queries), "labelled": len(bill.labelled), "teacher_n": len(rows)}
     own = ranker.values(found[OURS])
     own_rows = ranker.values(found[OURS], rows)
-    result = [{**shared, "method": "teacher", **{name: _figures(values) for name, values in teacher.items()}}]
+    result = [
+        {**shared, "method": "teacher", **{name: Interval.of(values).to_json() for name, values in teacher.items()}}
+    ]
     for method, one in found.items():
         facts = {name: one[name] for name in ("rate", "dev", "seconds", "pairs", "bytes")}
         row = {**shared, "method": method, **facts}
         for name, values in ranker.values(one).items():
-            row[name] = _figures(values)
+            row[name] = Interval.of(values).to_json()
             if method != OURS:
                 row[name]["p"] = paired_test(own[name], values)
                 row[name]["ahead"] = float(own[name].mean() - values.mean())
@@ -245,11 +247,6 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
                 row[name]["kept"] = {"mean": kept, "low": low, "high": high}
         result.append(row)
     return result
-
-
-def _figures(values: np.ndarray) -> dict[str, Any]:
-    low, high = bootstrap_interval(values)
-    return {"mean": float(values.mean()), "low": low, "high": high}
 
 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from .metrics import (
     TABLE_METRICS,
     Relevant,
     Run,
-    bootstrap_interval,
     bootstrap_ratio_interval,
     query_metrics,
     rank_documents,
@@ -47,7 +46,7 @@ def query_values(runs: Mapping[str, Run], relevant: Relevant, documents: int, ca
 def compare(values: Values, documents: int, seed: int = 0) -> Report:
     """The report on values of `query_values` in a corpus of so many documents; differences are resampled in pairs."""
     systems = {
-        name: SystemReport({metric: _interval(own, seed) for metric, own in metrics.items()})
+        name: SystemReport({metric: Interval.of(own, seed) for metric, own in metrics.items()})
         for name, metrics in values.items()
     }
     report = Report(n=len(values[RANDOM][COMPARED[0]]), documents=documents, systems=systems)
@@ -68,12 +67,8 @@ def compare(values: Values, documents: int, seed: int = 0) -> Report:
     )
 
 
-def _interval(values: np.ndarray, seed: int) -> Interval:
-    return Interval(float(values.mean()), *bootstrap_interval(values, seed))
-
-
 def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
-    return {metric: _interval(first[metric] - second[metric], seed) for metric in COMPARED}
+    return {metric: Interval.of(first[metric] - second[metric], seed) for metric in COMPARED}
 
 
 def _ratio(student: np.ndarray, teacher: np.ndarray, seed: int) -> Interval:

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from .faithfulness import faithfulness_line
 from .labels import COLUMNS, COMPARED, STUDENT, TEACHER
+from .metrics import bootstrap_interval
 from .report_warnings import sampled, warnings
 
 FIRST_STAGE = "BM25"  # its first documents are ranked if the corpus is too large
@@ -18,6 +21,11 @@ class Interval:
     mean: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, values: np.ndarray, seed: int = 0) -> "Interval":
+        """The mean of one value per query, `(n,)`, and its interval; `seed` is that of the bootstrap."""
+        return cls(float(values.mean()), *bootstrap_interval(values, seed))
 
     def to_json(self) -> dict[str, float]:
         """The three numbers by name."""

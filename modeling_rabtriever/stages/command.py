@@ -128,7 +128,7 @@ class StageParser(TrlParser):
             title = (inspect.getdoc(kind) or kind.__name__).partition("\n")[0]
             group = parser.add_argument_group(title.removesuffix("."))
             for field in dataclasses.fields(kind):
-                if _is_ours(kind, field.name) and field.name not in USUAL:
+                if is_ours(kind, field.name) and field.name not in USUAL:
                     self._describe(group, field.name)
                 elif field.name in USUAL:
                     usual.append(field.name)
@@ -234,7 +234,8 @@ def _or_null(read: Callable[[str], Any], kept: Sequence[Any]) -> Callable[[str],
     return convert
 
 
-def _is_ours(kind: type, name: str) -> bool:
+def is_ours(kind: type, name: str) -> bool:
+    """Whether a field of a dataclass is declared in this package, not in transformers or TRL."""
     package = __name__.partition(".")[0]
     own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
     return any(name in vars(base).get("__annotations__", {}) for base in own)
