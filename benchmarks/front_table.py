@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import grouped, mean_interval
-from benchmarks.tasks import TITLES
+from benchmarks.tasks import STARTS, TITLES
 
 SOURCES = ("quickstart_household", "student_equal_bill", "student_corpora")
 METRIC = "mrr@10"
 ON_LABELS = ("InfoNCE", "InfoNCE, hard negatives", "TF-IDF + logistic regression")
-SIZES = {"saycan": "72", "cose": "8,061", "metatool": "199"}  # documents, where the result file does not say
 HOUSEHOLD = {"test": "household", "test_phrasing": "household, situations not in training"}
 
 Cells = dict[str, Sequence[Mapping[str, float]]]  # system -> its metric, seed by seed
@@ -32,8 +31,8 @@ def front_page(household: Mapping[str, Any], *measured: Mapping[str, Any]) -> st
     for result in measured:
         for (task, start), rows in grouped(result["rows"], "task", "start"):
             cells = {method: [row[METRIC] for row in own] for (method,), own in grouped(rows, "method")}
-            title = f"{TITLES[task]}, from {start} (n = {rows[0]['n']:,})"
-            lines.append(_line(title, cells, SIZES.get(task, "")))
+            title = f"{TITLES[task]}, from {STARTS.get(start, start)} (n = {rows[0]['n']:,})"
+            lines.append(_line(title, cells, f"{rows[0]['documents']:,}"))
     return "\n".join(lines)
 
 

@@ -227,7 +227,12 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
         found[system.name] = ranker.best(system.name, lambda _, system=system: (system.score, free), (0.0,))
     rows, teacher = ranker.teacher([one["ranking"] for one in found.values()])
     shared = {"task": bench.run.task, "seed": seed, "start": start, "n": len(ranker.test)}
-    shared |= {"queries": len(bill.queries), "labelled": len(bill.labelled), "teacher_n": len(rows)}
+    shared |= {
+        "documents": len(task.corpus),
+        "queries": len(bill.queries),
+        "labelled": len(bill.labelled),
+        "teacher_n": len(rows),
+    }
     own = ranker.values(found[OURS])
     own_rows = ranker.values(found[OURS], rows)
     result = [

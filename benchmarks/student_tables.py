@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.results import grouped, mean_interval
-from benchmarks.tasks import SEEDS, SYSTEM, TITLES
+from benchmarks.tasks import SEEDS, STARTS, SYSTEM, TITLES
 from modeling_rabtriever.evaluation.labels import TEACHER
 
 Row = Mapping[str, Any]
@@ -96,7 +96,8 @@ def student_equal_bill(result: Row) -> str:
     parts = []
     for (task, start), rows in grouped(result["rows"], "task", "start"):
         first, seeds = rows[0], len({row["seed"] for row in rows})
-        head = f"{TITLES[task]}, from {start} (n = {first['n']:,}, {seeds} seed{'s' if seeds > 1 else ''})"
+        count = f"n = {first['n']:,}, {seeds} seed{'s' if seeds > 1 else ''}"
+        head = f"{TITLES[task]}, from {STARTS.get(start, start)} ({count})"
         names = [head, *BILL_METRICS.values(), "p", "teacher pairs", "labels", "seconds", "bytes"]
         lines = [f"| {' | '.join(names)} |", "|---|" + "---:|" * (len(names) - 1)]
         by_method = {method: own for (method,), own in grouped(rows, "method")}
@@ -122,13 +123,17 @@ def _mean(rows: Sequence[Row], metric: str) -> float:
 def _bill(rows: Sequence[Row]) -> list[str]:
     """The p-values of nDCG@10 by seed; pairs, labelled queries and bytes per document of one seed; mean seconds."""
     first = rows[0]
-    p = ", ".join(f"{row['ndcg@10']['p']:.3f}" for row in rows) if "p" in first["ndcg@10"] else ""
+    p = ", ".join(_p_value(row["ndcg@10"]["p"]) for row in rows) if "p" in first["ndcg@10"] else ""
     if "pairs" not in first:
         return [p, "", "", "", ""]
     seconds = sum(row["seconds"] for row in rows) / len(rows)
     labels = 0 if first["method"] in ("BM25", "as it is") else first["labelled"]
     facts = [f"{first['pairs']:,}", f"{labels:,}", f"{seconds:,.0f}", f"{first['bytes']:,}"]
     return [p, *(fact if fact != "0" else "" for fact in facts)]
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def student_cost(result: Row) -> str:

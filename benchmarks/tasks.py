@@ -41,6 +41,7 @@ TITLES = {
     "clinical_trial": "Clinical-Trial",
     "limit_small": "LIMIT-small",
 }
+STARTS = {"minilm": "all-MiniLM-L6-v2", "mpnet": "all-mpnet-base-v2"}  # folders of benchmarks.pretrained
 # Shares of the teacher's R@1 that our best student should keep.
 RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # results with fewer go into the log, not into tables of means over seeds

@@ -1,6 +1,7 @@
 """The arguments of the `rabtriever` commands."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping
 
 from . import __version__
@@ -16,7 +17,7 @@ examples:
   rabtriever encode --model runs/household/student/model --corpus corpus.jsonl --output vectors
   rabtriever index  --vectors vectors --store store
   rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
-  cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "room = 'kitchen'"
+  cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "text LIKE '%kitchen'"
   rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
   rabtriever index  --store store --words
   rabtriever search --model ... --store store --query "..." --hybrid
@@ -94,7 +95,7 @@ def parser(
     )
     added.add_argument(
         "--recall",
-        type=share,
+        type=recall,
         help="with --approximate: the share of the exact best ten documents to find, measured on stored vectors; "
         "refused if half of the index does not reach it. Default: 0.95, or that of the existing index",
     )
@@ -168,14 +169,23 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def recall(text: str) -> float:
+    """A number above 0, at most 1, from the command line."""
+    return _number(text, "a number above 0, at most 1", lambda found: 0 < found <= 1)
+
+
 def share(text: str) -> float:
     """A number between 0 and 1 from the command line."""
+    return _number(text, "a number between 0 and 1", lambda found: 0 < found < 1)
+
+
+def _number(text: str, accepted: str, fits: Callable[[float], bool]) -> float:
     try:
         found = float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found < 1:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: a number between 0 and 1")
+        found = math.nan
+    if not fits(found):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} given; accepted: {accepted}")
     return found
 
 

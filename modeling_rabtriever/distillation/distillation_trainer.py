@@ -20,7 +20,7 @@ from .candidates import (
     positives_and_uniform,
 )
 from .distillation_config import RabtrieverDistillationConfig
-from .encoders import parameter_groups
+from .encoder_training import parameter_groups
 from .losses import answer_reverse_kl, hidden_state_mse, label_cross_entropy, listwise_kl
 from .refresh import RefreshCallback
 from .sides import FrozenSide, MovingSide

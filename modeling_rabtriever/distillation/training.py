@@ -13,7 +13,8 @@ from ..trainers.checkpoints import configured_checkpoint
 from .cross_encoders import PairScorer
 from .distillation_config import RabtrieverDistillationConfig
 from .distillation_trainer import RabtrieverDistillationTrainer
-from .encoders import finish_encoder, other_encoder, student_of, teachers_encoder, train_encoder
+from .encoder_training import finish_encoder, train_encoder
+from .encoders import other_encoder, student_of, teachers_encoder
 from .student import TrainingStudent
 from .student_arguments import StudentArguments
 from .teacher_states import TeacherScores, TeacherStates

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -49,8 +50,25 @@ def distinct_documents(documents: Sequence[Document]) -> list[Document]:
     return held
 
 
-def upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
-    """Adds documents with their stored vectors `(m, width)` to a table, and replaces those with the same ids."""
+def upsert(table: StoreTable, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
+    """Adds checked documents with their vectors `(m, embedding_dim)`, and replaces those with the same ids."""
+    stored = table.shortened(torch.from_numpy(vectors)).numpy()
+    table.change(lambda changes: _upsert(changes, documents, stored))
+
+
+def add_shards(table: StoreTable, corpus: CorpusVectors) -> None:
+    """Upserts the checked shards of a corpus, and notes in the store's folder how many of its documents are there."""
+    added = 0
+    for shard in corpus:
+        with table.lock:
+            if not added:
+                note_unfinished(table.folder, part(corpus, 0))
+            upsert(table, shard.documents, shard.vectors)
+            added += len(shard.documents)
+            note_unfinished(table.folder, part(corpus, added))
+
+
+def _upsert(changes: Changes, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
     schema = changes.table.schema
     fields = MetadataFields(schema)
     for document in documents:

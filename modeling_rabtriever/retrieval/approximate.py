@@ -30,7 +30,7 @@ REFINED = (10, 40)  # candidates scored again per document asked for; the second
 SMALL = 16  # lists; a smaller index may be searched as a whole
 _CHECKSUM_KEY, _TUNING_KEY = "crc32", "tuning"  # in the metadata of the file of row ids
 _TRAINED_ON = 100  # vectors per list
-_FEWEST = 39  # vectors per list below which FAISS warns that the clustering is meaningless
+_FEWEST = 39  # vectors per list, as FAISS advises
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class ApproximateIndex:
             raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
         lists = max(1, min(int(len(held) ** 0.5), len(held) // _FEWEST))
         index = faiss.index_factory(held.shape[1], f"IVF{lists},SQ8,RFlat", faiss.METRIC_INNER_PRODUCT)
+        faiss.extract_index_ivf(index).cp.min_points_per_centroid = 1  # one list of fewer vectors: nothing to warn of
         index.train(np.ascontiguousarray(held[:: max(1, len(held) // (_TRAINED_ON * lists))]))
         index.add(held)
         places = torch.arange(len(held))

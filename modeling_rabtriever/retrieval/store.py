@@ -19,19 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..identity import same_encoder, shown
-from .adding import checked_shards, checked_vectors, distinct_documents, id_column, make_store, part, upsert
+from .adding import add_shards, checked_shards, checked_vectors, distinct_documents, id_column, make_store, upsert
 from .approximate import Tuning, has_index
 from .corpus_vectors import CorpusVectors
 from .documents import Document
 from .hits import Deleted, Hit
 from .lance_table import Changes, StoreTable, write_lock
 from .snapshot import Snapshot
-from .unfinished import Unfinished, UnfinishedStoreWarning, note_unfinished, read_unfinished
+from .unfinished import Unfinished, UnfinishedStoreWarning, read_unfinished
 
 
 class VectorStore:
@@ -137,7 +136,7 @@ class VectorStore:
         held = checked_vectors(vectors, len(documents), self.embedding_dim)
         documents = distinct_documents(documents)
         if documents:
-            self._upsert(documents, held)
+            upsert(self._table, documents, held)
             self.refresh()
 
     def add_corpus(self, corpus: CorpusVectors) -> None:
@@ -154,7 +153,8 @@ class VectorStore:
                 "accepted: vectors of the store's model"
             )
         deque(checked_shards(corpus, self._table.latest().schema), maxlen=0)
-        self._add(corpus)
+        add_shards(self._table, corpus)
+        self.refresh()
 
     @classmethod
     def of_corpus(cls, folder: str | Path, corpus: CorpusVectors, dim: int | None = None) -> "VectorStore":
@@ -179,8 +179,9 @@ class VectorStore:
                 f"dim is {dim}, but {folder} keeps {store.dim} numbers of each vector; accepted: {store.dim}, or "
                 "another store"
             )
-        if made:
-            store._add(corpus)
+        if made:  # and all shards checked
+            add_shards(store._table, corpus)
+            store.refresh()
         else:
             store.add_corpus(corpus)
         return store
@@ -298,19 +299,3 @@ class VectorStore:
         if queries.dim() != 2 or queries.shape[1] != self.embedding_dim:
             raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self.embedding_dim})")
         return self._table.shortened(queries)
-
-    def _add(self, corpus: CorpusVectors) -> None:
-        added = 0
-        for shard in corpus:
-            with self._table.lock:
-                if not added:
-                    note_unfinished(self.folder, part(corpus, 0))
-                self._upsert(shard.documents, shard.vectors)
-                added += len(shard.documents)
-                note_unfinished(self.folder, part(corpus, added))
-        self.refresh()
-
-    def _upsert(self, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
-        """Upserts checked documents; the version that is read stays the same."""
-        stored = self._table.shortened(torch.from_numpy(vectors)).numpy()
-        self._table.change(lambda changes: upsert(changes, documents, stored))

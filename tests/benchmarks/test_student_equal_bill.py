@@ -70,6 +70,7 @@ def test_rows_and_bars(bench: TeacherBench) -> None:
     assert trained[-1]["bytes"] > trained[2]["bytes"] == 4 * bench.reranker.config.hidden_size
     assert [row["method"] for row in rows if row not in trained][:1] == ["teacher"]
     assert {"BM25", "label prior"} < {row["method"] for row in rows}
+    assert all(row["documents"] == len(bench.task.corpus) for row in rows)
     assert all(row["n"] == 24 and 0 <= row["ndcg@10"]["mean"] <= 1 for row in rows)
     ours = trained[0]["ndcg@10"]
     teacher = next(row for row in rows if row["method"] == "teacher")["ndcg@10"]

@@ -30,6 +30,18 @@ def test_the_front_table_shows_the_best_of_the_labels(tmp_path):
     assert cells["CoS-E"][2].strip() == "8,061"
 
 
+def test_a_small_p_is_not_shown_as_none(tmp_path):
+    result = json.loads((FOLDER / "student_equal_bill.json").read_text())
+    for row in result["rows"]:
+        if "p" in row["ndcg@10"]:
+            row["ndcg@10"]["p"] = 0.0004 if row["method"] == "KL" else 0.9006
+    (tmp_path / "student_equal_bill.json").write_text(json.dumps(result))
+    text = render("<!-- results:student_equal_bill -->\n<!-- /results -->", tmp_path)
+    p_values = {line.split("|")[1].strip(): line.split("|")[6].strip() for line in text.splitlines() if "|" in line}
+    assert p_values["KL"] == "< 0.001" and p_values["BM25"] == "0.901"
+    assert "from all-MiniLM-L6-v2" in text
+
+
 def test_tables_come_from_the_files(tmp_path):
     result = json.loads((FOLDER / "evaluation_tasks.json").read_text())
     for row in result["rows"]:

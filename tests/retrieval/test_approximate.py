@@ -66,6 +66,14 @@ def test_other_recalls_are_refused(recall: float) -> None:
         ApproximateIndex.build(torch.randn(50, 4), torch.arange(50), recall)
 
 
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_few_documents_are_one_list_and_no_warning(count: int, capfd: pytest.CaptureFixture[str]) -> None:
+    vectors = torch.randn(count, 4)
+    index = ApproximateIndex.build(vectors, torch.arange(count))
+    assert index.tuning.lists == 1 and index.search(vectors[:1], 1)[1] == [[int((vectors @ vectors[0]).argmax())]]
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> VectorStore:
     made = VectorStore.create(tmp_path / "s", "model", 8)
@@ -111,6 +119,12 @@ def test_the_command_line(store: VectorStore, tmp_path: Path, capsys: pytest.Cap
     folder = str(tmp_path / "s")
     assert cli.main(["index", "--store", folder, "--recall", "0.8"]) == 2
     assert "--recall is given without --approximate; accepted: both, or neither" in capsys.readouterr().err
+    for wrong in ("0", "1.5", "nan", "much"):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["index", "--store", folder, "--approximate", "--recall", wrong])
+        assert f"'{wrong}' given; accepted: a number above 0, at most 1" in capsys.readouterr().err
+    assert cli.main(["index", "--store", folder, "--approximate", "--recall", "1"]) == 0
+    assert VectorStore(folder).tuning.recall == 1  # type: ignore[union-attr]
     assert cli.main(["index", "--store", folder, "--approximate", "--recall", "0.8"]) == 0
     tuning = VectorStore(folder).tuning
     assert tuning is not None and tuning.wanted == 0.8

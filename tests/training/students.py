@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.distillation_trainer import RabtrieverDistillationTrainer
-from modeling_rabtriever.distillation.encoders import train_encoder
+from modeling_rabtriever.distillation.encoder_training import train_encoder
 from modeling_rabtriever.distillation.teacher_states import TeacherScores, TeacherStates
 from modeling_rabtriever.distillation.training import labelled_queries
 from modeling_rabtriever.tasks.beir import RetrievalTask

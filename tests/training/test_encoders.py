@@ -11,14 +11,8 @@ from sentence_transformers import SentenceTransformer
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
-from modeling_rabtriever.distillation.encoders import (
-    Encoder,
-    finish_encoder,
-    other_encoder,
-    student_of,
-    teachers_encoder,
-    train_encoder,
-)
+from modeling_rabtriever.distillation.encoder_training import finish_encoder, train_encoder
+from modeling_rabtriever.distillation.encoders import Encoder, other_encoder, student_of, teachers_encoder
 from modeling_rabtriever.distillation.features import read_features
 from modeling_rabtriever.distillation.student import UNIT_SCALE, TrainingStudent
 from modeling_rabtriever.distillation.student_arguments import StudentArguments

@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverConfig
 from modeling_rabtriever.distillation.encoder_folders import check_text_encoder
-from modeling_rabtriever.distillation.encoders import other_encoder, train_encoder
+from modeling_rabtriever.distillation.encoder_training import train_encoder
+from modeling_rabtriever.distillation.encoders import other_encoder
 from modeling_rabtriever.distillation.features import read_features
 from tests.training.test_encoders import student_on
 from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
