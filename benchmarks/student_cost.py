@@ -16,6 +16,7 @@ Two curves on test. All students train on the same scored pairs: those that our 
 
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from modeling_rabtriever.evaluation.metrics import bootstrap_ratio_interval, que
 
 WIDTHS = (4, 8)  # documents per query of the smaller budgets; all pairs are the last point
 TIMED = 41
-BACKBONE_RATE = 3e-5
+BACKBONE = {"rates": (3e-5,), "predictor_rate": 1e-3}  # a backbone's predictor does not start with a ranking
 
 
 def milliseconds(students: dict[str, RabtrieverModel], queries: list[str]) -> dict[str, float]:
@@ -83,9 +84,10 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
     layers = bench.reranker.config.text_config.num_hidden_layers
     for count in dict.fromkeys(max(1, layers // part) for part in (1, 2, 4)):
         name, own = f"{count} layers", StudentArguments(encoder=str(count))
+        how = replace(setting, **BACKBONE)
         students[name], _, spent = our_student(
-            bench.reranker, task, train, setting, BACKBONE_RATE, root / "cost" / name.replace(" ", "-"),
-            root / "states", own, seed, bill,
+            bench.reranker, task, train, how, how.rates[0], root / "cost" / name.replace(" ", "-"), root / "states",
+            own, seed, bill,
         )  # fmt: skip
         scores = student_scores(students[name], split.queries, task.corpus)
         found.append(row("query cost", name, ranked(scores), width, spent))
@@ -135,7 +137,7 @@ def main() -> None:
     for bench in benches(arguments):
         new = measure(bench, arguments.encoder)
         rows = with_earlier("benchmarks.student_cost", new, ("task", "seed", "kind", "student", "pairs"))
-        settings = {"widths": WIDTHS, "timed": TIMED, "backbone_rate": BACKBONE_RATE}
+        settings = {"widths": WIDTHS, "timed": TIMED, "backbone": BACKBONE}
         print(write_result("benchmarks.student_cost", settings, rows, bars_of(rows)), flush=True)
 
 
