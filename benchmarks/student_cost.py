@@ -28,7 +28,8 @@ from benchmarks.student_equal_bill import ALONE, METRICS, SETTINGS, Ranker, with
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
-from modeling_rabtriever.evaluation.metrics import bootstrap_ratio_interval, query_metrics, rank_documents
+from modeling_rabtriever.evaluation.metrics import query_metrics, rank_documents
+from modeling_rabtriever.evaluation.report import Interval
 
 WIDTHS = (4, 8)  # documents per query of the smaller budgets; all pairs are the last point
 TIMED = 41
@@ -64,10 +65,7 @@ def measure(bench: TeacherBench, encoder: str) -> list[dict[str, Any]]:
 
     def row(kind: str, name: str, ranking: list[list[int]], width: int, seconds: float) -> dict[str, Any]:
         found = query_metrics(ranking, split.relevant, METRICS)
-        kept = {}
-        for metric, values in found.items():
-            low, high = bootstrap_ratio_interval(values, teacher[metric])
-            kept[metric] = {"mean": float(values.mean() / teacher[metric].mean()), "low": low, "high": high}
+        kept = {metric: Interval.of_ratio(values, teacher[metric]).to_json() for metric, values in found.items()}
         facts = {"kind": kind, "student": name, "pairs": width * len(bill.queries), "seconds": seconds}
         return {**shared, **facts, "kept": kept}
 

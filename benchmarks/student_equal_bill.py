@@ -37,7 +37,6 @@ from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.swaps import swapped
 from modeling_rabtriever.evaluation.metrics import (
-    bootstrap_ratio_interval,
     paired_test,
     query_metrics,
     rank_documents,
@@ -247,9 +246,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
                 row[name]["p"] = paired_test(own[name], values)
                 row[name]["ahead"] = float(own[name].mean() - values.mean())
             else:
-                low, high = bootstrap_ratio_interval(own_rows[name], teacher[name])
-                kept = float(own_rows[name].mean() / teacher[name].mean())
-                row[name]["kept"] = {"mean": kept, "low": low, "high": high}
+                row[name]["kept"] = Interval.of_ratio(own_rows[name], teacher[name]).to_json()
         result.append(row)
     return result
 

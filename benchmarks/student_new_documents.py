@@ -27,7 +27,6 @@ from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.evaluation.labels import TEACHER
 from modeling_rabtriever.evaluation.metrics import (
-    bootstrap_ratio_interval,
     paired_test,
     query_metrics,
     rank_documents,
@@ -128,9 +127,8 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
                 for name, values in metrics.items():
                     row[name] = Interval.of(values).to_json()
                     row[name]["p"] = paired_test(found[OURS][view][name], values)
-                    low, high = bootstrap_ratio_interval(values, teacher[view][name])
-                    kept = float(values.mean() / teacher[view][name].mean())
-                    row[name]["kept"] = {"mean": kept, "low": low, "high": high}
+                    if teacher[view][name].any():
+                        row[name]["kept"] = Interval.of_ratio(values, teacher[view][name]).to_json()
                 result.append(row)
     return result
 
@@ -138,7 +136,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
 def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The share of the teacher's R@1 that ours keeps on test, mean over seeds."""
     bars = []
-    tested = [row for row in rows if row["method"] == OURS and row["split"] == "test"]
+    tested = [row for row in rows if row["method"] == OURS and row["split"] == "test" and "kept" in row["success@1"]]
     for (task, start, view), own in grouped(tested, "task", "start", "view"):
         kept = float(np.mean([row["success@1"]["kept"]["mean"] for row in own]))
         label = f"R@1 / the teacher's, {task}, {start}, {view}, {len(own)} seed(s)"

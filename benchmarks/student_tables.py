@@ -79,6 +79,21 @@ def student_budget(result: Row) -> str:
     return "\n\n".join(parts)
 
 
+def student_options(result: Row) -> str:
+    """R@1 on dev by option, the default first."""
+    parts = []
+    for (task,), rows in grouped(result["rows"], "task"):
+        seeds = len({row["seed"] for row in rows})
+        head = f"{TITLES[task]}, dev (n = {rows[0]['dev']['n']:,}), up to {seeds} seed(s)"
+        lines = [f"| {head} | R@1 | MRR@10 | seeds |", "|---|---:|---:|---:|"]
+        for (option,), own in grouped(rows, "option"):
+            first = mean_interval([row["dev"][SYSTEM] for row in own])
+            reciprocal = mean_interval([row["dev"]["mrr@10"][SYSTEM] for row in own])
+            lines.append(f"| {option} | {first} | {reciprocal} | {len(own)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def student_draws(result: Row) -> str:
     """Seconds and memory of a round's draw, by corpus size."""
     lines = ["| documents | seconds per 1,000 queries | MB beside the vectors |", "|---:|---:|---:|"]
@@ -161,4 +176,5 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "student_cost": student_cost,
     "student_ablation": student_ablation,
     "student_budget": student_budget,
+    "student_options": student_options,
 }

@@ -12,7 +12,6 @@ from .metrics import (
     TABLE_METRICS,
     Relevant,
     Run,
-    bootstrap_ratio_interval,
     query_metrics,
     rank_documents,
 )
@@ -63,13 +62,9 @@ def compare(values: Values, documents: int, seed: int = 0) -> Report:
         report,
         teacher_over=over,
         student_over_teacher=_differences(student, teacher, seed),
-        retention={metric: _ratio(student[metric], teacher[metric], seed) for metric in sure},
+        retention={metric: Interval.of_ratio(student[metric], teacher[metric], seed) for metric in sure},
     )
 
 
 def _differences(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], seed: int) -> dict[str, Interval]:
     return {metric: Interval.of(first[metric] - second[metric], seed) for metric in COMPARED}
-
-
-def _ratio(student: np.ndarray, teacher: np.ndarray, seed: int) -> Interval:
-    return Interval(float(student.mean() / teacher.mean()), *bootstrap_ratio_interval(student, teacher, seed))

@@ -94,7 +94,12 @@ def bootstrap_ratio_interval(numerator: np.ndarray, denominator: np.ndarray, see
     """95% interval of `mean(numerator) / mean(denominator)`, resampling queries in pairs: `(n,)` each -> (low, high).
 
     Resamples whose denominator is 0 are left out.
+
+    Raises:
+        ValueError: the denominator is 0 for every query.
     """
+    if not denominator.any():
+        raise ValueError(f"the denominator is 0 for all of {len(denominator)} queries; accepted: above 0 for some")
     top, bottom = _resampled_means(seed, numerator, denominator)
     positive = bottom > 0
     return _middle(top[positive] / bottom[positive])

@@ -8,7 +8,7 @@ import numpy as np
 
 from .faithfulness import faithfulness_line
 from .labels import COLUMNS, COMPARED, STUDENT, TEACHER
-from .metrics import bootstrap_interval
+from .metrics import bootstrap_interval, bootstrap_ratio_interval
 from .report_warnings import sampled, warnings
 
 FIRST_STAGE = "BM25"  # its first documents are ranked if the corpus is too large
@@ -26,6 +26,16 @@ class Interval:
     def of(cls, values: np.ndarray, seed: int = 0) -> "Interval":
         """The mean of one value per query, `(n,)`, and its interval; `seed` is that of the bootstrap."""
         return cls(float(values.mean()), *bootstrap_interval(values, seed))
+
+    @classmethod
+    def of_ratio(cls, numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> "Interval":
+        """The ratio of the means of two systems on the same queries, `(n,)` each, and its interval.
+
+        Raises:
+            ValueError: the denominator is 0 for every query.
+        """
+        low, high = bootstrap_ratio_interval(numerator, denominator, seed)
+        return cls(float(numerator.mean() / denominator.mean()), low, high)
 
     def to_json(self) -> dict[str, float]:
         """The three numbers by name."""

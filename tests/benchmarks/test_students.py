@@ -8,7 +8,14 @@ import pytest
 import torch
 import yaml
 
-from benchmarks import document_states, student_ablation, student_budget, student_tables, teacher_objectives
+from benchmarks import (
+    document_states,
+    student_ablation,
+    student_budget,
+    student_options,
+    student_tables,
+    teacher_objectives,
+)
 from benchmarks.students import TeacherBench, student_recipes
 from benchmarks.tasks import TITLES, TaskRun, filled, settings_of, task_parser, task_runs
 from modeling_rabtriever import GenerativeRerankerModel
@@ -181,3 +188,19 @@ def test_the_command_line_changes_every_teacher() -> None:
     runs = list(task_runs(arguments))
     assert [(run.task, run.seed, run.data) for run in runs] == [("esconv", 0, "data"), ("esconv", 1, "data")]
     assert all(run.teacher == {"max_steps": 5, "bf16": True, "learning_rate": 0.1} for run in runs)
+
+
+def test_an_option_is_changed_alone(
+    recipe: dict[str, Any], teacher: Path, beir_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TITLES, "animals", "Animals")
+    monkeypatch.setattr(student_options, "BASE", {"encoder_learning_rate": 1e-3, "train_encoder": "full"})
+    bench = bench_of(recipe, beir_folder, teacher, splits=("dev",))
+    names = [student_options.AS_IT_IS, "index width 64", "half of the loss from labels"]
+    rows = student_options.rows_of(bench, names)
+    assert [(row["option"], row["documents"]) for row in rows] == [(name, 12) for name in names]
+    assert bench.distil("options-index-width-64").config.embedding_dim == 64
+    first, second = student_options.bars_of(rows)
+    worth = rows[2]["dev"]["system"]["mean"] - rows[0]["dev"]["system"]["mean"]
+    assert second["value"] == pytest.approx(worth) and first["limit"] == student_options.LEVEL
+    assert "| half of the loss from labels |" in student_tables.student_options({"rows": rows})

@@ -66,3 +66,5 @@ def test_ratio_interval_is_paired() -> None:
     assert bootstrap_ratio_interval(teacher, teacher) == (1.0, 1.0)
     low, high = bootstrap_ratio_interval(teacher * (np.arange(100) % 2), teacher)
     assert low < 0.5 < high
+    with pytest.raises(ValueError, match="the denominator is 0 for all of 100 queries; accepted: above 0 for some"):
+        bootstrap_ratio_interval(teacher, 0 * teacher)
