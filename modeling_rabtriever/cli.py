@@ -205,21 +205,18 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def demo(arguments: argparse.Namespace) -> None:
-    """Serves a page that compares a student with BM25 and its teacher, or writes that page as a Hub Space."""
-    from .demo import read_corpus, serve, write_space
+    """Serves a page that compares students with BM25 and their teachers, or writes that page as a Hub Space."""
+    from .demo import read_collections, serve, write_space
 
-    if arguments.space is not None and (arguments.host, arguments.port) != (None, None):
-        raise ValueError("--host and --port are given with --space, which serves nothing; accepted: leave them out")
-    documents = read_corpus(arguments.corpus)
-    teacher = None if arguments.teacher is None else _model(arguments.teacher, arguments)
-    shown = (_student(arguments), documents, teacher, arguments.example)
     if arguments.space is None:
-        serve(*shown, arguments.host or "127.0.0.1", arguments.port)
+        collections = read_collections(arguments.collections, arguments.dtype, arguments.device)
+        serve(collections, arguments.host or "127.0.0.1", arguments.port)
         return
-    # A Space cannot read a folder on this machine, so a model from a folder is saved into the Space.
-    paths = {"student_id": arguments.model, "teacher_id": arguments.teacher}
-    ids = {name: path for name, path in paths.items() if path is not None and not Path(path).is_dir()}
-    write_space(arguments.space, *shown, **ids, revision=arguments.revision)
+    if (arguments.host, arguments.port, arguments.device) != (None, None, "cpu"):
+        raise ValueError(
+            "--host, --port or --device is given with --space, which serves nothing; accepted: none of them"
+        )
+    write_space(arguments.space, arguments.collections, arguments.dtype)
     _say(f"written to {arguments.space}; there: python app.py")
 
 

@@ -23,7 +23,7 @@ examples:
   rabtriever search --model ... --store store --query "..." --hybrid
   rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
   rabtriever export --model runs/household/student/model --format sentence-transformers --output towers
-  rabtriever demo   --model runs/household/student/model --teacher runs/household/teacher/model --corpus corpus.jsonl
+  rabtriever demo   collections.yaml
   rabtriever info   store
 
 exit status: 0 done, 2 bad input or settings (the message says what is accepted), 130 interrupted.
@@ -142,13 +142,16 @@ def parser(
     )
 
     added = command("demo")
-    _model_flags(added, "the student: folder or Hub id")
-    added.add_argument("--corpus", required=True, help="same formats as encode --corpus; at most 5,000 documents")
-    added.add_argument("--teacher", help="a teacher to compare with the student: folder or Hub id")
-    added.add_argument("--example", action="append", default=[], help="an example query; up to 8 times")
+    added.add_argument(
+        "collections",
+        nargs="?",
+        help="YAML file of what visitors choose from: name -> model, corpus, and perhaps teacher, examples, revision. "
+        "Default: the household models that come with the package",
+    )
     added.add_argument("--host", help="address to listen on; default: 127.0.0.1, this machine only")
     added.add_argument("--port", type=int, help="default: the first free port from 7860")
     added.add_argument("--space", help="write the page as a Hub Space into this new folder instead of serving it")
+    _weights_flags(added)
 
     added = command("info")
     added.add_argument("path", help="a model, a folder of vectors, or a store")
@@ -196,5 +199,9 @@ def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
 
 def _loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
+    _weights_flags(parser)
+
+
+def _weights_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", choices=DTYPES, help="type of the weights; auto: as saved")
     parser.add_argument("--device", default="cpu", help="where models run: cpu, cuda, ...")

@@ -46,7 +46,7 @@ from modeling_rabtriever.stages import evaluate
 
 assert BM25(["a sponge", "a lamp"])(["my sponge"])[0, 0] > 0
 ranker = Ranker(AutoModel.from_pretrained("student"))
-assert ranker.rank_bm25("my sponge", ranker.collection(["a sponge", "a lamp"])).hits
+assert ranker.rank_bm25("my sponge", ranker.index(["a sponge", "a lamp"])).hits
 flags = ["--task", sys.argv[1], "--model", "student", "--output_dir", "report", "--sentence_encoder", "no/body"]
 assert (evaluate.main(flags) / "test.json").is_file()
 """

@@ -65,7 +65,7 @@ def test_models_need_no_extra(folder: Path) -> None:
         (["encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors"], "retrieval"),
         (["export", "--model", "student", "--format", "sentence-transformers", "--output", "towers"], "export"),
         (["export", "--model", "student", "--format", "onnx", "--output", "graphs"], "onnx"),
-        (["demo", "--model", "student", "--corpus", "corpus.jsonl"], "demo"),
+        (["demo"], "demo"),
         (["train", "--config", "household"], "train"),
         (["card", "run"], "evaluation"),
         pytest.param(["index", "--vectors", "vectors", "--store", "store"], "retrieval", marks=pytest.mark.slow),

@@ -4,7 +4,8 @@ Usage:
     make quickstart
     python -m training.example_models runs/household
 
-The folders hold weights, configuration, tokenizer and prompt; the code is the package's own.
+The folders hold weights, configuration, tokenizer and prompt; the code is the package's own. The corpus goes with them:
+the demo page starts with it.
 """
 
 import argparse
@@ -21,7 +22,7 @@ KINDS = ("student", "teacher")
 
 
 def main(argv: Sequence[str] | None = None, folder: Path = FOLDER) -> None:
-    """Replaces the models in `folder` by those of a run."""
+    """Replaces the models and the corpus in `folder` by those of a run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a quickstart's run")
     run = parser.parse_args(argv).run
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None, folder: Path = FOLDER) -> None:
         for path in (folder / kind).iterdir():
             if path.suffix not in (".json", ".safetensors"):
                 path.unlink()
+    shutil.copyfile(run / "data" / "household" / "corpus.jsonl", folder / "corpus.jsonl")
 
 
 if __name__ == "__main__":

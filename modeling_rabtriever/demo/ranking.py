@@ -59,7 +59,7 @@ class RankedText:
     """A document in a ranking.
 
     Args:
-        row: its place in the collection, from 0.
+        row: its place among the documents, from 0.
         text: of the document.
         score: for this query; every ranker has its own scale.
         explanation: the terms of the score, if a student gave it.
@@ -76,7 +76,7 @@ class RankedList:
     """The best documents of one ranker.
 
     Args:
-        hits: best first; equal scores keep the order of the collection.
+        hits: best first; equal scores keep the order of the documents.
         milliseconds: from the query's text to the scores of all documents, in order.
         places: every document's place, from 1, by row; empty unless the ranker is the teacher.
     """
@@ -87,8 +87,8 @@ class RankedList:
 
 
 @dataclass(frozen=True)
-class Collection:
-    """Documents ready for search. `Ranker.collection` makes it. It never changes, so sessions can share one.
+class IndexedTexts:
+    """Documents ready for search. `Ranker.index` makes them. They never change, so sessions can share them.
 
     Args:
         texts: the documents.
@@ -106,21 +106,17 @@ class Collection:
 
 
 class Ranker:
-    """Ranks a collection by BM25, by a student and, if there is one, by a teacher.
+    """Ranks documents by BM25, by a student and, if there is one, by a teacher.
 
     Raises:
         ValueError: `student` is not a `RabtrieverModel`, or `teacher` not a `GenerativeRerankerModel`.
     """
 
     def __init__(self, student: RabtrieverModel, teacher: GenerativeRerankerModel | None = None) -> None:
-        if not isinstance(student, RabtrieverModel):
-            raise ValueError(f"the student is a {type(student).__name__}; accepted: a RabtrieverModel")
-        if teacher is not None and not isinstance(teacher, GenerativeRerankerModel):
-            raise ValueError(f"the teacher is a {type(teacher).__name__}; accepted: a GenerativeRerankerModel")
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher = checked_student(student), checked_teacher(teacher)
 
-    def collection(self, texts: Sequence[str], known: Collection | None = None) -> Collection:
-        """Encodes documents, except those of the collection `known`, and indexes their words.
+    def index(self, texts: Sequence[str], known: IndexedTexts | None = None) -> IndexedTexts:
+        """Encodes documents, except those that `known` has, and indexes their words.
 
         Raises:
             ValueError: no documents, or a blank one.
@@ -129,9 +125,9 @@ class Ranker:
         new = [text for text in dict.fromkeys(texts) if text not in vectors]
         if new or not texts:
             vectors |= zip(new, self.student.encode_document(new).cpu(), strict=True)
-        return Collection(tuple(texts), torch.stack([vectors[text] for text in texts]), BM25(texts))
+        return IndexedTexts(tuple(texts), torch.stack([vectors[text] for text in texts]), BM25(texts))
 
-    def rank_bm25(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+    def rank_bm25(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
         """Documents that share a word with the query, by Okapi BM25 (the library's defaults).
 
         Raises:
@@ -139,12 +135,12 @@ class Ranker:
         """
         query = checked_query(query)
         begin = time.perf_counter()
-        found = ranking(collection.words([query])[0], collection.texts, None)
+        found = ranking(indexed.words([query])[0], indexed.texts, None)
         taken = _milliseconds_since(begin)
         shared = [hit for hit in found[:top_k] if hit["score"] > 0]
         return RankedList(tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in shared), taken)
 
-    def rank_student(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+    def rank_student(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
         """All documents by inner product; each hit with its explanation, which is not part of the time.
 
         Raises:
@@ -153,16 +149,16 @@ class Ranker:
         query = checked_query(query)
         begin = time.perf_counter()
         query_embeds = self.student.encode_query([query]).cpu()
-        scores = self.student.similarity(query_embeds, collection.vectors)[0]
-        found = ranking(scores, collection.texts, top_k)
+        scores = self.student.similarity(query_embeds, indexed.vectors)[0]
+        found = ranking(scores, indexed.texts, top_k)
         taken = _milliseconds_since(begin)
         hits = []
         for hit in found:
-            explanation = explain(query_embeds[0], collection.vectors[hit["corpus_id"]])
+            explanation = explain(query_embeds[0], indexed.vectors[hit["corpus_id"]])
             hits.append(RankedText(hit["corpus_id"], hit["text"], hit["score"], explanation))
         return RankedList(tuple(hits), taken)
 
-    def rank_teacher(self, query: str, collection: Collection, top_k: int = TOP_K) -> RankedList:
+    def rank_teacher(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
         """All documents by log-odds of "relevant"; the teacher reads every pair.
 
         Raises:
@@ -172,7 +168,7 @@ class Ranker:
             raise ValueError("there is no teacher; accepted: Ranker(student, teacher)")
         query = checked_query(query)
         begin = time.perf_counter()
-        found = self.teacher.rank(query, collection.texts)
+        found = self.teacher.rank(query, indexed.texts)
         taken = _milliseconds_since(begin)
         hits = tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in found[:top_k])
         return RankedList(hits, taken, {hit["corpus_id"]: place for place, hit in enumerate(found, start=1)})
@@ -194,6 +190,20 @@ def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -
     order = products.abs().argsort(descending=True, stable=True).tolist()
     named = tuple(Term(row, float(query[row]), float(document[row])) for row in order[:terms])
     return Explanation(named, len(order) - len(named), float(products[order[terms:]].sum()), float(products.sum()))
+
+
+def checked_student(student: RabtrieverModel) -> RabtrieverModel:
+    """The student, or a ValueError if it is another model."""
+    if not isinstance(student, RabtrieverModel):
+        raise ValueError(f"the student is a {type(student).__name__}; accepted: a RabtrieverModel")
+    return student
+
+
+def checked_teacher(teacher: GenerativeRerankerModel | None) -> GenerativeRerankerModel | None:
+    """The teacher, if there is one, or a ValueError if it is another model."""
+    if teacher is not None and not isinstance(teacher, GenerativeRerankerModel):
+        raise ValueError(f"the teacher is a {type(teacher).__name__}; accepted: a GenerativeRerankerModel")
+    return teacher
 
 
 def checked_query(query: str) -> str:

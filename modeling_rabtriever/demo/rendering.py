@@ -7,11 +7,11 @@ from textwrap import shorten
 from .ranking import Explanation, RankedList, RankedText
 
 STYLE = """
-.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container, .gradio-container > .main { max-width: 1240px !important; margin: 0 auto !important; }
 #results, #results > div, #sample > div, #said { padding: 0; }
 #sample p { margin: -6px 0 0; overflow-wrap: anywhere; }
 #search { align-self: end; min-height: 46px; }
-.rabtriever-lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 16px; }
+.rabtriever-lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 16px; }
 .rabtriever-list, .rabtriever-why { border: 1px solid var(--border-color-primary); border-radius: 10px;
   padding: 14px 16px; background: var(--block-background-fill); color: var(--body-text-color); min-width: 0; }
 .rabtriever-list.is-student { border-color: var(--color-accent); box-shadow: inset 0 0 0 1px var(--color-accent); }
@@ -120,27 +120,28 @@ def _why(student: RankedList) -> str:
 
 def _table(explanation: Explanation) -> str:
     largest = max(abs(value) for value in [*(term.product for term in explanation.terms), explanation.rest]) or 1
+    digits = 2 if largest >= 1 else 3  # a cosine's products are small
     rows = [
-        _row(str(term.dimension), f"{term.query:.2f}", f"{term.document:.2f}", term.product, largest)
+        _row(str(term.dimension), f"{term.query:.2f}", f"{term.document:.2f}", term.product, largest, digits)
         for term in explanation.terms
     ]
     if explanation.others:
-        rows.append(_row(f"other {explanation.others:,}", "", "", explanation.rest, largest))
+        rows.append(_row(f"other {explanation.others:,}", "", "", explanation.rest, largest, digits))
     return (
         '<table><thead><tr><th scope="col">dimension</th><th scope="col">query</th>'
         '<th scope="col">&times; document</th><th scope="col">= product</th>'
         '<td class="rabtriever-wide"></td></tr></thead>'
         f"<tbody>{''.join(rows)}</tbody>"
         '<tfoot><tr><th scope="row">score</th><td></td><td></td>'
-        f'<td>{explanation.score:.2f}</td><td class="rabtriever-wide"></td></tr></tfoot></table>'
+        f'<td>{explanation.score:.{digits}f}</td><td class="rabtriever-wide"></td></tr></tfoot></table>'
     )
 
 
-def _row(name: str, query: str, document: str, product: float, largest: float) -> str:
+def _row(name: str, query: str, document: str, product: float, largest: float, digits: int) -> str:
     width = round(100 * abs(product) / largest)
     sign = ' class="is-negative"' if product < 0 else ""
     return (
-        f'<tr><th scope="row">{name}</th><td>{query}</td><td>{document}</td><td>{product:+.2f}</td>'
+        f'<tr><th scope="row">{name}</th><td>{query}</td><td>{document}</td><td>{product:+.{digits}f}</td>'
         f'<td class="rabtriever-bar rabtriever-wide"><span{sign} style="width:{width}%"></span></td></tr>'
     )
 

@@ -12,10 +12,8 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from ..modeling_generative_reranker import GenerativeRerankerModel
-from ..modeling_rabtriever import RabtrieverModel
-from ..retrieval.documents import Document
 from . import rendering
+from .collections import Collection
 from .documents import OWN_BYTES
 from .guard import ROOT_PATH, Guard
 from .page import build_page, theme
@@ -27,21 +25,11 @@ ACCEPTED_HOSTS = "an address or a name of this machine"
 END_SECONDS = 1  # for requests in progress when the page ends
 
 
-def serve(
-    student: RabtrieverModel,
-    documents: Sequence[Document],
-    teacher: GenerativeRerankerModel | None = None,
-    examples: Sequence[str] = (),
-    host: str | None = None,
-    port: int | None = None,
-) -> None:
+def serve(collections: Sequence[Collection], host: str | None = None, port: int | None = None) -> None:
     """Runs the page until it is interrupted.
 
     Args:
-        student: the student to try.
-        documents: the corpus that the page starts with.
-        teacher: its ranking is shown beside the student's.
-        examples: example queries to click.
+        collections: what visitors choose from, as `read_collections` gives them; the page starts with the first.
         host: address or host name to listen on; `None` is `GRADIO_SERVER_NAME`, or 127.0.0.1, this machine only.
         port: `None` is `GRADIO_SERVER_PORT`, or the first free port from 7860.
 
@@ -51,7 +39,7 @@ def serve(
     host = (host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1").strip("[]")
     with closing(listen(host, port)) as listening, upload_folder() as uploads:
         address, taken = listening.getsockname()[:2]
-        page = build_page(student, documents, teacher, examples)
+        page = build_page(collections)
         server = _Server(
             uvicorn.Config(
                 Guard(_app(page, uploads), (host, address), uploads),

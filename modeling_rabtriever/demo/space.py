@@ -1,19 +1,17 @@
 """The page as a folder for a Space of the Hugging Face Hub."""
 
 import json
+import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gradio
+import yaml
 
 from .. import __version__
 from ..files import write_folder
-from ..modeling_generative_reranker import GenerativeRerankerModel
-from ..modeling_rabtriever import RabtrieverModel
-from ..retrieval.documents import Document
-from .page import checked_examples
-from .ranking import Ranker
+from .collections import Collection, Entry, read_entries
 
 README = """\
 ---
@@ -30,87 +28,54 @@ app_file: app.py
 
 # Rabtriever
 
-Ranks documents for a query with BM25, Rabtriever{and_teacher} side by side, on `corpus.jsonl` or on a visitor's own
-documents, and shows the terms of each score. On your machine: `pip install -r requirements.txt`, then `python app.py`.
+Ranks documents for a query with BM25, Rabtriever and, where there is one, its teacher side by side, on the collections
+of `collections.yaml` or on a visitor's own documents, and shows the terms of each score. On your machine:
+`pip install -r requirements.txt`, then `python app.py`.
 """
 APP = '''\
 """The page: `python app.py`, or a Space of the Hugging Face Hub."""
 
 from pathlib import Path
 
-from transformers import AutoModel
-
-from modeling_rabtriever.demo import read_corpus, serve
-
-HERE = Path(__file__).parent
-EXAMPLES = {examples}
+from modeling_rabtriever.demo import read_collections, serve
 
 if __name__ == "__main__":
-    serve(
-        {student},
-        read_corpus(HERE / "corpus.jsonl"),
-        teacher={teacher},
-        examples=EXAMPLES,
-    )
+    serve(read_collections(Path(__file__).with_name("collections.yaml")))
 '''
 
 
-def write_space(
-    folder: str | Path,
-    student: RabtrieverModel,
-    documents: Sequence[Document],
-    teacher: GenerativeRerankerModel | None = None,
-    examples: Sequence[str] = (),
-    student_id: str | None = None,
-    teacher_id: str | None = None,
-    revision: str = "main",
-) -> Path:
-    """Writes `app.py`, `requirements.txt`, `README.md`, `corpus.jsonl` and the models that are not on the Hub.
+def write_space(folder: str | Path, file: str | Path | None = None, dtype: str = "auto") -> Path:
+    """Writes `app.py`, its settings, `collections.yaml`, the corpora, and the models that are not on the Hub.
 
     Args:
         folder: a new folder.
-        student: as in `serve`.
-        documents: as in `serve`.
-        teacher: as in `serve`.
-        examples: as in `serve`.
-        student_id: the student's Hub id, from which the Space loads it; `None` saves the student into the folder.
-        teacher_id: the same for the teacher.
-        revision: of both ids.
+        file: the collections, as for `read_collections`. The Space gets their corpora and the models of folders; it
+            loads models of the Hub, and those that come with the package, where it runs.
+        dtype: of the models that are saved into the folder, as for `load_model`.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: the folder is not empty or cannot be written, or `serve` would refuse the arguments.
+        ValueError: the folder is not empty or cannot be written, or as `read_collections`.
     """
-    Ranker(student, teacher)  # checks the models before anything is written
-    examples = checked_examples(examples)
+    entries = read_entries(file)
+    packaged = read_entries()
+    loaded = [entry.load(dtype) for entry in entries]  # checks everything before anything is written
 
     def write(place: Path) -> None:
-        loads = []
-        for name, model, hub_id in (("student", student, student_id), ("teacher", teacher, teacher_id)):
-            if model is not None and hub_id is None:
-                model.save_pretrained(place / name)
-            local = f'HERE / "{name}"'
-            source = local if hub_id is None else f"{json.dumps(hub_id)}, revision={json.dumps(revision)}"
-            loads.append(f"AutoModel.from_pretrained({source}, trust_remote_code=False).eval()")
-        listed = "".join(f"  - {hub_id}\n" for hub_id in (student_id, teacher_id) if hub_id is not None)
+        listed = {}
+        for row, (entry, collection) in enumerate(zip(entries, loaded, strict=True), start=1):
+            listed[entry.name] = None if entry in packaged else _write_collection(place, row, entry, collection)
+        ids = {path for entry in entries for path in (entry.model, entry.teacher) if path and not Path(path).is_dir()}
         texts = {
-            "app.py": APP.format(
-                examples=json.dumps(examples, ensure_ascii=False, indent=4),
-                student=loads[0],
-                teacher=None if teacher is None else loads[1],
-            ),
+            "app.py": APP,
+            "collections.yaml": yaml.safe_dump(listed, allow_unicode=True, sort_keys=False),
             "requirements.txt": f"modeling-rabtriever[demo]=={__version__}\n",
             "README.md": README.format(
                 gradio=gradio.__version__,
                 python=f"{sys.version_info.major}.{sys.version_info.minor}",
-                models=f"models:\n{listed}" if listed else "",
-                and_teacher="" if teacher is None else " and its teacher",
-            ),
-            "corpus.jsonl": "".join(
-                json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) + "\n"
-                for document in documents
+                models="".join(["models:\n", *(f"  - {hub_id}\n" for hub_id in sorted(ids))]) if ids else "",
             ),
         }
         for name, text in texts.items():
@@ -120,3 +85,27 @@ def write_space(
         return write_folder(Path(folder), write)
     except OSError as error:
         raise ValueError(f"{folder} cannot be written ({error.strerror or error}); accepted: a new folder") from error
+
+
+def _write_collection(place: Path, row: int, entry: Entry, collection: Collection) -> dict[str, Any]:
+    """Writes a collection's files; its settings in the Space's `collections.yaml`."""
+    own = f"{row}-{re.sub('[^a-z0-9]+', '-', entry.name.lower())}".strip("-")
+    (place / own).mkdir()
+    settings: dict[str, Any] = {}
+    for field, path, model in (
+        ("model", entry.model, collection.student),
+        ("teacher", entry.teacher, collection.teacher),
+    ):
+        if path is None or model is None:
+            continue
+        if Path(path).is_dir():
+            model.save_pretrained(place / own / field)
+            settings[field] = f"{own}/{field}"
+        else:
+            settings |= {field: path, "revision": entry.revision}
+    lines = [
+        json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) + "\n"
+        for document in collection.documents
+    ]
+    (place / own / "corpus.jsonl").write_text("".join(lines), encoding="utf-8")
+    return {**settings, "corpus": f"{own}/corpus.jsonl", "examples": list(collection.examples)}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoConfig, Qwen2Tokenizer
 
 from modeling_rabtriever import (
@@ -28,6 +29,7 @@ from tests.conftest import DOCUMENTS, FAMILIES, QUERIES, fresh_student
 
 ROOT = Path(__file__).parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SHELF = ["a cup", "a plate", "a bowl"]  # the corpus of the second collection
 START_SECONDS = 180  # imports on a busy machine
 # Python runs this first: every address the page's process listens at, looks up or connects to is written down.
 WATCHER = """\
@@ -76,14 +78,19 @@ def space(models: tuple[RabtrieverModel, GenerativeRerankerModel], tmp_path_fact
     student, teacher = models
     student.save_pretrained(folder / "student")
     teacher.save_pretrained(folder / "teacher")
-    rows = [{"_id": f"d{row}", "text": text} for row, text in enumerate(DOCUMENTS)]
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    flags = ["--model", str(folder / "student"), "--teacher", str(folder / "teacher")]
-    flags += ["--corpus", str(folder / "corpus.jsonl"), "--example", QUERIES[1], "--space", str(folder / "app")]
-    assert cli.main(["demo", *flags]) == 0
-    for name in ("student", "teacher", "corpus.jsonl"):  # the Space must stand alone
-        shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
-    return folder / "app"
+    fresh_student(teacher, embedding_dim=12).served().save_pretrained(folder / "narrow")
+    for name, texts in (("errands", DOCUMENTS), ("shelf", SHELF)):
+        rows = [{"_id": f"d{row}", "text": text} for row, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    collections = {
+        "Errands": {"model": "student", "teacher": "teacher", "corpus": "errands.jsonl", "examples": [QUERIES[1]]},
+        "Top shelf": {"model": "narrow", "corpus": "shelf.jsonl", "examples": ["a cup"]},
+    }
+    (folder / "mine.yaml").write_text(yaml.safe_dump(collections, sort_keys=False))
+    app = tmp_path_factory.mktemp("alone") / "app"
+    assert cli.main(["demo", str(folder / "mine.yaml"), "--space", str(app)]) == 0
+    shutil.rmtree(folder)  # the Space must stand alone
+    return app
 
 
 @pytest.fixture(scope="session")

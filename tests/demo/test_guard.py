@@ -185,7 +185,7 @@ def test_what_a_browser_sends_at_most_is_read(running: RunningPage) -> None:
         ("\N{CJK UNIFIED IDEOGRAPH-4E00}" * OWN_BYTES, "the pasted text has 786,432 bytes; accepted: at most 262,144"),
         ('"\n' * (OWN_BYTES // 2), "1 added, 131071 repeated; 1 in total."),
     ):
-        done = visitor.send("add", "click", text, None, "")
+        done = visitor.send("add", "click", text, None, "Errands", "")
         assert message in done["output"]["data"][3]
     path = visitor.upload("own.txt", b"x" * 1000 + b"\n" + b"y\n" * ((OWN_BYTES - 1001) // 2))
     assert Path(path).stat().st_size == OWN_BYTES - 1
@@ -222,13 +222,13 @@ def test_an_event_names_no_file_but_uploads(running: RunningPage, tmp_path: Path
             head = f"POST {EVENT} HTTP/1.1\nHost: localhost\n{JSON}\nContent-Length: {len(body)}"
             status, said = raw(running.url, head, [body])
             assert status == 400 and "accepted: an upload" in said
-    done = visitor.send("upload", "upload", {"path": str(mine), **FILE}, None, "")
+    done = visitor.send("upload", "upload", {"path": str(mine), **FILE}, None, "Errands", "")
     assert "1 added; 1 in total." in done["output"]["data"][3]
 
 
 def test_no_other_machine_is_asked(running: RunningPage) -> None:
     visitor = Visitor(running.url)
-    visitor.send("search", "click", "the sponge for my drink", "given", None)
+    visitor.send("search", "click", "the sponge for my drink", "Errands", "given", None)
     events = [line.split() for line in running.addresses.read_text().splitlines()]
     assert ["socket.bind", "127.0.0.1"] in events
     assert {host for _, host in events} <= {"127.0.0.1", "::1", "localhost"}
@@ -248,12 +248,12 @@ def test_there_are_no_web_sockets(running: RunningPage) -> None:
 
 def test_half_characters_get_a_message(running: RunningPage) -> None:
     visitor = Visitor(running.url)
-    (html,) = visitor.send("search", "click", "my \ud83d drink", "given", None)["output"]["data"]
+    (html,) = visitor.send("search", "click", "my \ud83d drink", "Errands", "given", None)["output"]["data"]
     assert "the query holds half a character (&#x27;\\ud83d&#x27;, character 4); accepted: text without" in html
-    done = visitor.send("add", "click", "a lamp\n\ud83d", None, "")["output"]["data"]
+    done = visitor.send("add", "click", "a lamp\n\ud83d", None, "Errands", "")["output"]["data"]
     assert "the pasted text: document 2 holds half a character" in done[3]
     path = visitor.upload("own.jsonl", b'{"text": "\\udc00"}')
-    done = visitor.send("upload", "upload", {"path": path, **FILE}, None, "")["output"]["data"]
+    done = visitor.send("upload", "upload", {"path": path, **FILE}, None, "Errands", "")["output"]["data"]
     assert "own.jsonl line 1: broken text (half of a surrogate pair" in done[3]
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.demo.documents import OWN_BYTES
 from tests.conftest import DOCUMENTS, QUERIES
-from tests.demo.conftest import RunningPage
+from tests.demo.conftest import SHELF, RunningPage
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -133,6 +134,26 @@ def test_a_visitors_documents(page: Any, browser: Any, running: RunningPage) -> 
     other.close()
     page.get_by_role("button", name="Remove all").click()
     expect(page.get_by_role("radio", name="Example corpus (4)")).to_be_checked()
+
+
+def test_another_collection(page: Any, running: RunningPage) -> None:
+    page.get_by_label("Query").fill("a lamp")
+    bring(page, "a lamp\na ladder")
+    ranking(page, "Teacher").wait_for()
+    page.get_by_role("radio", name="Top shelf").check()
+    expect(ranking(page, "Teacher")).to_have_count(0)
+    expect(page.get_by_role("radio", name="Your own (2)")).to_be_checked()  # now encoded by the other student
+    assert texts(page, "BM25") == ["a lamp"] and sorted(texts(page, "Rabtriever")) == ["a ladder", "a lamp"]
+    expect(page.get_by_text("In the example corpus: \u201ca cup\u201d")).to_be_visible()
+    expect(page.get_by_role("button", name=QUERIES[1])).to_be_hidden()
+    page.get_by_role("radio", name="Example corpus (3)").check()
+    page.get_by_role("button", name="a cup").click()
+    expect(ranking(page, "BM25").locator(".rabtriever-text")).to_have_text(["a cup"])
+    shelf = RabtrieverModel.from_pretrained(running.folder / "2-top-shelf/model")
+    assert texts(page, "Rabtriever") == [hit["text"] for hit in shelf.rank("a cup", SHELF)]
+    page.get_by_role("radio", name="Errands").check()
+    ranking(page, "Teacher").wait_for()
+    assert len(texts(page, "Rabtriever")) == len(DOCUMENTS)
 
 
 def test_uploads(page: Any, running: RunningPage) -> None:

@@ -19,11 +19,11 @@ from tests.modeling.students import student_with
 
 def test_lists_are_those_of_the_library(student: RabtrieverModel, reranker: GenerativeRerankerModel) -> None:
     ranker = Ranker(student, reranker)
-    collection = ranker.collection(DOCUMENTS)
+    indexed = ranker.index(DOCUMENTS)
     for query in QUERIES:
         for ranked, model in (
-            (ranker.rank_student(query, collection), student),
-            (ranker.rank_teacher(query, collection), reranker),
+            (ranker.rank_student(query, indexed), student),
+            (ranker.rank_teacher(query, indexed), reranker),
         ):
             expected = model.rank(query, DOCUMENTS)
             assert [hit.row for hit in ranked.hits] == [hit["corpus_id"] for hit in expected]
@@ -35,15 +35,15 @@ def test_lists_are_those_of_the_library(student: RabtrieverModel, reranker: Gene
 
 def test_bm25_lists_what_shares_a_word(student: RabtrieverModel) -> None:
     ranker = Ranker(student)
-    collection = ranker.collection(DOCUMENTS)
+    indexed = ranker.index(DOCUMENTS)
     (scores,) = BM25(DOCUMENTS)(["a wooden sponge for the attic"])
-    found = ranker.rank_bm25("a wooden sponge for the attic", collection)
+    found = ranker.rank_bm25("a wooden sponge for the attic", indexed)
     assert {hit.row: hit.score for hit in found.hits} == {
         row: pytest.approx(float(score)) for row, score in enumerate(scores) if score > 0
     }
     assert [hit.score for hit in found.hits] == sorted((hit.score for hit in found.hits), reverse=True)
     for texts, query in ((DOCUMENTS, "zebra"), (DOCUMENTS, "the"), (["the", "a"], "the"), (["the"], "zebra")):
-        assert ranker.rank_bm25(query, ranker.collection(texts)).hits == ()
+        assert ranker.rank_bm25(query, ranker.index(texts)).hits == ()
 
 
 def test_an_explanation_adds_up_to_the_score(reranker: GenerativeRerankerModel) -> None:
@@ -51,7 +51,7 @@ def test_an_explanation_adds_up_to_the_score(reranker: GenerativeRerankerModel) 
     ranker = Ranker(student)
     query, vectors = student.encode_query([QUERIES[0]])[0], student.encode_document(DOCUMENTS)
     assert vectors.shape[1] == 25
-    for hit in ranker.rank_student(QUERIES[0], ranker.collection(DOCUMENTS)).hits:
+    for hit in ranker.rank_student(QUERIES[0], ranker.index(DOCUMENTS)).hits:
         made_of = hit.explanation
         assert made_of is not None and made_of.score == pytest.approx(hit.score, abs=1e-4)
         assert sum(term.product for term in made_of.terms) + made_of.rest == pytest.approx(made_of.score)
@@ -68,11 +68,11 @@ def test_an_explanation_adds_up_to_the_score(reranker: GenerativeRerankerModel) 
 
 def test_known_documents_are_not_encoded_again(student: RabtrieverModel, monkeypatch: pytest.MonkeyPatch) -> None:
     ranker = Ranker(student)
-    before = ranker.collection(DOCUMENTS[:3])
+    before = ranker.index(DOCUMENTS[:3])
     encoded: list[str] = []
     original = student.encode_document
     monkeypatch.setattr(student, "encode_document", lambda texts: (encoded.extend(texts), original(texts))[1])
-    after = ranker.collection([DOCUMENTS[3], DOCUMENTS[1]], before)
+    after = ranker.index([DOCUMENTS[3], DOCUMENTS[1]], before)
     assert encoded == [DOCUMENTS[3]]
     assert torch.equal(after.vectors[1], before.vectors[1]) and len(after) == 2
     assert len(before) == 3
@@ -82,8 +82,8 @@ def test_known_documents_are_not_encoded_again(student: RabtrieverModel, monkeyp
 def test_texts_are_shown_as_text(student: RabtrieverModel, reranker: GenerativeRerankerModel) -> None:
     ranker = Ranker(student, reranker)
     evil = "<img src=x onerror=alert(1)> sponge & \"quote\" 'single'"
-    collection = ranker.collection([evil])
-    lists = [rank("sponge", collection) for rank in (ranker.rank_bm25, ranker.rank_student, ranker.rank_teacher)]
+    indexed = ranker.index([evil])
+    lists = [rank("sponge", indexed) for rank in (ranker.rank_bm25, ranker.rank_student, ranker.rank_teacher)]
     html = results(1, *lists, teacher_works=False)
     assert "<img" not in html
     assert "<img" not in sample([evil]) and "&lt;img" in sample([evil])
@@ -96,14 +96,14 @@ def test_wrong_models_and_queries(student: RabtrieverModel, reranker: Generative
     with pytest.raises(ValueError, match="the teacher is a RabtrieverModel; accepted: a GenerativeRerankerModel"):
         Ranker(student, student)  # type: ignore[arg-type]
     ranker = Ranker(student)
-    collection = ranker.collection(DOCUMENTS)
+    indexed = ranker.index(DOCUMENTS)
     with pytest.raises(ValueError, match="there is no teacher"):
-        ranker.rank_teacher("sponge", collection)
+        ranker.rank_teacher("sponge", indexed)
     for rank in (ranker.rank_bm25, ranker.rank_student):
         with pytest.raises(ValueError, match="the query is blank"):
-            rank(" ", collection)
+            rank(" ", indexed)
         with pytest.raises(ValueError, match="the query has 2,001 characters; accepted: at most 2,000"):
-            rank("a" * 2001, collection)
+            rank("a" * 2001, indexed)
 
 
 def test_what_a_visitor_brings(tmp_path: Path) -> None:

@@ -16,21 +16,20 @@ from typing import Any
 import pytest
 
 from modeling_rabtriever import RabtrieverModel
-from modeling_rabtriever.demo import serve
+from modeling_rabtriever.demo import Collection, serve
 from modeling_rabtriever.demo.server import listen
 from modeling_rabtriever.demo.uploads import FOLDER, SESSION_SECONDS, SWEEP_SECONDS, remove_old, upload_folder
 from modeling_rabtriever.retrieval import Document
 from tests.demo.conftest import page_process
 from tests.demo.visitor import Visitor, raw
 
-SECONDS = 3  # what an hour is here
+SECONDS = 5  # what an hour is here
 SHORT = f"""
-from transformers import AutoModel
-from modeling_rabtriever.demo import page, read_corpus, serve, server, uploads
+from modeling_rabtriever.demo import page, read_collections, serve, server, uploads
 
 page.SESSIONS, page.SESSION_SECONDS, server.CONNECTIONS = 2, {SECONDS}, 20
 uploads.SESSION_SECONDS, uploads.SWEEP_SECONDS, uploads.MOST_FILES = {SECONDS}, 0.2, 3
-serve(AutoModel.from_pretrained("student"), read_corpus("corpus.jsonl"))
+serve(read_collections("collections.yaml"))
 """
 FILE = {"meta": {"_type": "gradio.FileData"}}
 
@@ -78,11 +77,11 @@ def test_an_upload_is_removed_when_it_was_read(short: tuple[str, Path]) -> None:
     url, folder = short
     visitor = Visitor(url)
     path = Path(visitor.upload("own.txt", b"mine\n"))
-    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
+    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "Errands", "")
     assert "1 added; 1 in total." in done["output"]["data"][3]
     assert not path.exists()
     assert soon(lambda: list(folder.iterdir()) == [])  # Gradio leaves an empty file for each that is read
-    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "")
+    done = visitor.send("upload", "upload", {"path": str(path), **FILE}, None, "Errands", "")
     assert "own.txt is gone; accepted: upload it again" in done["output"]["data"][3]
 
 
@@ -126,15 +125,26 @@ def test_a_sessions_documents_are_dropped(short: tuple[str, Path]) -> None:
     url, _ = short
 
     def search(visitor: Visitor) -> str:
-        return str(visitor.send("search", "click", "a lamp", "own", None)["output"]["data"])
+        return str(visitor.send("search", "click", "a lamp", "Errands", "own", None)["output"]["data"])
 
     visitors = [Visitor(url) for _ in range(3)]
     for visitor in visitors:
-        visitor.send("add", "click", "a lamp", None, "")
+        visitor.send("add", "click", "a lamp", None, "Errands", "")
     assert "You have no documents" in search(visitors[0])  # two have pushed it out
-    visitors[2].send("add", "click", "a lantern", None, "")
+    visitors[2].send("add", "click", "a lantern", None, "Errands", "")
     assert "a lantern" in search(visitors[2])
     assert soon(lambda: "You have no documents" in search(visitors[2]))
+
+
+def test_a_visitors_documents_are_ranked_by_the_chosen_student(short: tuple[str, Path]) -> None:
+    visitor = Visitor(short[0])
+    visitor.send("add", "click", "a lamp\na ladder", None, "Errands", "")
+    for name in ("Errands", "Top shelf"):  # without the event of the choice, which a client may leave out
+        (html,) = visitor.send("search", "click", "a lamp", name, "own", None)["output"]["data"]
+        assert "Ranking of Rabtriever" in html and html.count("a ladder") == 2 + (name == "Errands")
+    visitor.send("collection", "input", "Top shelf", "own", None, "")
+    done = visitor.send("add", "click", "a cup", None, "Top shelf", "")
+    assert "1 added; 3 in total." in done["output"]["data"][3]
 
 
 def test_connections_have_a_limit(short: tuple[str, Path]) -> None:
@@ -216,6 +226,10 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
+def lamps(student: RabtrieverModel) -> list[Collection]:
+    return [Collection("lamps", student, [Document("a", "a lamp")])]
+
+
 @pytest.mark.parametrize(
     ("host", "port", "message"),
     [
@@ -229,13 +243,13 @@ def free_port() -> int:
 )  # fmt: skip
 def test_places_that_are_none(host: str, port: int | None, message: str, student: RabtrieverModel) -> None:
     with pytest.raises(ValueError, match=message):
-        serve(student, [Document("a", "a lamp")], host=host, port=port)
+        serve(lamps(student), host=host, port=port)
 
 
 def test_ports_of_the_environment(student: RabtrieverModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_SERVER_PORT", "web")
     with pytest.raises(ValueError, match="the port is web; accepted: 1 to 65535"):
-        serve(student, [Document("a", "a lamp")])
+        serve(lamps(student))
 
 
 def test_ports_of_the_administrator(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,12 @@ def small(code: str) -> str:
 
 
 def read(page: Path) -> Document:
-    """The page's Python and shell blocks, in their order; evaluating one runs it, or checks it if it says so."""
-    return Document.parse(str(page), CodeBlockParser("python", _python), CodeBlockParser("bash", _shell))
+    """The page's blocks, in their order; evaluating one runs it, or checks it if it says so.
+
+    A YAML block whose first line is a comment with a file's name becomes that file.
+    """
+    parsers = [CodeBlockParser("python", _python), CodeBlockParser("bash", _shell), CodeBlockParser("yaml", _file)]
+    return Document.parse(str(page), *parsers)
 
 
 def commands(block: str) -> list[list[str]]:
@@ -133,6 +137,11 @@ def _shell(example: Example) -> None:
         if program == "rabtriever":
             more = FEW_STEPS if words[0] == "pipeline" else []
             assert cli.main([*words, *more]) == 0, words
+
+
+def _file(example: Example) -> None:
+    name = str(example.parsed).partition("\n")[0].removeprefix("# ")
+    Path(name).write_text(str(example.parsed))
 
 
 def _split(words: list[str], separators: set[str]) -> list[list[str]]:
