@@ -26,8 +26,9 @@ from .stages import STAGES
 BAD_INPUT, INTERRUPTED = 2, 130
 # Packages that a plain installation does not include.
 OPTIONAL = (
-    "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "jinja2", "lancedb", "matplotlib", "numpy",
-    "onnx", "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
+    "accelerate", "bm25s", "datasets", "faiss", "filelock", "gradio", "httpx2", "jinja2", "lancedb", "matplotlib",
+    "numpy", "onnx", "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn",
+    "tenacity", "trl",
 )  # fmt: skip
 
 

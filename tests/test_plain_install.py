@@ -13,7 +13,8 @@ from tests.conftest import rest_slow
 # What the extras bring; a plain installation has torch, transformers, safetensors, huggingface-hub and what they need.
 EXTRAS = [
     "accelerate", "bm25s", "datasets", "evaluate", "faiss", "gradio", "jinja2", "lancedb", "matplotlib", "mteb", "onnx",
-    "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "trl",
+    "onnxruntime", "onnxscript", "peft", "pyarrow", "ray", "scipy", "sentence_transformers", "sklearn", "tenacity",
+    "trl",
 ]  # fmt: skip
 PLAIN = f"""
 import sys

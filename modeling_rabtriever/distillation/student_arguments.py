@@ -13,7 +13,22 @@ class TeacherSourceArguments:
     """The teacher, and additional queries for it to score."""
 
     teacher: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of the teacher; default: <output_dir>/teacher/model."}
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of the teacher, or the address of an OpenAI-compatible server that runs it, such "
+            "as http://localhost:8000/v1; model_name_or_path then names its tokenizer, and encoder the student's. "
+            "Default: <output_dir>/teacher/model."
+        },
+    )
+    served_model: str | None = field(
+        default=None, metadata={"help": "Name of the teacher at the server, if it has several models."}
+    )
+    requests_in_flight: int = field(
+        default=8, metadata={"help": "Requests to the server at once, each with up to 16 pairs."}
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Print how many pairs and tokens the teacher will read, and stop. Asks no server."},
     )
     cross_encoder: str | None = field(
         default=None, metadata={"help": "Folder or Hub id of a sentence-transformers CrossEncoder to distil instead."}

@@ -9,7 +9,7 @@ of teacher, prompt and texts; a cache with other fingerprints is refused.
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class TeacherScores:
     Raises:
         ValueError: the folder holds the scores of something else.
     """
+
+    shown_from = SHARD_PAIRS  # pairs to score from which a bar shows the progress
 
     def __init__(
         self,
@@ -108,11 +110,9 @@ class TeacherScores:
 
     def _score_missing(self, missing: Tensor) -> list[Path]:
         written = []
-        quiet = len(missing) < SHARD_PAIRS or not is_main()
+        quiet = len(missing) < self.shown_from or not is_main()
         with tqdm(total=len(missing), desc="scoring with the teacher", unit="pair", disable=quiet) as bar:
-            for start in range(0, len(missing), SHARD_PAIRS):
-                keys = missing[start : start + SHARD_PAIRS]
-                found = self.score_pairs(keys % self.query_count, keys // self.query_count)
+            for keys, found in self._parts(missing):
                 if not torch.isfinite(found["logits"]).all():
                     raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")
                 # A unique name, as other processes and other runs write into the same folder.
@@ -120,6 +120,14 @@ class TeacherScores:
                 write_tensors(written[-1], {"keys": keys, **found})
                 bar.update(len(keys))
         return written
+
+    def _parts(self, keys: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Pairs with what the cache stores of them; each part becomes a shard."""
+        for part in keys.split(SHARD_PAIRS):
+            yield part, self._score(part)
+
+    def _score(self, keys: Tensor) -> dict[str, Tensor]:
+        return self.score_pairs(keys % self.query_count, keys // self.query_count)
 
     def _key(self, queries: Tensor, documents: Tensor) -> Tensor:
         return documents * self.query_count + queries
@@ -251,13 +259,17 @@ def fingerprints(model: GenerativeRerankerModel | RabtrieverModel, *texts: Seque
         `backbone` (settings and all weights, compare with `same_encoder`), `weights` (a sample of the exact weights,
         which also tells apart number types and a few more training steps), `reading` (prompt and tokenizer), `texts`.
     """
-    digest = hashlib.sha256(json.dumps([list(group) for group in texts]).encode())
     return {
         "backbone": backbone_fingerprint(model),
         "weights": model_fingerprint(model.backbone),
         "reading": reading_fingerprint(model.processor),
-        "texts": digest.hexdigest()[:16],
+        "texts": texts_fingerprint(*texts),
     }
+
+
+def texts_fingerprint(*texts: Sequence[str]) -> str:
+    """A digest of lists of texts."""
+    return hashlib.sha256(json.dumps([list(group) for group in texts]).encode()).hexdigest()[:16]
 
 
 def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import set_seed
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..reranking.watch import DEV, watch_nothing
+from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
 from .cross_encoders import PairScorer
@@ -15,13 +17,14 @@ from .distillation_config import RabtrieverDistillationConfig
 from .distillation_trainer import RabtrieverDistillationTrainer
 from .encoder_training import finish_encoder, train_encoder
 from .encoders import other_encoder, student_of, teachers_encoder
+from .served_scores import ServedScores
 from .student import TrainingStudent
 from .student_arguments import StudentArguments
 from .teacher_states import TeacherScores, TeacherStates
 
 
 def distill(
-    teacher: GenerativeRerankerModel,
+    teacher: GenerativeRerankerModel | ServedTeacher,
     task: RetrievalTask,
     config: RabtrieverDistillationConfig,
     shape: StudentArguments | None = None,
@@ -31,7 +34,7 @@ def distill(
     """Trains a student of a reranker, as the stage `distill` does, without the folders of a run.
 
     Args:
-        teacher: the trained reranker, with its processor.
+        teacher: the trained reranker, with its processor, or one behind a server.
         task: corpus and splits.
         config: how to train. Checkpoints and the cache of teacher scores go to `config.output_dir`; if
             `config.resume_from_checkpoint` is true, the run resumes from the last checkpoint there.
@@ -57,7 +60,8 @@ def distill(
     train = task.split("train") if train is None else train
     dev = task.splits.get(DEV) if dev is None else dev
     set_seed(config.seed)
-    teacher = teacher.to(config.device).eval()  # type: ignore[arg-type]  # transformers wraps the signature away
+    if not isinstance(teacher, ServedTeacher):
+        teacher = teacher.to(config.device).eval()  # type: ignore[arg-type]  # transformers wraps the signature away
     student = fresh_student(teacher, shape or StudentArguments(), config)
     scores = reranker_scores(teacher, task, train, config, Path(str(config.output_dir)) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
@@ -66,39 +70,62 @@ def distill(
 
 
 def fresh_student(
-    reranker: GenerativeRerankerModel,
+    teacher: GenerativeRerankerModel | ServedTeacher,
     shape: StudentArguments,
     config: RabtrieverDistillationConfig,
     trust_remote_code: bool = False,
 ) -> TrainingStudent:
-    """An untrained student on the reranker's device, its encoder prepared for training as `config` says.
+    """An untrained student on the device of training, its encoder prepared for training as `config` says.
 
     Args:
-        reranker: the teacher; if another teacher is distilled, the language model the student is built on.
+        teacher: the reranker; if another teacher is distilled, the language model the student is built on.
         shape: what the student starts from, and its predictor.
         config: `train_encoder` says how the encoder trains.
         trust_remote_code: whether code from the encoder's repository may run.
 
     Raises:
-        ValueError: settings contradict each other, or do not fit the encoder.
+        ValueError: settings contradict each other, or do not fit the encoder or the teacher.
     """
-    if shape.other_encoder is None:
-        encoder = teachers_encoder(reranker, shape.layers, config.train_encoder)
+    if isinstance(teacher, ServedTeacher):
+        check_served(shape, config)
+        direction = torch.ones(1)  # all that is known of its state is the log-odds
     else:
-        encoder = other_encoder(shape.other_encoder, reranker.processor, trust_remote_code=trust_remote_code)
-    student = student_of(encoder, reranker.answer_direction, shape)
+        direction = teacher.answer_direction
+    if shape.other_encoder is not None:
+        encoder = other_encoder(shape.other_encoder, teacher.processor, trust_remote_code=trust_remote_code)
+    else:
+        assert isinstance(teacher, GenerativeRerankerModel)
+        encoder = teachers_encoder(teacher, shape.layers, config.train_encoder)
+    student = student_of(encoder, direction, shape)
     train_encoder(student, config.train_encoder)
-    return student.to(reranker.device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    device = config.device if isinstance(teacher, ServedTeacher) else teacher.device
+    return student.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+
+
+def check_served(shape: StudentArguments, config: RabtrieverDistillationConfig) -> None:
+    """Raises a ValueError if a student with these settings cannot learn from a teacher behind a server."""
+    if shape.other_encoder is None or shape.predictor_type == "paper":
+        raise ValueError(
+            f"encoder is {shape.encoder!r}, predictor_type is {shape.predictor_type!r}; accepted with a teacher behind "
+            "a server, whose weights are not here: folder or Hub id of a text model, and hadamard"
+        )
+    if config.mse_weight or config.kl_weight:
+        raise ValueError(
+            f"mse_weight is {config.mse_weight} and kl_weight is {config.kl_weight}; accepted with a teacher behind a "
+            "server, which gives scores without states: 0 for both"
+        )
 
 
 def reranker_scores(
-    reranker: GenerativeRerankerModel,
+    reranker: GenerativeRerankerModel | ServedTeacher,
     task: RetrievalTask,
     train: Split,
     config: RabtrieverDistillationConfig,
     folder: Path,
-) -> TeacherStates:
+) -> TeacherScores:
     """The cache of a reranker's scores of these queries and the corpus, with hidden states if a loss needs them."""
+    if isinstance(reranker, ServedTeacher):
+        return ServedScores(folder, reranker, train.queries, task.corpus)
     return TeacherStates(folder, reranker, train.queries, task.corpus, config.needs_states)
 
 

@@ -17,6 +17,7 @@ from ..loading import load_model
 from ..machine import fastest_device
 from ..modeling_checks import optional_file
 from ..modeling_prefix_cache import DocumentPrefixes
+from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask
 from .baselines import BM25, LabelPrior, TfidfLogisticRegression
 from .labels import STUDENT, TEACHER
@@ -111,6 +112,20 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
     return System(name, score, latency_queries=5, score_pairs=score_pairs, model=reranker)
 
 
+def served_system(teacher: ServedTeacher, corpus: Sequence[str], name: str = TEACHER) -> System:
+    """A teacher behind a server on the whole corpus; its latency includes the network's."""
+
+    def score(queries: Sequence[str]) -> Tensor:
+        pairs = [(query, row) for row in range(len(corpus)) for query in range(len(queries))]
+        return teacher.score_pairs(queries, corpus, pairs).view(len(corpus), len(queries)).T
+
+    def score_pairs(queries: Sequence[str], rows: Tensor) -> Tensor:
+        pairs = [(query, row) for query, own in enumerate(rows.tolist()) for row in own]
+        return teacher.score_pairs(queries, corpus, pairs).view(rows.shape)
+
+    return System(name, score, latency_queries=5, score_pairs=score_pairs, model=teacher)
+
+
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
     """The student on the whole corpus: encodes documents now, and queries when they arrive."""
     documents = student.encode_document(corpus)
@@ -134,9 +149,11 @@ def sentence_encoder_system(model: Any, corpus: Sequence[str], name: str) -> Sys
 
 
 def model_system(model: Any, corpus: Sequence[str]) -> System:
-    """A loaded model on the whole corpus: a reranker, a Rabtriever, or a bi-encoder of sentence-transformers."""
+    """A model on the whole corpus: a reranker, here or behind a server, a Rabtriever, or a bi-encoder."""
     if isinstance(model, RabtrieverModel):
         return rabtriever_system(model, corpus)
+    if isinstance(model, ServedTeacher):
+        return served_system(model, corpus)
     if isinstance(model, GenerativeRerankerModel):
         return reranker_system(model, corpus)
     return sentence_encoder_system(model, corpus, type(model).__name__)

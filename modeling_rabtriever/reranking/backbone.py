@@ -18,7 +18,7 @@ from .. import (
     RabtrieverProcessor,
 )
 from ..errors import refusing
-from ..processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, paper_instruction
+from ..processing_rabtriever import PAPER_ANSWERS, PAPER_INSTRUCTION, MissingProcessorError, paper_instruction
 from ..recipes import backbone_path
 from ..tasks.named import named_tasks
 
@@ -82,6 +82,11 @@ class PromptArguments:
     query_truncation_side: str = field(
         default="right", metadata={"help": "Side on which an overlong query is cut.", "choices": ["left", "right"]}
     )
+
+    def changed(self) -> list[str]:
+        """Names of the settings that are not the defaults."""
+        default = PromptArguments()
+        return [name for name, value in vars(self).items() if value != getattr(default, name)]
 
     def for_task(self, source: str) -> "PromptArguments":
         """The prompt for a task: of `named.yaml` unless settings are given; the paper's instruction gets these answers.
@@ -157,6 +162,39 @@ def build_reranker(
     if backbone.attn_implementation is not None:
         reranker.set_attn_implementation(backbone.attn_implementation)
     return reranker
+
+
+def read_prompt(
+    source: SourceArguments, prompt: PromptArguments, task: str, trust_remote_code: bool
+) -> RabtrieverProcessor:
+    """The prompt of a model whose weights are elsewhere: a reranker's own, or `prompt` with the model's tokenizer.
+
+    Args:
+        source: where the tokenizer is.
+        prompt: the processor's settings, unless the model is a reranker that was saved with its prompt.
+        task: name or folder of the task, which may have a prompt of its own.
+        trust_remote_code: whether code from the repository may run.
+
+    Raises:
+        ValueError: there is no tokenizer, the prompt does not fit it, or a reranker's own prompt is to be changed.
+    """
+    name = source.model_name_or_path
+    if name is None or name.endswith(".json"):
+        raise ValueError(f"model_name_or_path is {name}; accepted: a Hub id or a folder with the teacher's tokenizer")
+    hub: dict[str, Any] = {"revision": source.model_revision, "trust_remote_code": trust_remote_code}
+    with refusing(f"model_name_or_path {name} cannot be read", "a Hub id or a folder with the teacher's tokenizer"):
+        try:
+            own = RabtrieverProcessor.from_pretrained(name, **hub)
+        except (MissingProcessorError, OSError):
+            own, tokenizer = None, AutoTokenizer.from_pretrained(name, **hub)
+    if own is None:
+        return RabtrieverProcessor(tokenizer, **vars(prompt.for_task(task)))
+    if changed := prompt.changed():
+        raise ValueError(
+            f"{', '.join(changed)} given, but {name} has a prompt of its own; accepted: the settings with which it was "
+            "trained, which it has, or the folder of its backbone"
+        )
+    return own
 
 
 def padded(tokenizer: Any) -> Any:

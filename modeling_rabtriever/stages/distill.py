@@ -5,12 +5,19 @@ Usage:
     python -m training.distill --config household --teacher path/or/hub-id --embedding_dim 256
     python -m training.distill --data path/to/beir --output_dir runs/mine --cross_encoder path/or/hub-id \\
         --model_name_or_path Qwen/Qwen3-0.6B --true_answer " yes" --false_answer " no"
+    python -m training.distill --data path/to/beir --output_dir runs/mine --teacher http://localhost:8000/v1 \\
+        --model_name_or_path Qwen/Qwen3-32B --true_answer yes --false_answer no \\
+        --encoder sentence-transformers/all-MiniLM-L6-v2
 
 Reads <output_dir>/teacher/model unless --teacher is given. Writes <output_dir>/student/model, a folder that AutoModel
 loads. Caches teacher scores in <output_dir>/states, one cache per teacher and task, for later runs with the same ones.
 
 --cross_encoder distils a cross-encoder instead of the reranker. The student is then built on the backbone of --teacher,
 or on any language model (--model_name_or_path).
+
+--teacher http://localhost:8000/v1 distils a reranker behind a server, such as vLLM's or llama.cpp's. It needs the Hub
+id or folder of its tokenizer (--model_name_or_path) and an encoder for the student (--encoder). A key for the server is
+read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints what the teacher will read, and stops.
 """
 
 import hashlib
@@ -20,13 +27,17 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from .. import GenerativeRerankerModel, RabtrieverProcessor
+from ..distillation.bill import teacher_bill
 from ..distillation.cross_encoders import cross_encoder
 from ..distillation.distillation_config import RabtrieverDistillationConfig
 from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
-from ..distillation.teacher_states import TeacherScores
 from ..distillation.training import finished, fresh_student, make_trainer, reranker_scores, scorer_scores
+from ..identity import reading_fingerprint
 from ..loading import load_model
-from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker
+from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker, read_prompt
+from ..served.client import is_address
+from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
 from ..trainers.processes import say
@@ -36,6 +47,7 @@ from .recipe import parse_stage
 from .run import RunArguments
 from .student_checks import check, check_sources
 
+SERVED = "served"  # in the record of a run, in place of its teacher's address
 ARGUMENTS = (
     RunArguments,
     TeacherSourceArguments,
@@ -51,14 +63,18 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = parse_stage("distill", ARGUMENTS, argv)
     run, teacher_source, shape, source, prompt, config = arguments
     check_sources(teacher_source, source, prompt)
-    output = Path(config.output_dir)
+    served = is_address(teacher_source.teacher)
+    output, trusted = Path(config.output_dir), teacher_source.trust_remote_code
     task = load_task(run.data, run.skip_bad)
     _, dev = run.splits(task)
     train, inputs = training_queries(
         task, run.train_split, teacher_source.unlabelled_queries, config.output_dir, run.skip_bad
     )
-    reranker_path = None
-    if source.model_name_or_path is None:
+    reranker_path = processor = None
+    if served:
+        processor = read_prompt(source, prompt, run.data, trusted)
+        inputs["teacher"] = f"{SERVED} {teacher_source.served_model} {reading_fingerprint(processor)}"
+    elif source.model_name_or_path is None:
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
         reranker_path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
         inputs["teacher"] = model_digest(reranker_path)
@@ -67,36 +83,59 @@ def main(argv: Sequence[str] | None = None) -> Path:
     folder = states_folder(teacher_source.states or output / "states", inputs)
     if shape.other_encoder is not None:
         inputs["encoder"] = model_digest(shape.other_encoder)
-    stage = StageFolder(output / "student", (run, teacher_source, shape, source, prompt, config), inputs, run.overwrite)
+    # A server may have another address when an interrupted run resumes.
+    recorded = replace(teacher_source, teacher=SERVED) if served else teacher_source
+    stage = StageFolder(output / "student", (run, recorded, shape, source, prompt, config), inputs, run.overwrite)
     if stage.done:
         say(f"student: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
-    if reranker_path is not None:
-        reranker = load_model(reranker_path, teacher_source.dtype, trust_remote_code=teacher_source.trust_remote_code)
+    if served or teacher_source.dry_run:
+        if reranker_path is not None and teacher_source.cross_encoder is None:
+            processor = RabtrieverProcessor.from_pretrained(reranker_path)
+        say(teacher_bill(config, train.queries, task.corpus, processor))
+    if teacher_source.dry_run:
+        return stage.model
+    teacher: GenerativeRerankerModel | ServedTeacher
+    if served and processor is not None:
+        in_flight = teacher_source.requests_in_flight
+        teacher = ServedTeacher(str(teacher_source.teacher), processor, teacher_source.served_model, in_flight)
     else:
-        backbone = BackboneArguments(
-            **vars(source), dtype="float32" if teacher_source.dtype == "auto" else teacher_source.dtype
-        )
         texts = [*task.corpus, *train.queries]
-        prompt = prompt.for_task(run.data)
-        reranker = build_reranker(backbone, prompt, texts, config.seed, teacher_source.trust_remote_code)
+        teacher = local_reranker(reranker_path, teacher_source, source, prompt.for_task(run.data), texts, config)
     set_seed(config.seed)
-    reranker = reranker.to(config.device).eval()
-    student = fresh_student(reranker, shape, config, teacher_source.trust_remote_code)
+    student = fresh_student(teacher, shape, config, trusted)
     config.output_dir = str(stage.checkpoints)
     if teacher_source.cross_encoder is None:
-        teacher: TeacherScores = reranker_scores(reranker, task, train, config, folder)
+        scores = reranker_scores(teacher, task, train, config, folder)
     else:
-        device, trusted = str(config.device), teacher_source.trust_remote_code
+        device = str(config.device)
         scorer = cross_encoder(teacher_source.cross_encoder, train.queries, task.corpus, device, trusted)
-        teacher = scorer_scores(scorer, task, train, folder)
-    trainer = make_trainer(student, teacher, task, train, dev, config)
+        scores = scorer_scores(scorer, task, train, folder)
+    trainer = make_trainer(student, scores, task, train, dev, config)
     stage.train(trainer)
-    served = finished(trainer)
-    stage.save(trainer, served)
-    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=served.config.embedding_dim)
+    finished_student = finished(trainer)
+    stage.save(trainer, finished_student)
+    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=finished_student.config.embedding_dim)
     return stage.model
+
+
+def local_reranker(
+    path: str | None,
+    teacher_source: TeacherSourceArguments,
+    source: SourceArguments,
+    prompt: PromptArguments,
+    texts: Sequence[str],
+    config: RabtrieverDistillationConfig,
+) -> GenerativeRerankerModel:
+    """The reranker in `path`, or an untrained one for the student of a cross-encoder, on the device of training."""
+    if path is not None:
+        reranker = load_model(path, teacher_source.dtype, trust_remote_code=teacher_source.trust_remote_code)
+    else:
+        dtype = "float32" if teacher_source.dtype == "auto" else teacher_source.dtype
+        backbone = BackboneArguments(**vars(source), dtype=dtype)
+        reranker = build_reranker(backbone, prompt, texts, config.seed, teacher_source.trust_remote_code)
+    return reranker.to(config.device).eval()
 
 
 def training_queries(

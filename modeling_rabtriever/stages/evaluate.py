@@ -46,7 +46,8 @@ class EvaluationArguments:
         default=None,
         metadata={
             "help": "Folders or Hub ids of rerankers, Rabtrievers or sentence-transformers bi-encoders; NAME= before "
-            "one sets its name in tables. Default: the teacher and the student of output_dir, or none with run_files."
+            "one sets its name in tables. Default: the student of output_dir, with its teacher if that is there too, or "
+            "none with run_files."
         },
     )
     run_files: list[str] = field(
@@ -110,8 +111,7 @@ def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Pa
     chosen = [fixed_sample(task.split(name), arguments.max_queries) for name in arguments.splits]
     paths = arguments.model
     if paths is None:
-        wanted = () if arguments.run_files else ("teacher", "student")
-        paths = [earlier_model(None, arguments.output_dir, name, "train it first, or pass --model") for name in wanted]
+        paths = [] if arguments.run_files else own_models(arguments.output_dir)
     files = run_names(arguments.run_files)
     given = {system: read_run(path, chosen[0].query_ids, task.corpus_ids) for system, path in files.items()}
     inputs = {path: model_digest(name_and_path(path)[1]) for path in paths} | {
@@ -138,9 +138,24 @@ def evaluate_and_report(run: RunArguments, arguments: EvaluationArguments) -> Pa
     write_text(stage.folder / "report.md", text)
     print(text)
     if arguments.model is None and not files:
-        write_cards(output)
+        if len(paths) == 2:
+            write_cards(output)
+        else:
+            print(f"no cards: {output} holds no teacher, whose training they describe")
     stage.finish()
     return stage.folder
+
+
+def own_models(output_dir: str, earlier: Earlier = NOTHING) -> list[str]:
+    """The teacher and the student of a run; the student alone if its teacher is elsewhere, such as behind a server.
+
+    Raises:
+        ValueError: there is no student, and no earlier stage of a pipeline will train it.
+    """
+    teacher, student = (str(Path(output_dir) / name / "model") for name in ("teacher", "student"))
+    if "distill" not in earlier:
+        earlier_model(None, output_dir, "student", "train it first, or pass --model")
+    return [teacher, student] if "train_reranker" in earlier or Path(teacher).is_dir() else [student]
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:
@@ -157,6 +172,4 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
         if not is_sentence_transformer(name_or_path):
             check_model("model", name_or_path, trust_remote_code=given.trust_remote_code)
     if given.model is None and not given.run_files:
-        for stage, name in (("train_reranker", "teacher"), ("distill", "student")):
-            if stage not in earlier:
-                earlier_model(None, given.output_dir, name, "train it first, or pass --model")
+        own_models(given.output_dir, earlier)

@@ -5,8 +5,10 @@ from typing import Any
 
 from ..distillation.encoder_folders import check_text_encoder, read_settings
 from ..distillation.encoders import backbone_poolings, first_layers, student_config
+from ..distillation.training import check_served
 from ..evaluation.metrics import TABLE_METRICS
-from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments
+from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, read_prompt
+from ..served.client import is_address
 from ..tasks.beir import RetrievalTask
 from ..trainers.stage_folder import earlier_model
 from . import program
@@ -17,6 +19,7 @@ from .checks import (
     check_folder,
     check_language_model,
     check_model,
+    check_positive,
     check_teacher,
     check_training,
 )
@@ -37,7 +40,11 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
             check_file("unlabelled_queries", path)
     if teacher_source.cross_encoder is not None:
         check_model("cross_encoder", teacher_source.cross_encoder, trust_remote_code=teacher_source.trust_remote_code)
-    if source.model_name_or_path is not None:
+    text_config = None
+    if is_address(teacher_source.teacher):
+        check_served(shape, config)
+        read_prompt(source, prompt, run.data, teacher_source.trust_remote_code)
+    elif source.model_name_or_path is not None:
         prompt.for_task(run.data)
         text_config = check_language_model(BackboneArguments(**vars(source)), config, teacher_source.trust_remote_code)
     elif teacher_source.teacher is None and "train_reranker" in earlier:
@@ -57,15 +64,28 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
 
 def check_sources(teacher_source: Any, source: SourceArguments, prompt: PromptArguments) -> None:
     """Raises a ValueError if the arguments that name teacher and backbone contradict each other."""
-    if source.model_name_or_path is not None and (
-        teacher_source.teacher is not None or teacher_source.cross_encoder is None
+    served = is_address(teacher_source.teacher)
+    if served and (source.model_name_or_path is None or teacher_source.cross_encoder is not None):
+        raise ValueError(
+            f"model_name_or_path is {source.model_name_or_path!r}, cross_encoder is {teacher_source.cross_encoder!r}; "
+            "accepted with a teacher behind a server: Hub id or folder of its tokenizer, and none"
+        )
+    if not served and teacher_source.served_model is not None:
+        raise ValueError(
+            f"served_model is {teacher_source.served_model!r}, teacher is {teacher_source.teacher!r}; accepted: only "
+            "with the address of a server"
+        )
+    check_positive(requests_in_flight=teacher_source.requests_in_flight)
+    if (
+        not served
+        and source.model_name_or_path is not None
+        and (teacher_source.teacher is not None or teacher_source.cross_encoder is None)
     ):
         raise ValueError(
             f"model_name_or_path is {source.model_name_or_path!r}; accepted: only with cross_encoder and without "
-            "teacher, whose backbone would be the student's otherwise"
+            "teacher, whose backbone would be the student's otherwise, or with the address of a server as teacher"
         )
-    if source.model_name_or_path is None and prompt != PromptArguments():
-        changed = [name for name, value in vars(prompt).items() if value != vars(PromptArguments())[name]]
+    if source.model_name_or_path is None and (changed := prompt.changed()):
         raise ValueError(
             f"{', '.join(changed)} given, but the student uses the teacher's prompt; accepted: only with "
             "model_name_or_path"

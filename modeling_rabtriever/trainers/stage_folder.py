@@ -24,7 +24,7 @@ from .processes import on_main
 _NOT_RESULTS = (
     "output_dir", "overwrite", "logging_", "log_", "save_", "report_to", "run_name", "project", "trackio_",
     "disable_tqdm", "hub_", "push_to_hub", "resume_from_checkpoint", "dataloader_", "local_rank", "use_cpu", "ddp_",
-    "eval_on_start",
+    "eval_on_start", "dry_run", "requests_in_flight",
 )  # fmt: skip
 
 

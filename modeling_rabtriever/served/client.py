@@ -1,0 +1,146 @@
+"""Requests to an OpenAI-compatible server: tried again when a fault may pass, one clear error when it does not."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+KEY = "RABTRIEVER_API_KEY"  # environment variable; a key is read from nowhere else and written nowhere
+TRIES = 8  # of one request: about two minutes of waiting in all
+LONGEST_WAIT = 60.0  # seconds between two tries
+CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 600.0
+PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of faults that may pass
+_MESSAGE = 300  # characters of a server's own message that are shown
+_ADDRESS = "the address of an OpenAI-compatible server up to its version, such as http://localhost:8000/v1"
+_KEPT = "scored pairs are kept: run the same command again when the server answers"
+
+
+class _PassingError(Exception):
+    """A fault after which the same request may succeed."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait  # seconds that the server asks for
+
+
+class Client:
+    """One server. Threads can share it.
+
+    Args:
+        url: the server's address up to its version.
+        connections: that are open at once.
+
+    Raises:
+        ValueError: the address is none of a server, or holds a password or a question.
+    """
+
+    def __init__(self, url: str, connections: int) -> None:
+        self.url = checked_address(url)
+        self._key = os.environ.get(KEY, "").strip()
+        try:
+            headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+            self._http = httpx2.Client(
+                headers=headers,
+                timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
+                limits=httpx2.Limits(max_connections=connections),
+            )
+        except UnicodeEncodeError:
+            raise ValueError(f"{KEY} holds a character that no header can; accepted: an API key") from None
+
+    def ask(self, place: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object that the server answers: to a GET, or to a POST of `body`.
+
+        Raises:
+            ValueError: the server refuses the request, or answers something else than a JSON object.
+            ConnectionError: it does not answer, or is overloaded, after `TRIES` tries.
+        """
+        tries = Retrying(
+            retry=retry_if_exception_type(_PassingError),
+            stop=stop_after_attempt(TRIES),
+            wait=_waiting(wait_random_exponential(max=LONGEST_WAIT)),
+            reraise=True,
+        )
+        try:
+            response: httpx2.Response = tries(self._once, f"{self.url}/{place}", body)
+        except _PassingError as error:
+            raise ConnectionError(f"{self.url} gave no answer in {TRIES} tries ({error}); {_KEPT}") from error
+        try:
+            answer = response.json()
+        except ValueError:
+            raise ValueError(self._wrong("something else than JSON", response.text)) from None
+        if not isinstance(answer, dict):
+            raise ValueError(self._wrong("something else than a JSON object", response.text))
+        return answer
+
+    def _once(self, address: str, body: Mapping[str, Any] | None) -> httpx2.Response:
+        try:
+            response = self._http.get(address) if body is None else self._http.post(address, json=dict(body))
+        except (httpx2.TransportError, httpx2.DecodingError) as error:
+            raise _PassingError(f"{type(error).__name__}: {error}") from error
+        status = response.status_code
+        if status in PASSING:
+            raise _PassingError(self._said(response), _seconds(response.headers.get("Retry-After")))
+        if status in (401, 403):
+            given = "is not accepted" if self._key else "is not set"
+            raise ValueError(
+                f"{self.url}: {self._said(response)}; accepted: the server's API key in {KEY}, which {given}"
+            )
+        if status >= 300:
+            accepted = _ADDRESS if status < 400 or status in (404, 405) else "a server that accepts this request"
+            raise ValueError(f"{self.url}: {self._said(response)}; accepted: {accepted}")
+        return response
+
+    def _said(self, response: httpx2.Response) -> str:
+        return f"status {response.status_code}, {self._shown(response.text)!r}"
+
+    def _wrong(self, what: str, text: str) -> str:
+        return f"{self.url} answered {what} ({self._shown(text)!r}); accepted: {_ADDRESS}"
+
+    def _shown(self, text: str) -> str:
+        shown = " ".join(text.split())[:_MESSAGE]
+        return shown.replace(self._key, "...") if self._key else shown  # some servers repeat a key they refuse
+
+
+def is_address(name: str | None) -> bool:
+    """Whether this names a server, not a folder or a Hub id."""
+    return name is not None and name.lower().startswith(("http://", "https://"))
+
+
+def checked_address(url: str) -> str:
+    """The address of a server without a slash at its end.
+
+    Raises:
+        ValueError: it is none, or it holds a user, a password, a question or a fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        whole = is_address(url) and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise ValueError(f"{url!r} is no address; accepted: {_ADDRESS}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
+        raise ValueError(f"{shown} has more than host, port and path; accepted: {_ADDRESS}, with its key in {KEY}")
+    return url.rstrip("/")
+
+
+def _waiting(usual: Callable[[RetryCallState], float]) -> Callable[[RetryCallState], float]:
+    """Waits as long as the server asks for, at least as usual, at most `LONGEST_WAIT`."""
+
+    def wait(state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.wait if isinstance(error, _PassingError) else 0.0
+        return min(max(asked, usual(state)), LONGEST_WAIT)
+
+    return wait
+
+
+def _seconds(header: str | None) -> float:
+    try:
+        return max(0.0, float(header or 0))
+    except ValueError:  # a date
+        return 0.0
