@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from modeling_rabtriever.distillation.encoders import student_of, teachers_encod
 from modeling_rabtriever.distillation.student import TrainingStudent
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.reranking.backbone import train_tokenizer
+from modeling_rabtriever.served import client
+from tests.served.completion_server import CompletionServer
 
 torch.set_num_threads(1)
 logging.disable_progress_bar()
@@ -95,6 +97,27 @@ def reranker(make_reranker: Callable[..., Any]) -> GenerativeRerankerModel:
 def student(reranker: GenerativeRerankerModel) -> RabtrieverModel:
     torch.manual_seed(1)
     return fresh_student(reranker, embedding_dim=24).served()
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CompletionServer]]:
+    """Starts servers of rerankers; the client does not wait between its tries."""
+    monkeypatch.setattr(client, "LONGEST_WAIT", 0.0)
+    monkeypatch.delenv(client.KEY, raising=False)
+    started: list[CompletionServer] = []
+
+    def start(reranker: GenerativeRerankerModel, form: str = "legacy") -> CompletionServer:
+        started.append(CompletionServer(reranker, form))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def server(serve: Callable[..., CompletionServer], reranker: GenerativeRerankerModel) -> CompletionServer:
+    return serve(reranker)
 
 
 def fresh_student(reranker: GenerativeRerankerModel, **shape: Any) -> TrainingStudent:

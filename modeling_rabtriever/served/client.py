@@ -1,6 +1,7 @@
 """Requests to an OpenAI-compatible server: tried again when a fault may pass, one clear error when it does not."""
 
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,8 +48,9 @@ class Client:
                 timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
                 limits=httpx2.Limits(max_connections=connections),
             )
-        except UnicodeEncodeError:
+        except UnicodeError:
             raise ValueError(f"{KEY} holds a character that no header can; accepted: an API key") from None
+        weakref.finalize(self, self._http.close)
 
     def ask(self, place: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON object that the server answers: to a GET, or to a POST of `body`.

@@ -1,5 +1,6 @@
 """A generative reranker behind a server: the same prompts as a local one, of which the server tells the log-odds."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -168,7 +169,7 @@ class ServedTeacher:
             )
         others = (usual.logprobs.keys() & answer.logprobs.keys()) - {answer.chosen}
         changes = [abs(usual.logprobs[other] - answer.logprobs[other]) for other in others]
-        if not changes or max(changes) > SAME:
+        if not min(changes, default=math.inf) <= SAME:  # a bias moves all others alike
             raise ValueError(
                 f"token {token} ({self._text(token)!r}) is not among the {len(usual.logprobs)} most probable ones, and "
                 "the server's log probabilities change with logit_bias, so its own is unknown; "

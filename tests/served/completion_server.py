@@ -26,7 +26,7 @@ class CompletionServer:
     def __init__(self, reranker: GenerativeRerankerModel, form: str = "legacy") -> None:
         self.reranker, self.form = reranker, form
         self.models: list[dict[str, Any]] = [{"id": "judge", "root": "org/judge"}]
-        self.prompts: list[tuple[int, ...]] = []  # of all requests that were answered
+        self.prompts: list[tuple[int, ...]] = []  # that were answered, but for those asked again with a bias
         self.requests: list[dict[str, Any]] = []
         self.key: str | None = None
         self.top = 20  # log probabilities that it gives at most
@@ -67,7 +67,7 @@ class CompletionServer:
         with self._lock:
             self._under_way -= 1
             choices = [self._choice(row, prompt, body) for row, prompt in enumerate(body["prompt"])]
-            self.prompts += [tuple(prompt) for prompt in body["prompt"]]
+            self.prompts += [] if "logit_bias" in body else [tuple(prompt) for prompt in body["prompt"]]
             self.requests.append(body)
         usage = {"prompt_tokens": sum(map(len, body["prompt"]))}
         answer = {"object": "text_completion", "model": body["model"], "choices": choices[::-1], "usage": usage}
@@ -81,7 +81,7 @@ class CompletionServer:
             biased[int(token)] += bias
         chosen = int(biased.argmax())
         logprobs = (biased if self.biased else logits).log_softmax(-1)
-        best = logprobs.topk(min(body["logprobs"], self.top)).indices.tolist()
+        best = logprobs.topk(min(body["logprobs"], self.top, len(logprobs))).indices.tolist()
         by_id = self.names_ids and body.get("return_tokens_as_token_ids", False)
         names = {token: f"token_id:{token}" if by_id else self._text(token) for token in {chosen, *best}}
         values = {token: float(logprobs[token]) for token in names}
