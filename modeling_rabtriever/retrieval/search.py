@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..identity import encoder_fingerprint
 from ..modeling_generative_reranker import GenerativeRerankerModel
@@ -10,6 +11,9 @@ from .hits import Hit
 from .store import VectorStore
 from .words import FUSED_DEPTH, fused, words_weight
 
+if TYPE_CHECKING:
+    from ..served import ServedTeacher
+
 
 class Searcher:
     """A student, a store of its vectors, and perhaps a teacher.
@@ -17,7 +21,7 @@ class Searcher:
     Args:
         model: the student.
         store: vectors of this student.
-        reranker: a teacher that reranks the best `rerank_depth` documents of each query.
+        reranker: a teacher, here or behind a server, that reranks the best `rerank_depth` documents of each query.
         hybrid: whether to join the student's ranking with one by words (BM25) by reciprocal rank fusion. A number
             between 0 and 1 is the words' share; `True` means `WORDS_WEIGHT`. Scores are then those of the fusion.
 
@@ -30,7 +34,7 @@ class Searcher:
         self,
         model: RabtrieverModel,
         store: VectorStore,
-        reranker: GenerativeRerankerModel | None = None,
+        reranker: "GenerativeRerankerModel | ServedTeacher | None" = None,
         hybrid: bool | float = False,
     ) -> None:
         store.check_model(encoder_fingerprint(model))
@@ -73,7 +77,10 @@ class Searcher:
 
     @staticmethod
     def _reranked(
-        reranker: GenerativeRerankerModel, queries: Sequence[str], found: list[list[Hit]], top_k: int
+        reranker: "GenerativeRerankerModel | ServedTeacher",
+        queries: Sequence[str],
+        found: list[list[Hit]],
+        top_k: int,
     ) -> list[list[Hit]]:
         texts = {text: row for row, text in enumerate(dict.fromkeys(hit.text for hits in found for hit in hits))}
         if not texts:

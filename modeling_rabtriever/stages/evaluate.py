@@ -46,8 +46,8 @@ class EvaluationArguments:
         default=None,
         metadata={
             "help": "Folders or Hub ids of rerankers, Rabtrievers or sentence-transformers bi-encoders; NAME= before "
-            "one sets its name in tables. Default: the student of output_dir, and its teacher if that is there, or none "
-            "with run_files."
+            "one sets its name in tables. Default: the student of output_dir, and its teacher if that is there, or "
+            "none with run_files."
         },
     )
     run_files: list[str] = field(

@@ -37,6 +37,7 @@ OTHERS = {
     "accelerate",
     "git",
     "infinity_emb",
+    "llama-server",
     "pip",
     "pip-audit",
     "ray",

@@ -9,7 +9,9 @@ import torch
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, modeling_prefix_cache
 from modeling_rabtriever.retrieval import Document, Searcher, VectorStore, encode_corpus
+from modeling_rabtriever.served import ServedTeacher
 from tests.conftest import DOCUMENTS, QUERIES
+from tests.served.completion_server import CompletionServer
 
 
 @pytest.fixture
@@ -43,6 +45,15 @@ def test_the_teacher_judges_the_best_again(
     assert searcher.search(QUERIES, top_k=1, where="id = 'none'") == [[], [], []]
     with pytest.raises(ValueError, match="rerank_depth is 3; accepted: at least top_k, 5"):
         searcher.search(QUERIES, top_k=5, rerank_depth=3)
+
+
+def test_a_teacher_behind_a_server_judges_alike(
+    student: RabtrieverModel, reranker: GenerativeRerankerModel, store: VectorStore, server: CompletionServer
+) -> None:
+    served = Searcher(student, store, ServedTeacher(server.url, reranker.processor)).search(QUERIES, top_k=3)
+    for hits, expected in zip(served, Searcher(student, store, reranker).search(QUERIES, top_k=3), strict=True):
+        assert [hit.id for hit in hits] == [hit.id for hit in expected]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-4)
 
 
 def test_a_store_of_another_model_is_refused(student: RabtrieverModel, store: VectorStore) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.stages import train_reranker
 from tests.conftest import write_animals
+from tests.served.completion_server import CompletionServer
 from tests.training import launched
+from tests.training.tiny_encoders import write_sentence_transformer
 
 pytestmark = pytest.mark.slow  # launches; test_shared_trainer holds the parts by themselves
 ROOT = Path(__file__).parents[2]
@@ -143,6 +147,28 @@ def test_the_processes_divide_the_teachers_pairs(one: Run, two: Run) -> None:
     assert len(asked[1]) == 2 * len(asked[0])  # each time both asked for a part
     single, shared = (torch.cat(keys).sort().values for keys in asked)
     assert torch.equal(shared, single) and len(shared.unique()) == len(shared)
+
+
+def test_the_processes_divide_the_pairs_of_a_served_teacher(one: Run, data: Path, tmp_path: Path) -> None:
+    teacher = one.folder / "teacher" / "model"
+    server = CompletionServer(GenerativeRerankerModel.from_pretrained(teacher))
+    encoder = write_sentence_transformer(tmp_path / "encoder", "bert", "mean")
+    settings = {"data": data, "output_dir": tmp_path / "run", "teacher": server.url, "model_name_or_path": teacher}
+    settings |= {"encoder": encoder, "candidates": 8, "rounds": 2, "per_device_train_batch_size": 12, "max_steps": 3}
+    settings |= {"use_cpu": "true", "report_to": "none", "disable_tqdm": "true"}
+    file = tmp_path / "commands"
+    try:
+        command = {"module": "training.distill", "flags": _flags(settings)}
+        assert _launch({"distill": command}, file).wait(timeout=300) == 0, file.with_suffix(".out").read_text()
+    finally:
+        server.close()
+    outcomes = [json.loads(Path(f"{file}.{index}").read_text()) for index in range(2)]
+    assert [outcome["status"] for outcome in outcomes] == [0, 0], outcomes
+    assert "the teacher reads 288 pairs" in outcomes[0]["printed"] and outcomes[1]["printed"] == ""
+    counts = Counter(server.prompts)
+    checks = [prompt for prompt, count in counts.items() if count == 2]  # each process checks the server with one
+    assert len(checks) == 1 and len(server.prompts) - 2 == len(counts) - 1 == 288
+    assert len(list(tmp_path.glob("run/states/*/pairs-*"))) == 2 * 3  # of each process in each round
 
 
 def test_one_process_writes_and_prints(one: Run, two: Run) -> None:
