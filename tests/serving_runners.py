@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 INSTALL_SECONDS, RUN_SECONDS = 600, 1200
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1",
+    "CUDA_VISIBLE_DEVICES": "", "DO_NOT_TRACK": "1",
+}  # fmt: skip
 # The commands are lines of Python that make `vectors` of `texts`, or `scores` of `pairs`.
 _PYTHON = """
 import json, sys
@@ -176,14 +180,12 @@ def run(python: Path, program: str, jobs: list[dict[str, Any]], log: Path) -> li
     for output in outputs:
         output.unlink(missing_ok=True)
     asked = [{**job, "output": str(output)} for job, output in zip(jobs, outputs, strict=True)]
-    own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-    own |= {"VLLM_CPU_KVCACHE_SPACE": "1", "CUDA_VISIBLE_DEVICES": "", "DO_NOT_TRACK": "1"}
     ended = "the engine ended without an answer"
     with log.open("w") as said:
         try:
             subprocess.run(
-                [str(python), "-c", program], input=json.dumps(asked), env={**os.environ, **own}, cwd=log.parent,
-                stdout=said, stderr=said, text=True, timeout=RUN_SECONDS, check=False,
+                [str(python), "-c", program], input=json.dumps(asked), env={**os.environ, **ENVIRONMENT},
+                cwd=log.parent, stdout=said, stderr=said, text=True, timeout=RUN_SECONDS, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             ended = f"no answer in {RUN_SECONDS} s"
