@@ -14,6 +14,7 @@ HELP = (
     f"Licences, each [WHAT=]LICENCE. WHAT is one of {', '.join(KEYS)} (default: model); LICENCE is an identifier of "
     f"the Hub, such as apache-2.0 or cc-by-nc-4.0; base_model={FROM_SCRATCH} for weights trained from scratch."
 )
+_UNKNOWN = ("unknown", "none", "unlicensed")
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _TABLE = re.compile(r"(<!-- licences -->\n).*?(<!-- /licences -->)", re.DOTALL)
 
@@ -35,6 +36,31 @@ def parse_licenses(given: Sequence[str]) -> dict[str, str]:
             )
         found[what] = name
     return found
+
+
+def check_licenses(metadata: Mapping[str, Any]) -> None:
+    """Checks that the licences in a card's metadata are known and that the model's keeps the terms of the others.
+
+    Raises:
+        ValueError: a licence is unknown, forbids derived works, or is non-commercial although the model's is not.
+    """
+    for what, key in KEYS.items():
+        name = metadata[key]
+        if name in _UNKNOWN:
+            raise ValueError(
+                f"the licence of the {_WORDS[what]} is {name!r} ({key}); accepted: one that is known. What may only "
+                "be measured must not be passed on"
+            )
+        terms = set(name.split("-"))
+        if what != "model" and "nd" in terms:
+            raise ValueError(
+                f"the licence of the {_WORDS[what]} is {name}, which forbids derived works; accepted: another"
+            )
+        if "nc" in terms and "nc" not in metadata[KEYS["model"]].split("-"):
+            raise ValueError(
+                f"the licence of the {_WORDS[what]} is {name}, which is non-commercial, that of these weights is "
+                f"{metadata[KEYS['model']]}; accepted: --license model=cc-by-nc-4.0 or another non-commercial licence"
+            )
 
 
 def license_table(metadata: Mapping[str, Any]) -> str:

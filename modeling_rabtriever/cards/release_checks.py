@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from ..loading import load_model
 from . import release_scores
 from .layout import CARDS, EVALUATION
-from .licenses import FROM_SCRATCH, KEYS
+from .licenses import FROM_SCRATCH, KEYS, check_licenses
 
 PACKAGE = Path(__file__).parents[1]
 HUB_FILES = {path.name for kind in ("configuration", "modeling", "processing") for path in PACKAGE.glob(f"{kind}_*.py")}
@@ -82,8 +82,8 @@ def check_card(folder: Path) -> None:
     """Checks that the card is complete and agrees with the evaluation next to it.
 
     Raises:
-        ValueError: metadata, a licence, results or a plot are missing, a placeholder is left, or a result differs from
-            the report.
+        ValueError: metadata, a licence, results or a plot are missing, licences contradict each other, a placeholder is
+            left, or a result differs from the report.
     """
     card = load_card(folder)
     metadata, results = card.data.to_dict(), card_data(card).eval_results
@@ -94,6 +94,7 @@ def check_card(folder: Path) -> None:
                 f"the card does not say the licence of the {what.replace('_', ' ')} ({key}); give it: --license "
                 f"{what}=LICENCE with an identifier such as apache-2.0{remedy}"
             )
+    check_licenses(metadata)
     if metadata["base_model_license"] != FROM_SCRATCH and not metadata.get("base_model"):
         raise ValueError("the card does not say the base_model; give it: rabtriever card RUN --base_model org/name")
     missing = [key for key in ("library_name", "pipeline_tag", "tags", "model-index") if not metadata.get(key)]

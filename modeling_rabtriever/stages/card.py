@@ -2,7 +2,7 @@
 
 Usage:
     rabtriever card runs/mine
-    rabtriever card runs/mine --license apache-2.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
+    rabtriever card runs/mine --license cc-by-nc-4.0 data=cc-by-nc-4.0 --base_model Qwen/Qwen3-0.6B
     python -m model_cards.generate runs/household --results quickstart_household   # in a clone: adds that benchmark's
     table
 

@@ -14,7 +14,7 @@ from tests.hub.finished_run import make_run
 from tests.hub.server import TOKEN, HubServer
 
 ROOT = Path(__file__).parents[2]
-LICENSES = ("--license", "apache-2.0", "data=cc-by-nc-4.0")
+LICENSES = ("--license", "apache-2.0", "data=cc-by-sa-4.0")
 
 
 @pytest.fixture(scope="module")

@@ -71,9 +71,9 @@ def test_everything_is_one_commit(stage: str, hub: HubServer, released: dict[str
     assert {"evaluation/test.json", "evaluation/test-recall.png"} <= files.keys()
     assert not hub.leaked
     card = ModelCard(files["README.md"].decode())
-    assert card.data.model_name == f"org/{stage}" and card.data["data_license"] == "cc-by-nc-4.0"
+    assert card.data.model_name == f"org/{stage}" and card.data["data_license"] == "cc-by-sa-4.0"
     assert f'from_pretrained("org/{stage}", trust_remote_code=True)' in card.text and "chores" in card.text
-    assert f"{stage}-chores" not in card.content and "| training data | cc-by-nc-4.0 |" in card.text
+    assert f"{stage}-chores" not in card.content and "| training data | cc-by-sa-4.0 |" in card.text
 
 
 @pytest.mark.slow

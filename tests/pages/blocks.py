@@ -17,7 +17,7 @@ from modeling_rabtriever.stages.recipe import parse_stage, split_config
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), ROOT / "model_cards" / "README.md"]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("model_cards/*.md")]
 )
 NOT_RUN = "# not run in the tests: "  # the first line of a block that the tests only check
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -23,7 +23,7 @@ from modeling_rabtriever.stages.release import main
 from tests.hub.finished_run import make_run
 from tests.training.tiny_encoders import write_sentence_transformer
 
-LICENSES = {"model": "apache-2.0", "data": "cc-by-nc-4.0"}
+LICENSES = {"model": "apache-2.0", "data": "cc-by-sa-4.0"}
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_licences_are_parsed_and_filled_in(run: Path) -> None:
     card = card_of(run)
     fill_licenses(card, {"data": "mit"})
     assert card.data["data_license"] == "mit" and card.data.license == "apache-2.0"
-    assert "| training data | mit |" in card.text and "cc-by-nc-4.0" not in card.content
+    assert "| training data | mit |" in card.text and "cc-by-sa-4.0" not in card.content
     with pytest.raises(ValueError, match="no <!-- licences --> table"):
         fill_licenses(ModelCard("---\nlicense: mit\n---\n# other"), {})
 
@@ -211,8 +211,17 @@ def replaced(old: str, new: str) -> Callable[[Path], None]:
     ("change", "message"),
     [
         (replaced("\nlicense: apache-2.0", ""), r"licence of the model \(license\).*--license model=LICENCE"),
-        (replaced("data_license: cc-by-nc-4.0\n", ""), r"licence of the data .*--license data=LICENCE"),
+        (replaced("data_license: cc-by-sa-4.0\n", ""), r"licence of the data .*--license data=LICENCE"),
         (replaced("base_model_license: not-applicable\n", ""), "base_model=not-applicable for weights trained from"),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: cc-by-nc-4.0"),
+            "training data is cc-by-nc-4.0, which is non-commercial, that of these weights is apache-2.0",
+        ),
+        (replaced("data_license: cc-by-sa-4.0", "data_license: cc-by-nd-4.0"), "which forbids derived works; accepted"),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: unknown"),
+            "training data is 'unknown'.*one that is known",
+        ),
         (replaced("pipeline_tag: text-ranking\n", ""), "metadata lacks pipeline_tag"),
         (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled placeholder: '{{ limits }}'"),
         (replaced("## Limits\n", "## Limits\n\nTODO\n"), "unfilled placeholder: 'TODO'"),
