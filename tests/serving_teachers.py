@@ -74,7 +74,7 @@ def llama_cpp(folder: Path, model: Path, port: int) -> tuple[str, list[str]]:
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
     found = re.search(r"version: (\S+)", said.stdout + said.stderr)
     options = ["--parallel", "4", "--ctx-size", str(4 * CONTEXT), "--threads", "1", "--port", str(port)]
-    options += ["--cache-type-k", "f32", "--cache-type-v", "f32"]
+    options += ["--cache-type-k", "f32", "--cache-type-v", "f32", "--flash-attn", "off"]  # which computes in fp16
     return str(found and found[1]), [program, "--model", str(weights), "--host", "127.0.0.1", *options]
 
 
