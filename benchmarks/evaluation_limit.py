@@ -130,7 +130,7 @@ def main() -> None:
     task = load_beir(arguments.data)
     split = task.split("test")
     encoder = SentenceTransformer(arguments.sentence_encoder, device="cpu", model_kwargs=NO_PICKLE)
-    features = tuple(encoder.encode(texts, convert_to_tensor=True) for texts in (split.queries, task.corpus))
+    features = tuple(encoder.encode(list(texts), convert_to_tensor=True) for texts in (split.queries, task.corpus))
     features = tuple((side - side.mean(0)) / side.std(0) for side in features)
     relevant = torch.zeros(len(split), len(task.corpus))
     for query, right in enumerate(split.relevant):

@@ -26,8 +26,14 @@ DOCUMENTS, TOKENS, GPUS = 100_000_000, 64, 64
 H100 = {"flops": 989e12, "bytes_per_second": 3.35e12, "bytes": 80e9}
 ENCODING_SHARE, READING_SHARE, MEMORY_SHARE = 0.4, 0.7, 0.85
 TOKENISING_CORES = 16  # per GPU; tokenisers release the interpreter and use them all
-# Parameters outside the embeddings, worked out from the configurations in modeling_rabtriever/recipes/backbones.
-PLANS = (("Qwen2.5-0.5B", 357_898_112, 256), ("Qwen2-7B", 6_525_621_760, 3584))
+# Parameters outside the embeddings, worked out from their configurations (benchmarks.search_students and
+# modeling_rabtriever/recipes/backbones).
+PLANS = (
+    ("all-MiniLM-L6-v2", 10_646_784, 384),
+    ("Qwen2.5-0.5B", 357_898_112, 256),
+    ("Qwen3-0.6B", 440_467_456, 1024),
+    ("Qwen2-7B", 6_525_621_760, 3584),
+)
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 
 

@@ -55,6 +55,23 @@ def search_queries(result: Row) -> str:
     return "\n".join(lines)
 
 
+def search_students(result: Row) -> str:
+    """One line per student beside the teacher, then the cost model against what was measured."""
+    lines = ["| student | parameters | ms per query | the teacher | times faster |", "|---|---:|---:|---:|---:|"]
+    checks = ["| encoding, model against this machine | parameters | predicted | measured | ratio |"]
+    checks.append("|---|---:|---:|---:|---:|")
+    for row in result["rows"]:
+        name = f"{row['student']} | {row['parameters'] / 1e6:,.1f}M"
+        low, high = row["interval"]
+        if row["what"] == "query":
+            times = f"{row['milliseconds']:,.1f} | {row['teacher_milliseconds']:,.1f}"
+            lines.append(f"| {name} | {times} | {row['times_faster']:.1f} [{low:.1f}, {high:.1f}] |")
+        else:
+            times = f"{row['predicted']:,.2f} s | {row['measured']:,.2f} s"
+            checks.append(f"| {name} | {times} | {row['ratio']:.2f} [{low:.2f}, {high:.2f}] |")
+    return "\n".join([*lines, "", *checks])
+
+
 def search_encoding(result: Row) -> str:
     """Tokens per second, medians over rounds."""
     labels = {
@@ -156,6 +173,7 @@ def search_dimensions(result: Row) -> str:
 TABLES: dict[str, Callable[[Row], str]] = {
     "search_stores": search_stores,
     "search_queries": search_queries,
+    "search_students": search_students,
     "search_encoding": search_encoding,
     "search_length": search_length,
     "search_memory": search_memory,

@@ -103,6 +103,21 @@ def student_draws(result: Row) -> str:
     return "\n".join(lines)
 
 
+def student_streaming(result: Row) -> str:
+    """Memory and processor time until the first step, by size."""
+    phases = list(result["rows"][0]["processor_seconds"])
+    heads = ["memory, GB", "with mapped files", *(f"{name}, s" for name in phases)]
+    lines = [f"| documents, and as many queries | {' | '.join(heads)} |", "|---:|" + "---:|" * len(heads)]
+    for row in result["rows"]:
+        cells = [f"{row[name]:.2f}" for name in ("own_gb", "with_mapped_files_gb")]
+        cells += [f"{row['processor_seconds'][name]:,.0f}" for name in phases]
+        lines.append(f"| {row['documents']:,} | {' | '.join(cells)} |")
+    first = result["rows"][0]
+    return "\n".join(
+        [*lines, "", f"Seconds are processor time; {first['start_gb']:.2f} GB are the libraries and models."]
+    )
+
+
 BILL_METRICS = {"success@1": "R@1", "success@10": "R@10", "mrr@10": "MRR@10", "ndcg@10": "nDCG@10"}
 
 
@@ -171,6 +186,7 @@ def student_cost(result: Row) -> str:
 
 TABLES: dict[str, Callable[[Row], str]] = {
     "student_draws": student_draws,
+    "student_streaming": student_streaming,
     "student_equal_bill": student_equal_bill,
     "student_corpora": student_equal_bill,
     "student_cost": student_cost,

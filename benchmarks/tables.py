@@ -22,9 +22,9 @@ from modeling_rabtriever.files import write_text
 
 README = Path(__file__).parent.parent / "README.md"
 RESULTS = Path(__file__).parent / "RESULTS.md"
-SCALE = README.parent / "docs" / "scale.md"
-PAGES = (README, RESULTS, SCALE)
-OPTIONS = README.parent / "docs" / "options.md"  # generated as a whole
+DOCS = README.parent / "docs"
+PAGES = (README, RESULTS, DOCS / "scale.md", DOCS / "train.md")
+OPTIONS = DOCS / "options.md"  # generated as a whole
 FRONT = "front_page"  # the README's table, of several result files
 MARKER = re.compile(r"(<!-- results:(\w+)(?: (\w+))? -->\n).*?(<!-- /results -->)", re.DOTALL)
 COLUMNS = {"success@1": "R@1", "success@3": "R@3", "mrr@10": "MRR@10"}

@@ -96,7 +96,7 @@ def write_cards(run: Path, about: CardArguments | None = None) -> None:
             model_name=name,
             system=system,
             query=example.queries[0],
-            documents=task.corpus[:2],
+            documents=list(task.corpus[:2]),
             prompt=json.loads((folder / "processor_config.json").read_text()),
             config=AutoConfig.from_pretrained(folder, trust_remote_code=False),  # adds defaults for older folders
             plots=_copy_evaluation(run / "evaluation", folder / EVALUATION, reports),

@@ -14,6 +14,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,13 @@ from ..files import read_tensors, write_tensors
 
 DRAWN_FROM = 1000  # on-policy candidates are drawn from this many best documents of a query
 DOCUMENT_BLOCK = 65_536  # documents scored at once during that search
+
+
+def first_rows(documents: Sequence[str]) -> Tensor:
+    """For each document the first row that has its text, `(m,)` int64. Texts are compared by their hashes."""
+    hashes = np.fromiter(map(hash, documents), np.int64, len(documents))
+    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
+    return torch.from_numpy(first[place])
 
 
 def positives_and_uniform(relevant: Sequence[Sequence[int]], corpus_size: int, count: int, seed: int | str) -> Tensor:

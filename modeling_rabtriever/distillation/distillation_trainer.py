@@ -1,5 +1,6 @@
 """Training of the student: predictor and encoder are fitted to the teacher, partly on candidates the student finds."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .candidates import (
     DOCUMENT_BLOCK,
     best_documents,
     draw_on_policy,
+    first_rows,
     keep_round,
     kept_rounds,
     positives_and_uniform,
@@ -43,9 +45,10 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             the reranker the student was made from, or `TeacherScores` of any other scorer, which allows the listwise
             loss only.
         documents: the corpus.
-        train_dataset: columns `query` (text) and `relevant` (list of corpus rows; empty for a query without labels).
-        eval_dataset: the same columns; every evaluation ranks the whole corpus for these queries. `None` allows no
-            evaluations.
+        train_dataset: columns `query` (text), `relevant` (list of corpus rows; empty for a query without labels) and
+            `row` (that of the query for the teacher; without the column, the number of the line).
+        eval_dataset: the columns `query` and `relevant`; every evaluation ranks the whole corpus for these queries.
+            `None` allows no evaluations.
         args: the settings.
         candidates: `(n, c)` corpus rows, fixed candidates of each training query; the trainer then draws none itself.
         kwargs: those of `transformers.Trainer`.
@@ -62,7 +65,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         self,
         model: TrainingStudent,
         teacher: TeacherScores,
-        documents: list[str],
+        documents: Sequence[str],
         train_dataset: Dataset,
         eval_dataset: Dataset | None,
         args: RabtrieverDistillationConfig,
@@ -85,11 +88,13 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         queries = list(train_dataset["query"])
         self.teacher, self._given = teacher, candidates
         self.rounds = args.rounds if candidates is None else 0  # in which candidates are drawn, after the start
+        asked = train_dataset["row"] if "row" in train_dataset.column_names else range(len(queries))
+        self._asked = torch.tensor(list(asked))  # (n,) rows of the queries for the teacher
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
-        first_rows: dict[str, int] = {}  # text -> the first document that has it
-        self._texts = torch.tensor([first_rows.setdefault(text, row) for row, text in enumerate(documents)])
-        self._labelled = torch.zeros(len(documents), dtype=torch.bool)  # by the first document of a text
-        self._labelled[self._texts[[row for rows in self._relevant for row in rows]]] = True
+        if args.label_share:
+            self._texts = first_rows(documents)
+            self._labelled = torch.zeros(len(documents), dtype=torch.bool)  # by the first document of a text
+            self._labelled[self._texts[[row for rows in self._relevant for row in rows]]] = True
         self._moving = args.train_encoder != "none"
         shift = getattr(model.predictor, "shift", None)
         if shift is not None and not (args.mse_weight or args.kl_weight):
@@ -149,7 +154,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             documents: `(n, c)`, their candidates, a relevant one first.
             distinct: `(m,)`, the documents of the batch, each once.
         """
-        queries, device = rows.unsqueeze(1).expand_as(documents), output.logits.device
+        queries, device = self._asked[rows].unsqueeze(1).expand_as(documents), output.logits.device
         teacher = self.teacher.logits(queries, documents).to(device)
         terms = {}
         if self.args.listwise_weight:
@@ -215,7 +220,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             new = positives_and_uniform(self._relevant, len(self._documents), count, seed)
         else:
             new = self._draw(round_)
-        self.teacher.score(torch.arange(len(new)).repeat_interleave(new.shape[1]), new.flatten())
+        self.teacher.score(self._asked.repeat_interleave(new.shape[1]), new.flatten())
         self.candidates = torch.cat([self.candidates, new], dim=1)
         on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, new))
 
@@ -249,7 +254,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
 
         return on_main(lambda: torch.cat([drawn(rows) for rows in blocks]))
 
-    def _side(self, model: TrainingStudent, side: str, texts: list[str]) -> FrozenSide | MovingSide:
+    def _side(self, model: TrainingStudent, side: str, texts: Sequence[str]) -> FrozenSide | MovingSide:
         return MovingSide(model, side, texts) if self._moving else FrozenSide(model, side, texts, self.teacher.folder)
 
     def _document_vectors(self) -> Tensor:

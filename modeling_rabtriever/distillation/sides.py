@@ -1,6 +1,7 @@
 """Features of the queries or the documents during training, from a frozen or a training encoder."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from ..machine import mapped_on
 from ..modeling_prompted import OTHER_TOKEN_BUDGET, batches_by_length
 from ..trainers.processes import gather, is_main, on_each, own_part
 from .features import cached_features, side_ids
+from .token_ids import KEPT, TokenIdsOf
 
 
 class FrozenSide:
@@ -54,19 +56,19 @@ class MovingSide:
 
     def __init__(self, student: RabtrieverModel, side: str, texts: Sequence[str]) -> None:
         self._student = student
-        self._ids = side_ids(student.processor, side, texts)
+        self._ids = TokenIdsOf(partial(side_ids, student.processor, side), texts)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def sample(self, count: int) -> Tensor:
         """Features of `count` evenly spaced texts, without a gradient, on the CPU."""
-        step = max(len(self._ids) // count, 1)
-        return self._student._map_prompts(self._student.pool, self._ids[::step][:count], None, progress=False).cpu()
+        rows = range(0, len(self._ids), max(len(self._ids) // count, 1))[:count]
+        return self._student._map_prompts(self._student.pool, self._ids.of(rows), None, progress=False).cpu()
 
     def features(self, rows: Tensor) -> Tensor:
         """Features of some texts, with a gradient: `(n,)` rows -> `(n, f)` on the student's device."""
-        sequences = [self._ids[row] for row in rows.tolist()]
+        sequences = self._ids.of(rows.tolist())
         parts, order = [], []
         for group in batches_by_length([len(ids) for ids in sequences], OTHER_TOKEN_BUDGET):
             batch = self._student.processor.pad([sequences[row] for row in group]).to(self._student.device)
@@ -77,15 +79,15 @@ class MovingSide:
 
     def mapped(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """`compute` of the features of all texts, on the student's device; the processes share the work."""
-        own = own_part(self._ids)
+        own = own_part(range(len(self._ids)))
 
         def read(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             return compute(self._student.pool(input_ids, attention_mask))
 
         def encoded() -> Tensor | None:
-            if not own:
-                return None
-            return self._student._map_prompts(read, own, None, progress=is_main()).cpu()
+            blocks = [own[start : start + KEPT] for start in range(0, len(own), KEPT)]
+            parts = [self._student._map_prompts(read, self._ids.of(rows), None, is_main()).cpu() for rows in blocks]
+            return torch.cat(parts) if parts else None
 
         parts = [part for part in gather(on_each(encoded)) if part is not None]
         return torch.cat(parts).to(self._student.device)

@@ -23,6 +23,7 @@ from ..files import read_record, read_tensors, write_json, write_tensors, writin
 from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
 from ..modeling_prefix_cache import model_fingerprint
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
+from .token_ids import TokenIdsOf
 
 SHARD_PAIRS = 2048
 
@@ -189,8 +190,8 @@ class TeacherStates(TeacherScores):
         states: bool = True,
     ) -> None:
         self.teacher, self.states = teacher, states
-        self._suffixes = teacher.processor.query_ids(queries)
-        self._prefixes = teacher.processor.document_ids(documents)
+        self._suffixes = TokenIdsOf(teacher.processor.query_ids, queries)
+        self._prefixes = TokenIdsOf(teacher.processor.document_ids, documents)
         identity = {
             **fingerprints(teacher, queries, documents),
             "answers": f"{teacher.config.true_token_id} {teacher.config.false_token_id}",
@@ -216,13 +217,14 @@ class TeacherStates(TeacherScores):
         return not self.states or "states" in shard
 
     def _read_pairs(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
-        pairs = list(zip(queries.tolist(), documents.tolist(), strict=True))
+        asked, query_places = queries.unique(return_inverse=True)
+        read, document_places = documents.unique(return_inverse=True)
+        suffixes, prefixes = self._suffixes.of(asked.tolist()), self._prefixes.of(read.tolist())
+        pairs = list(zip(query_places.tolist(), document_places.tolist(), strict=True))
         if not self.states:
-            logits = self.teacher.map_pairs(
-                self.teacher.log_odds, self._prefixes, self._suffixes, pairs, progress=False
-            )
+            logits = self.teacher.map_pairs(self.teacher.log_odds, prefixes, suffixes, pairs, progress=False)
             return {"logits": logits.cpu()}
-        states = self.teacher.map_pairs(lambda read: read, self._prefixes, self._suffixes, pairs, progress=False)
+        states = self.teacher.map_pairs(lambda state: state, prefixes, suffixes, pairs, progress=False)
         return {"logits": self.teacher.log_odds(states), "states": states.float()}
 
 
@@ -269,7 +271,20 @@ def fingerprints(model: GenerativeRerankerModel | RabtrieverModel, *texts: Seque
 
 def texts_fingerprint(*texts: Sequence[str]) -> str:
     """A digest of lists of texts."""
-    return hashlib.sha256(json.dumps([list(group) for group in texts]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for part in _as_json(texts):
+        digest.update(part.encode())
+    return digest.hexdigest()[:16]
+
+
+def _as_json(texts: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lists of texts in JSON, in parts."""
+    for number, group in enumerate(texts):
+        yield ", [" if number else "[["
+        for start in range(0, len(group), 8192):
+            yield (", " if start else "") + json.dumps(list(group[start : start + 8192]))[1:-1]
+        yield "]"
+    yield "]" if texts else "[]"
 
 
 def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:

@@ -1,5 +1,7 @@
 """Distillation from Python: a teacher, a task and settings in, a trained student out."""
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -147,15 +149,27 @@ def make_trainer(
     """The trainer of one student; without a dev split there are no evaluations during training."""
     if dev is None:
         watch_nothing(task, config)
+    rows = trained_rows(len(train), config)
     return RabtrieverDistillationTrainer(
         model=student,
         teacher=teacher,
         documents=task.corpus,
-        train_dataset=labelled_queries(train),
+        train_dataset=labelled_queries(train.take(rows)).add_column("row", list(rows)),
         eval_dataset=None if dev is None else labelled_queries(dev),
         args=config,
-        candidates=candidates,
+        candidates=None if candidates is None else candidates[torch.tensor(rows)],
     )
+
+
+def trained_rows(queries: int, config: RabtrieverDistillationConfig) -> Sequence[int]:
+    """Rows of the training queries that the steps come to, in their order: all, or a random sample with `config.seed`.
+
+    Nothing is drawn for the other queries, and the teacher does not score them.
+    """
+    read = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps
+    if not 0 < read < queries:
+        return range(queries)
+    return sorted(random.Random(f"{config.seed}-queries").sample(range(queries), read))
 
 
 def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
@@ -166,4 +180,4 @@ def finished(trainer: RabtrieverDistillationTrainer) -> RabtrieverModel:
 
 def labelled_queries(split: Split) -> Dataset:
     """The columns the trainer reads: `query` and `relevant` (corpus rows)."""
-    return Dataset.from_dict({"query": split.queries, "relevant": [list(rows) for rows in split.relevant]})
+    return Dataset.from_dict({"query": list(split.queries), "relevant": [list(rows) for rows in split.relevant]})

@@ -1,10 +1,12 @@
 """Training pairs of the teacher: groups of one query's relevant document and its negatives."""
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -12,6 +14,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from .. import RabtrieverProcessor
 from ..bm25 import BM25
 from ..tasks.beir import RetrievalTask, Split
+from ..tasks.relevance import Relevance
 
 Group = tuple[int, list[int]]  # row of a query, and corpus rows, the relevant one first
 
@@ -53,7 +56,7 @@ def negative_count(task: RetrievalTask, split: Split, negatives: NegativeArgumen
     Raises:
         ValueError: a query has fewer documents that are not relevant than the setting.
     """
-    fewest = len(task.corpus) - max(len(relevant) for relevant in split.relevant)
+    fewest = len(task.corpus) - int(np.diff(Relevance.of(split.relevant).ends).max())
     count = fewest if negatives.negatives_per_positive is None else negatives.negatives_per_positive
     if not 1 <= count <= fewest:
         raise ValueError(
@@ -87,13 +90,15 @@ def draw_groups(
     rng = random.Random(seed)
     hard_fraction = negatives.hard_negative_fraction
     count = negative_count(task, split, negatives) if count is None else count
-    labelled = [(query, document) for query, relevant in enumerate(split.relevant) for document in relevant]
+    labels = Relevance.of(split.relevant)
+    labelled = array("q", range(len(labels.rows)))
     mine = negatives.negatives_per_positive is not None and hard_fraction > 0
     hard = _bm25_neighbours(task, split, negatives.hard_negative_depth, rng) if mine else None
     while True:
         rng.shuffle(labelled)
-        for query, positive in labelled:
-            relevant = split.relevant[query]
+        for label in labelled:
+            query, positive = int(labels.ends.searchsorted(label, "right")) - 1, int(labels.rows[label])
+            relevant = labels[query]
             mined = [row for row in hard[query] if row not in relevant] if hard is not None else []
             mined_count = len([draw for draw in range(count) if rng.random() < hard_fraction])
             chosen = rng.sample(mined, min(len(mined), mined_count))
@@ -104,14 +109,16 @@ def draw_groups(
 
 
 def pair_dataset(
-    groups: Sequence[Group], split: Split, documents: list[str], processor: RabtrieverProcessor
+    groups: Sequence[Group], split: Split, documents: Sequence[str], processor: RabtrieverProcessor
 ) -> Dataset:
     """The rows TRL's `SFTTrainer` reads: `input_ids` = prefix + suffix + answer, `labels` = -100 except for the answer.
 
     `prefix_length` is where the query begins. Rows of a group are consecutive. Each row is tokenised when it is read,
     so the dataset holds three numbers per pair.
     """
-    prefixes, suffixes = processor.document_ids(documents), processor.query_ids(split.queries)
+    read, asked = sorted({row for _, group in groups for row in group}), sorted({query for query, _ in groups})
+    prefixes = dict(zip(read, processor.document_ids([documents[row] for row in read]), strict=True))
+    suffixes = dict(zip(asked, processor.query_ids([split.queries[row] for row in asked]), strict=True))
     rows = Dataset.from_dict(
         {
             "query": [query for query, group in groups for _ in group],

@@ -30,9 +30,9 @@ class CorpusWatch:
         corpus_size: number of documents in the corpus.
     """
 
-    queries: list[str]
-    documents: list[str]
-    relevant: list[dict[int, int]]
+    queries: Sequence[str]
+    documents: Sequence[str]
+    relevant: Sequence[Mapping[int, int]]
     corpus_size: int
 
     @torch.no_grad()

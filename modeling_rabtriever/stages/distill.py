@@ -23,6 +23,7 @@ read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints wha
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from transformers import set_seed
@@ -101,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         in_flight = teacher_source.requests_in_flight
         teacher = ServedTeacher(str(teacher_source.teacher), processor, teacher_source.served_model, in_flight)
     else:
-        texts = [*task.corpus, *train.queries]
+        texts = chain(task.corpus, train.queries)
         teacher = local_reranker(reranker_path, teacher_source, source, prompt.for_task(run.data), texts, config)
     set_seed(config.seed)
     student = fresh_student(teacher, shape, config, trusted)

@@ -79,7 +79,7 @@ def _answers(run: Path, task: RetrievalTask, count: int) -> list[dict[str, Any]]
             str((run / "teacher" / "model").resolve()),
             str((run / "student" / "model").resolve()),
         ],
-        input=json.dumps({"queries": shown, "documents": task.corpus}),
+        input=json.dumps({"queries": shown, "documents": list(task.corpus)}),
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         cwd=run,  # not the clone, so that the package is not found
         capture_output=True,

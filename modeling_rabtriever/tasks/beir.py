@@ -1,22 +1,28 @@
 """Retrieval tasks in BEIR layout: `corpus.jsonl`, `queries.jsonl`, `qrels/<split>.tsv`, or the same on the Hub.
 
-Errors name the file and line. With `skip_bad`, lines that are not documents or queries, and judgements of absent
-documents or queries, are left out and counted: public data sets have some.
+A task may have many millions of texts and labels: they lie in mapped files and arrays (`Texts`, `Relevance`). Errors
+name the file and line. With `skip_bad`, lines that are not documents or queries, and judgements of absent documents or
+queries, are left out and counted: public data sets have some.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from ..retrieval.documents import DocumentReader
 from ..retrieval.hub_files import HubDataSet
-from .qrels import QRELS_FORMATS, TSV, Judgement, read_qrels, read_rows
+from .id_rows import IdRows
+from .labelled import ABSENT, WITHOUT, Judgements, labelled
+from .qrels import QRELS_FORMATS, TSV, read_qrels, read_rows
+from .relevance import Relevance
+from .texts import Texts, columns
 
-Judgements = Callable[[], Iterator[Judgement]]
 BAD_DOCUMENTS, BAD_QUERIES = "bad lines of the corpus", "bad lines of the queries"
-ABSENT, WITHOUT = "judgements of absent documents or queries", "queries without a relevant document left"
 
 
 @dataclass(frozen=True)
@@ -31,9 +37,9 @@ class Split:
     """
 
     name: str
-    query_ids: list[str]
-    queries: list[str]
-    relevant: list[dict[int, int]]
+    query_ids: Sequence[str]
+    queries: Sequence[str]
+    relevant: Sequence[Mapping[int, int]]
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -41,7 +47,7 @@ class Split:
     @property
     def judgements(self) -> int:
         """Number of (query, relevant document) pairs."""
-        return sum(len(relevant) for relevant in self.relevant)
+        return len(Relevance.of(self.relevant).rows)
 
     def take(self, rows: Iterable[int]) -> "Split":
         """The same split, cut to the given rows."""
@@ -67,8 +73,8 @@ class RetrievalTask:
     """
 
     name: str
-    corpus_ids: list[str]
-    corpus: list[str]
+    corpus_ids: Sequence[str]
+    corpus: Sequence[str]
     splits: dict[str, Split]
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -85,7 +91,7 @@ class RetrievalTask:
     def fingerprint(self) -> str:
         """A digest of all texts and judgements. Cached teacher states are valid for one fingerprint."""
         digest = hashlib.sha256()
-        for part in (*self.corpus_ids, *self.corpus):
+        for part in chain(self.corpus_ids, self.corpus):
             digest.update(part.encode() + b"\0")
         for split in self.splits.values():
             for query_id, query, relevant in zip(split.query_ids, split.queries, split.relevant, strict=True):
@@ -162,80 +168,37 @@ def with_unlabelled(split: Split, path: str | Path, skip_bad: bool = False) -> S
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is missing; accepted: JSON lines with _id and text")
-    reader = DocumentReader(path, skip_bad)
-    more = {query.id: query.text for query in reader}
-    if twice := more.keys() & set(split.query_ids):
+    ids, more, skipped = _read(str(path), skip_bad)
+    twice = ids.take(np.flatnonzero(IdRows(split.query_ids).find(ids) >= 0))
+    if len(twice):
         raise ValueError(f"{path} has the id {min(twice)}, which the split {split.name} has too; accepted: other ids")
-    if reader.skipped:
-        print(f"{path}: left out bad lines ({reader.skipped})")
+    if skipped:
+        print(f"{path}: left out bad lines ({skipped})")
     return Split(
-        split.name, [*split.query_ids, *more], [*split.queries, *more.values()], [*split.relevant, *({} for _ in more)]
+        split.name,
+        Texts(chain(split.query_ids, ids)),
+        Texts(chain(split.queries, more)),
+        Relevance.of(split.relevant).with_unlabelled(len(more)),
     )
 
 
 def _task(
     name: str, corpus: str, queries: str, qrels: Mapping[str, tuple[str, Judgements]], skip_bad: bool
 ) -> RetrievalTask:
-    documents, asked = DocumentReader(corpus, skip_bad), DocumentReader(queries, skip_bad)
-    corpus_ids, corpus_texts = [], []
-    for document in documents:
-        corpus_ids.append(document.id)
-        corpus_texts.append(document.text)
-    texts = {query.id: query.text for query in asked}
-    left_out = {BAD_DOCUMENTS: documents.skipped, BAD_QUERIES: asked.skipped, ABSENT: 0, WITHOUT: 0}
-    rows = {corpus_id: row for row, corpus_id in enumerate(corpus_ids)}
-    splits = {
-        split: _split(split, source, judgements, texts, rows, left_out if skip_bad else None)
-        for split, (source, judgements) in qrels.items()
-    }
+    corpus_ids, documents, bad_documents = _read(corpus, skip_bad)
+    query_ids, asked, bad_queries = _read(queries, skip_bad)
+    left_out = {BAD_DOCUMENTS: bad_documents, BAD_QUERIES: bad_queries, ABSENT: 0, WITHOUT: 0}
+    known = IdRows(query_ids), IdRows(corpus_ids)
+    splits = {}
+    for split, (source, judgements) in qrels.items():
+        rows, relevant = labelled(source, judgements, *known, left_out if skip_bad else None)
+        splits[split] = Split(split, query_ids.take(rows), asked.take(rows), relevant)
     found = {what: count for what, count in left_out.items() if count}
-    return RetrievalTask(name, corpus_ids, corpus_texts, splits, found)
+    return RetrievalTask(name, corpus_ids, documents, splits, found)
 
 
-def _split(
-    name: str,
-    source: str,
-    judgements: Judgements,
-    queries: Mapping[str, str],
-    rows: Mapping[str, int],
-    left_out: dict[str, int] | None,
-) -> Split:
-    """One split. Bad judgements are left out and counted in `left_out`, or refused if that is `None`."""
-    grades: dict[str, dict[int, int]] = {}
-    asked: dict[str, None] = {}  # queries with a relevant document, in the order of their first one
-    lost = set()
-    for judged in judgements():
-        row = rows.get(judged.corpus_id)
-        if row is None or judged.query_id not in queries:
-            if left_out is None:
-                raise ValueError(_absent(judged, judged.query_id in queries))
-            left_out[ABSENT] += 1
-            if judged.grade > 0 and judged.query_id in queries:
-                lost.add(judged.query_id)
-            continue
-        if grades.setdefault(judged.query_id, {}).setdefault(row, judged.grade) != judged.grade:
-            pair = (judged.query_id, judged.corpus_id)
-            first = next(other for other in judgements() if (other.query_id, other.corpus_id) == pair)
-            raise ValueError(
-                f"{judged.place} gives query {pair[0]!r} and document {pair[1]!r} the score {judged.grade}, "
-                f"{first.place} {first.grade}; accepted: one score per pair"
-            )
-        if judged.grade > 0:
-            asked[judged.query_id] = None
-    if not asked:
-        raise ValueError(f"{source} judges no document relevant; accepted: at least one score above 0")
-    if left_out is not None:
-        left_out[WITHOUT] += len(lost - asked.keys())
-    relevant = [{row: grade for row, grade in grades[query_id].items() if grade > 0} for query_id in asked]
-    return Split(name, list(asked), [queries[query_id] for query_id in asked], relevant)
-
-
-def _absent(judged: Judgement, query_known: bool) -> str:
-    if query_known:
-        absent = f"document {judged.corpus_id!r}, which is not in the corpus"
-    else:
-        absent = f"query {judged.query_id!r}, which is not in the queries"
-    return (
-        f"{judged.place} names {absent}; accepted: ids that are there, or --skip_bad true, which leaves such "
-        "judgements out and counts them"
-    )
+def _read(source: str, skip_bad: bool) -> tuple[Texts, Texts, int]:
+    """Ids, texts, and the number of bad lines that were left out."""
+    reader = DocumentReader(source, skip_bad)
+    ids, texts = columns(((document.id, document.text) for document in reader), 2)
+    return ids, texts, reader.skipped

@@ -2,12 +2,15 @@
 
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from .beir import RetrievalTask, load_beir, load_hub
+from .texts import Texts
 
 NAMED = Path(__file__).with_suffix(".yaml")
 DATA_FOLDER = "RABTRIEVER_DATA"
@@ -82,21 +85,20 @@ def check_leakage(task: RetrievalTask) -> dict[str, float]:
     Raises:
         ValueError: more than `REPEATED_SHARE` of a split's queries are also in another split.
     """
-    texts = {name: set(split.queries) for name, split in task.splits.items()}
+    hashes = {name: np.fromiter(map(hash, split.queries), np.int64) for name, split in task.splits.items()}
     shares = {}
     for name, split in task.splits.items():
-        for other, seen in texts.items():
-            if other == name:
+        for other, seen in hashes.items():
+            repeated = np.flatnonzero(np.isin(hashes[name], seen)) if other != name else np.empty(0, np.int64)
+            if not repeated.size:
                 continue
-            repeated = [query for query in split.queries if query in seen]
-            if not repeated:
-                continue
-            share = len(repeated) / len(split)
+            share = repeated.size / len(split)
             shares[f"{name} in {other}"] = share
             if share > REPEATED_SHARE:
                 raise ValueError(
-                    f"{task.name}: {len(repeated)} of {len(split)} queries of {name} are also in {other}, such as "
-                    f"{repeated[0]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would measure memory"
+                    f"{task.name}: {repeated.size} of {len(split)} queries of {name} are also in {other}, such as "
+                    f"{split.queries[int(repeated[0])]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would "
+                    "measure memory"
                 )
     return shares
 
@@ -109,21 +111,27 @@ def check_tags(task: RetrievalTask) -> None:
     Raises:
         ValueError: more than `REPEATED_SHARE` of a split's queries name one.
     """
-    tags = {
-        name: [{tag.strip().lower() for tag in TAG.findall(query)} for query in split.queries]
-        for name, split in task.splits.items()
-    }
-    if not any(map(any, tags.values())):
+    tagged = {name: list(_tagged(split.queries)) for name, split in task.splits.items()}
+    tags = {tag for found in tagged.values() for _, own in found for tag in own}
+    if not tags:
         return  # a corpus may be large, and most queries have no brackets
-    names = {re.split(r"[:.\n]", text, maxsplit=1)[0].strip().lower() for text in task.corpus}
+    firsts = (re.split(r"[:.\n]", text, maxsplit=1)[0].strip().lower() for text in task.corpus)
+    names = {name for name in firsts if name in tags}
     for split in task.splits.values():
-        tagged = [query for query, own in zip(split.queries, tags[split.name], strict=True) if own & names]
-        if len(tagged) > REPEATED_SHARE * len(split):
+        rows = [row for row, own in tagged[split.name] if own & names]
+        if len(rows) > REPEATED_SHARE * len(split):
             raise ValueError(
-                f"{task.name}: {len(tagged)} of {len(split)} queries of {split.name} name a document in square "
-                f"brackets, such as {tagged[0]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score would measure "
-                "how well a model reads labels"
+                f"{task.name}: {len(rows)} of {len(split)} queries of {split.name} name a document in square "
+                f"brackets, such as {split.queries[rows[0]]!r}; accepted: at most {REPEATED_SHARE:.0%}, since a score "
+                "would measure how well a model reads labels"
             )
+
+
+def _tagged(queries: Sequence[str]) -> Iterator[tuple[int, set[str]]]:
+    """Rows of the queries that have something in square brackets, and what."""
+    for row, query in enumerate(queries):
+        if "[" in query and (own := {tag.strip().lower() for tag in TAG.findall(query)}):
+            yield row, own
 
 
 def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
@@ -140,7 +148,6 @@ def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
 
 def _prepared(task: RetrievalTask, about: NamedTask) -> RetrievalTask:
     splits = {
-        name: replace(split, queries=[about.prepare(query) for query in split.queries])
-        for name, split in task.splits.items()
+        name: replace(split, queries=Texts(map(about.prepare, split.queries))) for name, split in task.splits.items()
     }
     return replace(task, splits=splits)
