@@ -16,7 +16,13 @@ from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.teacher_states import TeacherStates
-from modeling_rabtriever.distillation.training import finished, fresh_student, make_trainer, reranker_scores
+from modeling_rabtriever.distillation.training import (
+    finished,
+    fresh_student,
+    make_trainer,
+    reranker_scores,
+    trained_rows,
+)
 from modeling_rabtriever.files import write_folder, write_json, write_tensors
 from modeling_rabtriever.loading import load_model
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split
@@ -110,6 +116,10 @@ def our_student(
         label_share=setting.labels, eval_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True,
         logging_steps=max(1, setting.steps // 10),
     )  # fmt: skip
+    if len(trained_rows(len(train), config)) < len(train):
+        raise ValueError(
+            f"{setting.steps} steps of {setting.batch} of {len(train)} queries; accepted: steps that read all of them"
+        )
     done, bill_file = folder / "done.json", folder / "bill.safetensors"
     if not done.exists():
         scores = reranker_scores(teacher, task, train, config, states)

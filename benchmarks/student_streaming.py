@@ -23,7 +23,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from benchmarks.results import bar, write_result
+from benchmarks.results import bar, with_earlier, write_result
 from modeling_rabtriever import GenerativeRerankerModel, example
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
@@ -32,6 +32,7 @@ from modeling_rabtriever.tasks.named import load_task
 
 SIZES = (100_000, 1_000_000, 10_000_000)
 STEPS, BATCH, CANDIDATES = 25, 64, 4
+SETTINGS = {"steps": STEPS, "batch": BATCH, "candidates": CANDIDATES, "encoder": "full", "label_share": 0.5}
 ANONYMOUS_GB, MINUTES = 3.0, 15.0  # the bars, for ten million
 WORDS = "ant bear cat dog eel fox goat hen ibis jay kiwi lynx mole newt owl pig quail rat seal toad"
 
@@ -124,7 +125,7 @@ def measure(folder: Path, runs: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures every size in a process of its own and writes the result."""
+    """Measures every size in a process of its own, and adds it to the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the data goes; finished data is used again")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
@@ -134,14 +135,13 @@ def main() -> None:
         task = arguments.folder / str(arguments.only)
         print(json.dumps(measure(task, arguments.folder / f"runs-{arguments.only}-{time.time_ns()}")))
         return
-    rows = []
     for size in arguments.sizes:
         write_task(arguments.folder / str(size), size)
         command = [sys.executable, "-m", "benchmarks.student_streaming", str(arguments.folder), "--only", str(size)]
-        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
-        print(rows[-1], flush=True)
-    settings = {"steps": STEPS, "batch": BATCH, "candidates": CANDIDATES, "encoder": "full", "label_share": 0.5}
-    print(write_result("benchmarks.student_streaming", settings, rows, bars_of(rows[-1])))
+        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        rows = with_earlier("benchmarks.student_streaming", [row], ("documents",))
+        rows.sort(key=lambda one: one["documents"])
+        print(row, write_result("benchmarks.student_streaming", SETTINGS, rows, bars_of(rows[-1])), flush=True)
 
 
 def bars_of(row: dict[str, Any]) -> list[dict[str, Any]]:

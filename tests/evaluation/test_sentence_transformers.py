@@ -25,7 +25,7 @@ def test_its_evaluator_and_ours_agree(student: RabtrieverModel, beir_folder: Pat
         main_score_function="dot",
         write_csv=False,
     )
-    model = SentenceTransformer(str(tmp_path / "towers"), device="cpu")
+    model = SentenceTransformer(str(tmp_path / "towers" / "combined"), device="cpu")
     found = evaluator(model)
     measured = evaluate([student], task, "test").systems["Rabtriever"].metrics
     assert 0 < measured["ndcg@10"].mean < 1

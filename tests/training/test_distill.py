@@ -35,7 +35,7 @@ def test_a_student_from_the_command_line(
     assert student.encode_query("a lost dog").shape == (1, 16)
     record = json.loads((folder.parent / "stage.json").read_text())
     assert record["done"] and record["embedding_dim"] == 16
-    assert record["teacher_pairs"] == 4 * len(load_beir(beir_folder).split("train"))
+    assert record["teacher_pairs"] == 4 * 2 * 8 < 4 * len(load_beir(beir_folder).split("train"))  # the steps' queries
     before, after = reranker.backbone.base_model.state_dict(), student.backbone.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(after[name], before[name]) for name in after) == (how == "none")
