@@ -19,7 +19,7 @@ def teacher_bill(
 
     Args:
         config: `candidates` is the number of documents per query.
-        queries: all training queries.
+        queries: those that the training's steps come to (`trained_rows`).
         documents: the corpus.
         processor: of the teacher's prompt; `None` if it has none.
     """

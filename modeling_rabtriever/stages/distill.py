@@ -21,7 +21,7 @@ read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints wha
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -33,7 +33,14 @@ from ..distillation.bill import teacher_bill
 from ..distillation.cross_encoders import cross_encoder
 from ..distillation.distillation_config import RabtrieverDistillationConfig
 from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
-from ..distillation.training import finished, fresh_student, make_trainer, reranker_scores, scorer_scores
+from ..distillation.training import (
+    finished,
+    fresh_student,
+    make_trainer,
+    reranker_scores,
+    scorer_scores,
+    trained_rows,
+)
 from ..identity import reading_fingerprint
 from ..loading import load_model
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker, read_prompt
@@ -94,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if served or teacher_source.dry_run:
         if reranker_path is not None and teacher_source.cross_encoder is None:
             processor = RabtrieverProcessor.from_pretrained(reranker_path)
-        say(teacher_bill(config, train.queries, task.corpus, processor))
+        asked = train.take(trained_rows(len(train), config)).queries
+        say(teacher_bill(config, asked, task.corpus, processor))
     if teacher_source.dry_run:
         return stage.model
     teacher: GenerativeRerankerModel | ServedTeacher
@@ -126,7 +134,7 @@ def local_reranker(
     teacher_source: TeacherSourceArguments,
     source: SourceArguments,
     prompt: PromptArguments,
-    texts: Sequence[str],
+    texts: Iterable[str],
     config: RabtrieverDistillationConfig,
 ) -> GenerativeRerankerModel:
     """The reranker in `path`, or an untrained one for the student of a cross-encoder, on the device of training."""
