@@ -44,7 +44,7 @@ def test_a_query_is_judged_by_the_held_out_documents_alone() -> None:
 @pytest.mark.parametrize("start", ["teacher", "tiny"])
 def test_rows_and_bars(start: str, reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path,
                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    setting = Setting(2, 12, 6, (1e-3,), candidates=4, rounds=1)
+    setting = Setting(3, 12, 6, (1e-3,), candidates=4, rounds=1)
     monkeypatch.setattr(student_new_documents, "BACKBONE_SETTING", setting)
     monkeypatch.setattr(student_new_documents, "ENCODER_SETTING", setting)
     reranker.save_pretrained(tmp_path / "teacher")

@@ -1,5 +1,6 @@
 """Backbones and tokenizers of other families: each trains, distils and ranks, or is refused before the first step."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def _sentencepiece_like(texts: list[str]) -> PreTrainedTokenizerFast:
 TOKENIZERS = {"gpt2": _byte_level, "gpt_neo": _byte_level, "opt": _byte_level, "phi": _byte_level}
 
 
-def _checkpoint(family: str, folder: Path, texts: list[str]) -> Path:
-    tokenizer = TOKENIZERS.get(family, _sentencepiece_like)(texts * 5 + ["Document: Query: Relevant:"])
+def _checkpoint(family: str, folder: Path, texts: Sequence[str]) -> Path:
+    tokenizer = TOKENIZERS.get(family, _sentencepiece_like)([*texts] * 5 + ["Document: Query: Relevant:"])
     assert tokenizer.pad_token is None
     sizes = {} if family in ("gpt2", "gpt_neo") else {**SIZES, "max_position_embeddings": 128}
     ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None, "vocab_size": len(tokenizer)}
