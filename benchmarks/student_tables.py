@@ -179,7 +179,9 @@ def student_cost(result: Row) -> str:
                 for found in (row["kept"]["success@1"], row["kept"]["ndcg@10"])
             ]
             cost = f"{row['ms']:.1f}" if kind == "query cost" else f"{row['pairs']:,}"
-            lines.append(f"| {row['student']} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |")
+            lines.append(
+                f"| {STARTS.get(row['student'], row['student'])} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |"
+            )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
