@@ -138,7 +138,8 @@ def main() -> None:
     for size in arguments.sizes:
         write_task(arguments.folder / str(size), size)
         command = [sys.executable, "-m", "benchmarks.student_streaming", str(arguments.folder), "--only", str(size)]
-        row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        row = json.loads(printed.splitlines()[-1])  # the trainer prints its log before
         rows = with_earlier("benchmarks.student_streaming", [row], ("documents",))
         rows.sort(key=lambda one: one["documents"])
         print(row, write_result("benchmarks.student_streaming", SETTINGS, rows, bars_of(rows[-1])), flush=True)
