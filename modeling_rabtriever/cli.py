@@ -21,6 +21,7 @@ from . import GenerativeRerankerModel, RabtrieverModel
 from .cli_arguments import parser
 from .files import read_record
 from .loading import load_model
+from .progress import lines_in_logs
 from .stages import STAGES
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -38,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given and given[0] in STAGES:
         name, *options = given
         stage = STAGES[name]
-        return _status(name, lambda: _stage_main(stage.module)(options), lambda _: stage.extra)
+        return _status(name, lambda: lines_in_logs()(_stage_main(stage.module))(options), lambda _: stage.extra)
     arguments = parser({command.__name__: command for command in COMMANDS}, STAGES).parse_args(given)
     if arguments.quiet:
         logging.disable_progress_bar()
-    return _status(arguments.run.__name__, lambda: arguments.run(arguments), partial(_extra, arguments))
+    return _status(
+        arguments.run.__name__, lambda: lines_in_logs()(arguments.run)(arguments), partial(_extra, arguments)
+    )
 
 
 def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -> int:

@@ -189,8 +189,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
             self.eval()
         parts: list[Tensor] = []
         order: list[int] = []
-        silent = not progress or len(lengths) < PROGRESS_FROM
-        bar = logging.tqdm(total=len(lengths), disable=silent, unit="text")
+        silent = not progress or len(lengths) < PROGRESS_FROM or None  # None: a bar on a terminal only
+        bar = logging.tqdm(total=len(lengths), disable=silent, desc="reading", unit="text")
         for rows in batches_by_length(lengths, token_budget):
             parts.append(compute(rows))
             order.extend(rows)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import refusing
 from ..files import write_folder, write_text
+from ..progress import progress
 from ..reranking.backbone import BackboneArguments
 from ..reranking.pretraining import PretrainingTrainer
 from ..reranking.reranker_trainer import LanguageModelTrainingConfig
@@ -145,7 +145,7 @@ def collect(batches: Iterator[list[str]], known: set[str], count: int) -> list[s
     """
     texts: dict[str, None] = {}
     barren = 0
-    with tqdm(total=count, desc="writing queries", unit="query") as bar:
+    with progress(count, "writing queries", "query") as bar:
         for batch in batches:
             before = len(texts)
             texts |= dict.fromkeys(text for text in batch if text not in known)

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm import tqdm
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..files import read_record, read_tensors, write_json, write_tensors, writing
 from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
 from ..modeling_prefix_cache import model_fingerprint
+from ..progress import progress
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
 from .token_ids import TokenIdsOf
 
@@ -42,7 +42,7 @@ class TeacherScores:
         ValueError: the folder holds the scores of something else.
     """
 
-    shown_from = SHARD_PAIRS  # pairs to score from which a bar shows the progress
+    shown_from = SHARD_PAIRS  # pairs to score from which progress is shown
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class TeacherScores:
     def _score_missing(self, missing: Tensor) -> list[Path]:
         written = []
         quiet = len(missing) < self.shown_from or not is_main()
-        with tqdm(total=len(missing), desc="scoring with the teacher", unit="pair", disable=quiet) as bar:
+        with progress(len(missing), "scoring with the teacher", "pair", quiet) as bar:
             for keys, found in self._parts(missing):
                 if not torch.isfinite(found["logits"]).all():
                     raise ValueError("the teacher's scores hold NaN or infinity; accepted: finite scores")

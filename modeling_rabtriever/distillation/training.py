@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from .. import GenerativeRerankerModel, RabtrieverModel
+from ..progress import lines_in_logs
 from ..reranking.watch import DEV, watch_nothing
 from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split
@@ -25,6 +26,7 @@ from .student_arguments import StudentArguments
 from .teacher_states import TeacherScores, TeacherStates
 
 
+@lines_in_logs()
 def distill(
     teacher: GenerativeRerankerModel | ServedTeacher,
     task: RetrievalTask,

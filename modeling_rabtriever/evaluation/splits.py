@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..files import write_json, write_tensors
+from ..progress import lines_in_logs
 from ..tasks.beir import RetrievalTask, Split
 from ..tasks.named import check_leakage
 from .calibration import expected_calibration_error, reliability
@@ -58,6 +59,7 @@ class RankedSplit:
         write_json(folder / f"{name}.json", self.report.to_json())
 
 
+@lines_in_logs()
 def evaluate(
     systems: Sequence[Any],
     task: RetrievalTask,

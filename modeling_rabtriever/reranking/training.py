@@ -10,6 +10,7 @@ from datasets import Dataset
 from trl import ModelConfig, get_peft_config
 
 from .. import GenerativeRerankerModel
+from ..progress import lines_in_logs
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
 from .backbone import BackboneArguments, PromptArguments, build_reranker
@@ -41,6 +42,7 @@ class LoraArguments:
         return get_peft_config(ModelConfig(**{**vars(self), "lora_target_modules": modules}))
 
 
+@lines_in_logs()
 def train_reranker(
     task: RetrievalTask,
     config: RerankerTrainingConfig,

@@ -6,11 +6,10 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any, TypeVar
 
-from transformers.utils import logging
-
 from ..files import check_record, read_record, write_json
 from ..identity import encoder_fingerprint, same_encoder, shown
 from ..modeling_rabtriever import RabtrieverModel
+from ..progress import progress
 from .corpus_vectors import (
     MANIFEST,
     CorpusVectors,
@@ -46,7 +45,7 @@ def encode_corpus(
 
     Args:
         model: the student.
-        documents: `DocumentReader`, or any iterable; its length, if any, is shown in the progress bar. NaN in metadata
+        documents: `DocumentReader`, or any iterable; its length, if any, is shown with the progress. NaN in metadata
             is a missing value.
         folder: output folder; created if missing.
         vector_type: how numbers are stored: `float32`, `float16` (half the bytes) or `int8` with one factor per vector
@@ -64,7 +63,7 @@ def encode_corpus(
     """
     target = EncodingFolder(folder, model, vector_type, documents_per_shard)
     digests, count = [], 0
-    with logging.tqdm(total=length_hint(documents) or None, unit="document", desc="encoding") as bar:
+    with progress(length_hint(documents) or None, "encoding", "document") as bar:
         for number, chunk in enumerate(chunks(checked(documents), documents_per_shard)):
             digests.append(documents_digest(chunk))
             target.admit(number, len(chunk), digests[-1])

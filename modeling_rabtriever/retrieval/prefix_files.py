@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import logging
 
 from ..files import read_record, read_tensors, write_json, write_tensors
 from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_prefix_cache import DocumentPrefixes, model_fingerprint
+from ..progress import progress
 
 MANIFEST = "prefixes.json"
 _FIELDS = {"model": str, "backbone": str, "prompt": str, "documents": int, "shards": list, "done": bool}
@@ -110,10 +110,12 @@ class PrefixFiles:
             _check_owner(path, record)
         else:
             write_json(path, record)
-        for number, part in enumerate(logging.tqdm(parts, unit="shard", disable=len(parts) < 2)):
-            if not _holds(Path(folder), number, record["shards"][number]):
-                tensors = reranker.prefill(part, token_budget).tensors()
-                write_tensors(_shard(Path(folder), number), tensors, {_DIGEST_KEY: record["shards"][number]})
+        with progress(len(parts), "reading documents", "shard", quiet=len(parts) < 2) as bar:
+            for number, part in enumerate(parts):
+                if not _holds(Path(folder), number, record["shards"][number]):
+                    tensors = reranker.prefill(part, token_budget).tensors()
+                    write_tensors(_shard(Path(folder), number), tensors, {_DIGEST_KEY: record["shards"][number]})
+                bar.update()
         write_json(path, {**record, "done": True})
         return cls(folder)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from trl import TrlParser
 
+from ..progress import lines_in_logs
 from ..trainers.processes import BAD_INPUT
 from . import program
 
@@ -161,7 +162,8 @@ def run_command(main: Callable[[], Any]) -> None:
     spec = sys.modules["__main__"].__spec__
     name = f"python -m {spec.name}" if spec is not None else sys.argv[0]
     try:
-        main()
+        with lines_in_logs():
+            main()
     except KeyboardInterrupt:
         print(f"{name}: interrupted; run it again with the same settings to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)

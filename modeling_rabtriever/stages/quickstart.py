@@ -19,9 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 from safetensors.torch import load_file
-from transformers.utils import logging
 
 from ..evaluation.labels import NOTE, STUDENT, TEACHER
 from ..evaluation.plots import student_against_teacher, training_curves
@@ -42,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if "-h" in flags or "--help" in flags:
         print((__doc__ or "").replace("python -m training.quickstart", program("quickstart")))
         raise SystemExit(0)
-    logging.disable_progress_bar()  # of loading model files; training keeps its own
-    datasets.disable_progress_bars()
     start = time.perf_counter()
     if "--output_dir" not in flags:
         flags += ["--output_dir", "runs/household"]

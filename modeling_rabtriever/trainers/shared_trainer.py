@@ -15,10 +15,13 @@ from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
+from transformers.utils import logging
 
 from ..files import writing
+from ..progress import Lines, on_terminal
 from .checkpoints import finish_checkpoint
 from .processes import gather, on_main
 
@@ -81,6 +84,33 @@ class PartCollator:
         return self.collate(rows[self.process * size : (self.process + 1) * size])
 
 
+class LinesCallback(TrainerCallback):
+    """In place of transformers' bar where there is no terminal: a line per tenth of the steps, with the last values.
+
+    `log.json` has the values of every `logging_steps`.
+    """
+
+    def __init__(self) -> None:
+        self._lines = Lines(None, "training", "step")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A run that resumes starts at its checkpoint."""
+        self._lines = Lines(state.max_steps, "training", "step", state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Keeps loss and dev metrics for the next line."""
+        unseen = ("_runtime", "_per_second")
+        shown = {name: value for name, value in logs.items() if name == "loss" or name.startswith("eval_")}
+        self._lines.values |= {name: value for name, value in shown.items() if not name.endswith(unseen)}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The earlier step is complete with its log and evaluation only when the next one begins."""
+        if state.is_world_process_zero and logging.is_progress_bar_enabled():
+            self._lines.update(state.global_step - self._lines.done)
+
+    on_train_end = on_step_begin
+
+
 class SharedTrainer(Trainer):
     """A base for trainers, alone or before a trainer of TRL: `class MyTrainer(SharedTrainer, SFTTrainer)`.
 
@@ -100,6 +130,8 @@ class SharedTrainer(Trainer):
         args._n_gpu = min(args.n_gpu, 1)  # with several GPUs per process, each would get a batch of its own
         check_division(args, self.group_size)
         super().__init__(args=args, **kwargs)
+        if not on_terminal() and self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(LinesCallback())
         accelerator_config: Any = args.accelerator_config  # an object by now, even if a mapping or a file was given
         divided_otherwise = [
             ("FSDP", self.is_fsdp_enabled),
