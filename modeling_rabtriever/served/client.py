@@ -1,6 +1,10 @@
 """Requests to an OpenAI-compatible server: tried again when a fault may pass, one clear error when it does not."""
 
+import logging
 import os
+import re
+import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,11 +16,13 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 KEY = "RABTRIEVER_API_KEY"  # environment variable; a key is read from nowhere else and written nowhere
 TRIES = 8  # of one request: about two minutes of waiting in all
 LONGEST_WAIT = 60.0  # seconds between two tries
+SILENT_SECONDS = 1.0  # after a warning of a try that failed; requests in flight fail together
 CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 600.0
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of faults that may pass
 _MESSAGE = 300  # characters of a server's own message that are shown
 _ADDRESS = "the address of an OpenAI-compatible server up to its version, such as http://localhost:8000/v1"
 _KEPT = "scored pairs are kept: run the same command again when the server answers"
+_log = logging.getLogger(__name__)
 
 
 class _PassingError(Exception):
@@ -41,19 +47,18 @@ class Client:
     def __init__(self, url: str, connections: int) -> None:
         self.url = checked_address(url)
         self._key = os.environ.get(KEY, "").strip()
-        try:
-            headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-            self._http = httpx2.Client(
-                headers=headers,
-                timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
-                limits=httpx2.Limits(max_connections=connections),
-            )
-        except UnicodeError:
-            raise ValueError(f"{KEY} holds a character that no header can; accepted: an API key") from None
+        self._warned, self._lock = -SILENT_SECONDS, threading.Lock()
+        if not (self._key.isascii() and self._key.isprintable()):
+            raise ValueError(f"{KEY} holds a character that no header can; accepted: an API key")
+        self._http = httpx2.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
+            limits=httpx2.Limits(max_connections=connections),
+        )
         weakref.finalize(self, self._http.close)
 
     def ask(self, place: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that the server answers: to a GET, or to a POST of `body`.
+        """The JSON object that the server answers: to a GET, or to a POST of `body`. A try that fails is logged.
 
         Raises:
             ValueError: the server refuses the request, or answers something else than a JSON object.
@@ -63,6 +68,7 @@ class Client:
             retry=retry_if_exception_type(_PassingError),
             stop=stop_after_attempt(TRIES),
             wait=_waiting(wait_random_exponential(max=LONGEST_WAIT)),
+            before_sleep=self._warn,
             reraise=True,
         )
         try:
@@ -71,7 +77,7 @@ class Client:
             raise ConnectionError(f"{self.url} gave no answer in {TRIES} tries ({error}); {_KEPT}") from error
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(self._wrong("something else than JSON", response.text)) from None
         if not isinstance(answer, dict):
             raise ValueError(self._wrong("something else than a JSON object", response.text))
@@ -94,6 +100,21 @@ class Client:
             accepted = _ADDRESS if status < 400 or status in (404, 405) else "a server that accepts this request"
             raise ValueError(f"{self.url}: {self._said(response)}; accepted: {accepted}")
         return response
+
+    def _warn(self, state: RetryCallState) -> None:
+        with self._lock:
+            if time.monotonic() - self._warned < SILENT_SECONDS:
+                return
+            self._warned = time.monotonic()
+        error = state.outcome.exception() if state.outcome else None
+        _log.warning(
+            "%s gave no answer (%s); try %d of %d in %.0f s",
+            self.url,
+            error,
+            state.attempt_number + 1,
+            TRIES,
+            state.upcoming_sleep,
+        )
 
     def _said(self, response: httpx2.Response) -> str:
         return f"status {response.status_code}, {self._shown(response.text)!r}"
@@ -120,10 +141,12 @@ def checked_address(url: str) -> str:
     try:
         parts = urlsplit(url)
         whole = is_address(url) and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:
+        whole = whole and " " not in url and bool(httpx2.URL(url).raw_host.decode().encode("idna"))
+    except (ValueError, httpx2.InvalidURL):
         whole = False
     if not whole:
-        raise ValueError(f"{url!r} is no address; accepted: {_ADDRESS}")
+        shown = re.sub("//.*@", "//...@", url)  # perhaps a password
+        raise ValueError(f"{shown!r} is no address; accepted: {_ADDRESS}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
         raise ValueError(f"{shown} has more than host, port and path; accepted: {_ADDRESS}, with its key in {KEY}")

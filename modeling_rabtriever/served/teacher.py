@@ -85,7 +85,7 @@ class ServedTeacher:
         models = [entry for entry in entries if isinstance(entry.get("id"), str)]
         found = [entry for entry in models if self._wanted in (None, entry["id"])]
         if len(found) != 1:
-            names = ", ".join(entry["id"] for entry in models) or "no model"
+            names = ", ".join(repr(entry["id"]) for entry in models) or "no model"
             raise ValueError(
                 f"served_model is {self._wanted!r}, {self.url} has {names}; accepted: one of its names, or none if it "
                 "has one model"

@@ -8,7 +8,7 @@ from ..distillation.encoders import backbone_poolings, first_layers, student_con
 from ..distillation.training import check_served
 from ..evaluation.metrics import TABLE_METRICS
 from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, read_prompt
-from ..served.client import is_address
+from ..served.client import checked_address, is_address
 from ..tasks.beir import RetrievalTask
 from ..trainers.stage_folder import earlier_model
 from . import program
@@ -65,6 +65,8 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
 def check_sources(teacher_source: Any, source: SourceArguments, prompt: PromptArguments) -> None:
     """Raises a ValueError if the arguments that name teacher and backbone contradict each other."""
     served = is_address(teacher_source.teacher)
+    if served:
+        checked_address(str(teacher_source.teacher))
     if served and (source.model_name_or_path is None or teacher_source.cross_encoder is not None):
         raise ValueError(
             f"model_name_or_path is {source.model_name_or_path!r}, cross_encoder is {teacher_source.cross_encoder!r}; "

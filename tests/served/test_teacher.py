@@ -107,6 +107,15 @@ def test_a_fault_that_passes_is_asked_again(
     check(server, reranker)
 
 
+def test_a_try_that_fails_is_told_at_once(
+    server: CompletionServer, reranker: GenerativeRerankerModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.fail(503, times=2)
+    scores(server, reranker.processor, requests=1)
+    (said, *_) = [record.getMessage() for record in caplog.records if record.name == client.__name__]
+    assert said.startswith(f"{server.url} gave no answer (status 503, ") and said.endswith("; try 2 of 8 in 0 s")
+
+
 def test_a_slow_answer_is_asked_again(
     server: CompletionServer, reranker: GenerativeRerankerModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +170,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a probability": (lambda answer: _first(answer, 0.7), "gave 0.7 as the log probability"),
     "null": (lambda answer: _first(answer, None), "gave None as the log probability"),
     "half of JSON": (lambda answer: b'{"choices": [', "something else than JSON"),
+    "JSON without an end": (lambda answer: b"[" * 200_000, "something else than JSON"),
     "a page": (lambda answer: b"<html>Welcome</html>", "something else than JSON .'<html>Welcome"),
     "a list": (lambda answer: b"[]", "something else than a JSON object"),
     "tokens more": (lambda answer: {**answer, "usage": {"prompt_tokens": 99}}, "read 99 tokens of a prompt of"),
@@ -199,8 +209,9 @@ def test_an_answer_that_cannot_be_found_out_is_not_guessed(
     ("models", "wanted", "shown"),
     [
         ([], None, "has no model"),
-        ([{"id": "a"}, {"id": "b"}], None, "has a, b"),
+        ([{"id": "a"}, {"id": "b"}], None, "has 'a', 'b'"),
         ([{"id": "a"}, {"id": "b"}], "c", "served_model is 'c'"),
+        ([{"id": "a\x1b\n"}, {"id": "b"}], None, r"has 'a\\x1b\\n', 'b'"),
         ([{"name": "a"}, "b", {"id": 3}], None, "has no model"),
         ("judge", None, "has no model"),
     ],
@@ -233,12 +244,20 @@ def test_the_key_comes_from_the_environment_and_is_shown_nowhere(
     assert "secret" not in str(refused.value)
     monkeypatch.setenv(client.KEY, "secret-key\n")
     check(server, reranker)
-    monkeypatch.setenv(client.KEY, "schlüssel")
-    with pytest.raises(ValueError, match="RABTRIEVER_API_KEY holds a character"):
-        scores(server, reranker.processor)
+    for key in ("schlüssel", "secret\nkey", "secret\tkey"):
+        monkeypatch.setenv(client.KEY, key)
+        with pytest.raises(ValueError, match="RABTRIEVER_API_KEY holds a character") as refused:
+            scores(server, reranker.processor)
+        assert key not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "http://", "http:///v1", "ftp://a/v1", "http://a:b/v1", "", "a/b"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:8000", "http://", "http:///v1", "ftp://a/v1", "http://a:b/v1", "", "a/b"),
+        *("http://local host/v1", "http://a\x1b/v1", "http://a..b/v1", f"http://{'a' * 64}/v1"),
+    ],
+)
 def test_an_address_is_a_servers(processor: RabtrieverProcessor, url: str) -> None:
     with pytest.raises(ValueError, match="is no address; accepted: the address of an OpenAI-compatible server"):
         ServedTeacher(url, processor)
@@ -249,6 +268,8 @@ def test_an_address_holds_no_secret(processor: RabtrieverProcessor, url: str) ->
     with pytest.raises(ValueError, match="has more than host, port and path") as refused:
         ServedTeacher(url, processor)
     assert "password" not in str(refused.value)
+    with pytest.raises(ValueError, match=r"'http://...@a:99999' is no address"):
+        ServedTeacher("http://me:password@a:99999", processor)
 
 
 def test_a_wrong_path_is_told(server: CompletionServer, reranker: GenerativeRerankerModel) -> None:

@@ -270,7 +270,8 @@ def test_its_student_is_evaluated_without_it(settings: dict[str, Any], capsys: p
         ({"instruction": "Why?"}, "instruction given, but .* has a prompt of its own"),
         ({"model_name_or_path": "nowhere"}, "model_name_or_path nowhere cannot be read"),
         ({"teacher": "http://:8/v1"}, "'http://:8/v1' is no address"),
-        ({"served_model": "other"}, "served_model is 'other', .* has judge"),
+        ({"teacher": "http://me:password@a/v1", "dry_run": True}, "http://a/v1 has more than host, port and path"),
+        ({"served_model": "other"}, "served_model is 'other', .* has 'judge'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_a_pair_is_asked(
