@@ -14,7 +14,9 @@ HELP = (
     f"Licences, each [WHAT=]LICENCE. WHAT is one of {', '.join(KEYS)} (default: model); LICENCE is an identifier of "
     f"the Hub, such as apache-2.0 or cc-by-nc-4.0; base_model={FROM_SCRATCH} for weights trained from scratch."
 )
-_UNKNOWN = ("unknown", "none", "unlicensed")
+_UNKNOWN = ("unknown", "none", "unlicensed", "cc")  # cc: one of a family
+_OTHER = "other"  # on the Hub: terms of its own, which the card has to tell
+_NON_COMMERCIAL = {"nc", "noncommercial", "research", "amlr"}  # parts of identifiers of the Hub
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _TABLE = re.compile(r"(<!-- licences -->\n).*?(<!-- /licences -->)", re.DOTALL)
 
@@ -42,25 +44,39 @@ def check_licenses(metadata: Mapping[str, Any]) -> None:
     """Checks that the licences in a card's metadata are known and that the model's keeps the terms of the others.
 
     Raises:
-        ValueError: a licence is unknown, forbids derived works, or is non-commercial although the model's is not.
+        ValueError: a licence is no identifier, unknown, or forbids derived works; or it is non-commercial, or has terms
+            of its own, although the model's is not or has not.
     """
     for what, key in KEYS.items():
-        name = metadata[key]
+        name, of = metadata[key], f"the licence of the {_WORDS[what]}"
+        if not isinstance(name, str) or not _IDENTIFIER.fullmatch(name):
+            raise ValueError(
+                f"{of} is {name!r} ({key}); accepted: a lower-case identifier of the Hub, such as apache-2.0"
+            )
         if name in _UNKNOWN:
             raise ValueError(
-                f"the licence of the {_WORDS[what]} is {name!r} ({key}); accepted: one that is known. What may only "
-                "be measured must not be passed on"
+                f"{of} is {name!r} ({key}); accepted: one that is known. What may only be measured must not be passed "
+                "on"
             )
-        terms = set(name.split("-"))
-        if what != "model" and "nd" in terms:
+        if what != "model" and "nd" in name.split("-"):
+            raise ValueError(f"{of} is {name}, which forbids derived works; accepted: another")
+    weights = metadata[KEYS["model"]]
+    for what in ("base_model", "data"):
+        name, of = metadata[KEYS[what]], f"the licence of the {_WORDS[what]}"
+        if _is_non_commercial(name) and not _is_non_commercial(weights):
             raise ValueError(
-                f"the licence of the {_WORDS[what]} is {name}, which forbids derived works; accepted: another"
+                f"{of} is {name}, which is non-commercial, that of these weights is {weights}; accepted: --license "
+                "model=cc-by-nc-4.0 or another non-commercial licence"
             )
-        if "nc" in terms and "nc" not in metadata[KEYS["model"]].split("-"):
+        if name == _OTHER != weights:
             raise ValueError(
-                f"the licence of the {_WORDS[what]} is {name}, which is non-commercial, that of these weights is "
-                f"{metadata[KEYS['model']]}; accepted: --license model=cc-by-nc-4.0 or another non-commercial licence"
+                f"{of} is {name}, whose terms only its text tells, that of these weights is {weights}; accepted: "
+                f"--license model={_OTHER}, or the identifier of what its text says"
             )
+
+
+def _is_non_commercial(name: str) -> bool:
+    return not _NON_COMMERCIAL.isdisjoint(name.split("-"))
 
 
 def license_table(metadata: Mapping[str, Any]) -> str:

@@ -222,6 +222,21 @@ def replaced(old: str, new: str) -> Callable[[Path], None]:
             replaced("data_license: cc-by-sa-4.0", "data_license: unknown"),
             "training data is 'unknown'.*one that is known",
         ),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: CC-BY-NC-4.0"),
+            r"training data is 'CC-BY-NC-4.0' \(data_license\); accepted: a lower-case identifier",
+        ),
+        (replaced("data_license: cc-by-sa-4.0", "data_license: [mit, cc-by-nc-4.0]"), "accepted: a lower-case identif"),
+        (replaced("data_license: cc-by-sa-4.0", "data_license: 4.0"), r"training data is 4.0 .*accepted: a lower-case"),
+        (replaced("data_license: cc-by-sa-4.0", "data_license: cc"), "training data is 'cc'.*one that is known"),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: fair-noncommercial-research-license"),
+            "fair-noncommercial-research-license, which is non-commercial",
+        ),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: other"),
+            "training data is other, whose terms only its text tells, that of these weights is apache-2.0; accepted",
+        ),
         (replaced("pipeline_tag: text-ranking\n", ""), "metadata lacks pipeline_tag"),
         (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled placeholder: '{{ limits }}'"),
         (replaced("## Limits\n", "## Limits\n\nTODO\n"), "unfilled placeholder: 'TODO'"),
