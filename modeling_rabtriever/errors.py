@@ -38,6 +38,11 @@ def reason(error: Exception) -> str:
     return line if plain else f"{type(error).__name__}: {line}"  # a KeyError's message is only the key
 
 
+def one_line(error: Exception) -> str:
+    """An exception's whole message in one line, for parsers that say the place on lines of its own."""
+    return " ".join(str(error).split())
+
+
 def _is_own(error: Exception) -> bool:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

@@ -1,5 +1,7 @@
 """What a visitor of the page chooses from: documents and the models that rank them, as a YAML file lists them."""
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from ..errors import one_line
 from ..loading import load_model
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
@@ -17,6 +20,7 @@ from .ranking import checked_query, checked_student, checked_teacher
 _PACKAGED = Path(__file__).with_name("packaged.yaml")  # the models that come with the package
 MOST_EXAMPLES = 8
 MOST_NAME = 60  # characters
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FIELDS = "model, corpus, and perhaps teacher, examples, revision"
 
 
@@ -68,10 +72,10 @@ class Entry:
         Raises:
             ValueError: as `read_corpus`, `load_model` and `Collection`.
         """
-        documents = read_corpus(self.corpus)
-        student = load_model(self.model, dtype, device, self.revision)
-        teacher = None if self.teacher is None else load_model(self.teacher, dtype, device, self.revision)
         try:
+            documents = read_corpus(self.corpus)
+            student = load_model(self.model, dtype, device, self.revision)
+            teacher = None if self.teacher is None else load_model(self.teacher, dtype, device, self.revision)
             return Collection(self.name, student, documents, teacher, self.examples)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
@@ -115,11 +119,15 @@ def _settings(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}); accepted: a YAML file of collections") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not YAML ({error}); accepted: a YAML file of collections") from None
+        raise ValueError(f"{file} is not YAML ({one_line(error)}); accepted: a YAML file of collections") from None
     if not isinstance(found, dict) or not found:
         raise ValueError(f"{file} lists no collections; accepted: a YAML mapping of name -> settings")
     if len(found) < len(node.value):
         raise ValueError(f"{file} has a name twice; accepted: every name once")
+    for name, settings in node.value:
+        fields = [field.value for field, _ in settings.value] if isinstance(settings, yaml.MappingNode) else []
+        if len(set(fields)) < len(fields):
+            raise ValueError(f"{file}: {name.value} has a setting twice; accepted: every setting once")
     return found
 
 
@@ -142,18 +150,33 @@ def _entry(file: Path, name: Any, settings: Any) -> Entry:
         for field, value in given.items():
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"{field} is {value!r}; accepted: a text")
+        if given["corpus"] == "-":
+            raise ValueError("corpus is '-'; accepted: .jsonl, .parquet, hub:<data set>")
         checked = _checked_examples(examples)
+        models = [field for field in ("model", "teacher") if field in given]
+        given |= {field: _model_place(file.parent, field, given[field]) for field in models}
     except ValueError as error:
         raise ValueError(f"{file}: {name}: {error}") from error
-    given |= {field: _model_place(file.parent, given[field]) for field in ("model", "teacher") if field in given}
     if not given["corpus"].startswith("hub:"):
         given["corpus"] = str(file.parent / given["corpus"])
     return Entry(name=name, examples=tuple(checked), **given)
 
 
-def _model_place(folder: Path, path: str) -> str:
-    """The path of a model's folder, or a Hub id as it is."""
-    return str(folder / path) if (folder / path).is_dir() else path
+def _model_place(folder: Path, field: str, path: str) -> str:
+    """The path of a model's folder, or a Hub id as it is: a folder elsewhere of that name is another model.
+
+    Raises:
+        ValueError: the path is neither.
+    """
+    place = folder / path
+    if os.path.isdir(place):  # false, not an error, if the name is too long
+        return str(place)
+    if os.path.isdir(path) or not _HUB_ID.fullmatch(path):
+        raise ValueError(
+            f"{field} is {path!r}, and there is no folder {place}; accepted: a folder, from that of the file, or a "
+            "Hub id (org/name)"
+        )
+    return path
 
 
 def _check_name(name: Any) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import yaml
 
+from ..errors import one_line
 from ..recipes import recipe_path
 from .command import StageParser, parse_or_help
 
@@ -64,7 +65,7 @@ def _mapping(path: str | Path) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"recipe {path} is not YAML ({error}); accepted: a mapping of settings") from None
+        raise ValueError(f"recipe {path} is not YAML ({one_line(error)}); accepted: a mapping of settings") from None
     if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
         raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
     return recipe

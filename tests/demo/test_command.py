@@ -114,6 +114,12 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
     Path("hub.yaml").write_text("theirs: {model: org/student, corpus: 'hub:org/data'}")
     (entry,) = read_entries("hub.yaml")
     assert (entry.model, entry.corpus) == ("org/student", "hub:org/data")
+    monkeypatch.chdir(place)
+    Path("elsewhere/here.yaml").write_text(MINE)
+    with pytest.raises(
+        ValueError, match="model is 'student', and there is no folder elsewhere/student; accepted: a fo"
+    ):
+        read_entries("elsewhere/here.yaml")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,18 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
         (MINE.replace("}", f", examples: {['x'] * 9}}}"), "9 examples are given; accepted: at most 8"),
         (MINE.replace("}", ", examples: [' ']}"), "mine.yaml: mine: the query is blank"),
         (MINE.replace("}", f", examples: [{'x' * 2001}]}}"), "the query has 2,001 characters; accepted: at most 2,000"),
-        (MINE.replace("student", "nowhere"), "nowhere cannot be loaded"),
+        (MINE.replace("student", "nowhere"), "mine: nowhere cannot be loaded"),
+        (
+            MINE.replace("model", "model: elsewhere, model"),
+            "mine.yaml: mine has a setting twice; accepted: every setting",
+        ),
+        (MINE.replace("corpus.jsonl", "'-'"), "mine.yaml: mine: corpus is '-'; accepted: .jsonl, .parquet, hub:"),
+        (
+            MINE.replace("student", "runs/no/model"),
+            "mine.yaml: mine: model is 'runs/no/model', and there is no folder runs/no/model; accepted: a folder, from",
+        ),
+        (MINE.replace("student", "x" * 5000), "cannot be loaded"),
+        (MINE.replace("corpus.jsonl", "x" * 5000), "x is not a file"),
         (
             MINE.replace("student", "teacher"),
             "mine: the student is a GenerativeRerankerModel; accepted: a RabtrieverMod",
@@ -149,7 +166,7 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
         ),
         (MINE.replace("corpus.jsonl", "blank.jsonl"), "blank.jsonl line 1: the document 'a' has no text"),
         (MINE.replace("corpus.jsonl", "empty.jsonl"), "empty.jsonl holds no documents"),
-        (MINE.replace("corpus.jsonl", "no.jsonl"), "no.jsonl"),
+        (MINE.replace("corpus.jsonl", "no.jsonl"), "mine: no.jsonl is not a file"),
     ],
 )
 @pytest.mark.parametrize("flags", [(), ("--space", "app")], ids=["page", "space"])
@@ -161,7 +178,8 @@ def test_a_file_of_collections_with_mistakes(
     Path("blank.jsonl").write_text('{"id": "a", "text": " "}\n')
     Path("empty.jsonl").write_text("\n")
     assert cli.main(["demo", "mine.yaml", *flags]) == cli.BAD_INPUT
-    assert message in capsys.readouterr().err
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("rabtriever: ")]
+    assert message in said and "; accepted" in said
     assert not Path("app").exists()
 
 

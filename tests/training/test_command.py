@@ -72,7 +72,7 @@ def test_every_optional_option_of_a_stage_takes_null(option: str) -> None:
         ("kind: c", "kind is 'c' .*; accepted: a, b"),
         ("about: 3", "about is 3 .*; accepted: a mapping or a string or null"),
         ("3: 4", "is not a mapping"),
-        ("count: [", "is not YAML"),
+        ("count: [", "is not YAML .*; accepted"),
     ],
 )
 def test_values_of_a_recipe_are_checked(tmp_path: Path, recipe: str, message: str) -> None:
