@@ -117,7 +117,7 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(place)
     Path("elsewhere/here.yaml").write_text(MINE)
     with pytest.raises(
-        ValueError, match="model is 'student', and there is no folder elsewhere/student; accepted: a fo"
+        ValueError, match="model is 'student', and there is no folder elsewhere/student; accepted: a folder"
     ):
         read_entries("elsewhere/here.yaml")
 
