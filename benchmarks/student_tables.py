@@ -180,7 +180,8 @@ def student_cost(result: Row) -> str:
             ]
             cost = f"{row['ms']:.1f}" if kind == "query cost" else f"{row['pairs']:,}"
             lines.append(
-                f"| {STARTS.get(row['student'], row['student'])} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |"
+            name = STARTS.get(row["student"], row["student"])
+            lines.append(f"| {name} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |")
             )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
