@@ -179,10 +179,8 @@ def student_cost(result: Row) -> str:
                 for found in (row["kept"]["success@1"], row["kept"]["ndcg@10"])
             ]
             cost = f"{row['ms']:.1f}" if kind == "query cost" else f"{row['pairs']:,}"
-            lines.append(
             name = STARTS.get(row["student"], row["student"])
             lines.append(f"| {name} | {' | '.join(kept)} | {cost} | {row['seconds']:,.0f} |")
-            )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
