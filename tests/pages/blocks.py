@@ -44,6 +44,7 @@ OTHERS = {
     "sed",
     "source",
     "text-embeddings-router",
+    "trackio",
     "uv",
     "vllm",
 }
