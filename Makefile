@@ -46,7 +46,7 @@ lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/lint-imports
 	$(BIN)/typos
 
-PAGES = README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs benchmarks/*.md benchmarks/results/*.png \
+PAGES = README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md CITATION.cff docs model_cards/*.md benchmarks/*.md benchmarks/results/*.png \
 	modeling_rabtriever/tasks/*.yaml modeling_rabtriever/recipes/*.yaml
 
 docs: install ## the site, in build/site; a warning is an error
