@@ -64,6 +64,8 @@ class Split:
 class RetrievalTask:
     """A corpus and its judged splits. Documents are addressed by their row in `corpus`.
 
+    Its texts are lists, or, if a file has more than 64 MB of them, sequences that read a mapped file (`Texts`).
+
     Args:
         name: of the task.
         corpus_ids: one id per document.
@@ -176,8 +178,8 @@ def with_unlabelled(split: Split, path: str | Path, skip_bad: bool = False) -> S
         print(f"{path}: left out bad lines ({skipped})")
     return Split(
         split.name,
-        Texts(chain(split.query_ids, ids)),
-        Texts(chain(split.queries, more)),
+        Texts(chain(split.query_ids, ids)).plain(),
+        Texts(chain(split.queries, more)).plain(),
         Relevance.of(split.relevant).with_unlabelled(len(more)),
     )
 
@@ -192,9 +194,9 @@ def _task(
     splits = {}
     for split, (source, judgements) in qrels.items():
         rows, relevant = labelled(source, judgements, *known, left_out if skip_bad else None)
-        splits[split] = Split(split, query_ids.take(rows), asked.take(rows), relevant)
+        splits[split] = Split(split, query_ids.take(rows).plain(), asked.take(rows).plain(), relevant)
     found = {what: count for what, count in left_out.items() if count}
-    return RetrievalTask(name, corpus_ids, documents, splits, found)
+    return RetrievalTask(name, corpus_ids.plain(), documents.plain(), splits, found)
 
 
 def _read(source: str, skip_bad: bool) -> tuple[Texts, Texts, int]:

@@ -148,6 +148,7 @@ def _named_source(name: str, about: NamedTask, skip_bad: bool) -> RetrievalTask:
 
 def _prepared(task: RetrievalTask, about: NamedTask) -> RetrievalTask:
     splits = {
-        name: replace(split, queries=Texts(map(about.prepare, split.queries))) for name, split in task.splits.items()
+        name: replace(split, queries=Texts(map(about.prepare, split.queries)).plain())
+        for name, split in task.splits.items()
     }
     return replace(task, splits=splits)

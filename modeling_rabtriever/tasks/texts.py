@@ -57,6 +57,10 @@ class Texts(Sequence[str]):
         """Some of the texts, in the order of `rows`; they are not copied."""
         return self._within(self._content, self._begins[rows], self._ends[rows])
 
+    def plain(self) -> "list[str] | Texts":
+        """A list, which every library takes, unless the texts lie in a file."""
+        return self if isinstance(self._content, mmap.mmap) else list(self)
+
     def __len__(self) -> int:
         return len(self._begins)
 

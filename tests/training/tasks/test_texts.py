@@ -40,6 +40,11 @@ def test_texts_are_a_list_that_does_not_change(texts: Texts) -> None:
         hash(texts)
 
 
+def test_texts_in_memory_become_a_list_that_every_library_takes(texts: Texts) -> None:
+    assert texts.plain() == LIST
+    assert isinstance(texts.plain(), list) == (texts_file.IN_MEMORY > 8)
+
+
 def test_columns_lie_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(texts_file, "_BLOCK", 2)
     ids, texts = columns(((str(row), text) for row, text in enumerate(LIST)), 2)
