@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..files import read_tensors, write_tensors
+from ..tasks.texts import hashes
 
 DRAWN_FROM = 1000  # on-policy candidates are drawn from this many best documents of a query
 DOCUMENT_BLOCK = 65_536  # documents scored at once during that search
@@ -26,8 +27,7 @@ DOCUMENT_BLOCK = 65_536  # documents scored at once during that search
 
 def first_rows(documents: Sequence[str]) -> Tensor:
     """For each document the first row that has its text, `(m,)` int64. Texts are compared by their hashes."""
-    hashes = np.fromiter(map(hash, documents), np.int64, len(documents))
-    _, first, place = np.unique(hashes, return_index=True, return_inverse=True)
+    _, first, place = np.unique(hashes(documents), return_index=True, return_inverse=True)
     return torch.from_numpy(first[place])
 
 

@@ -13,6 +13,7 @@ from ..served.in_flight import in_flight
 from ..served.teacher import PAIRS_PER_REQUEST, ServedTeacher
 from ..trainers.processes import on_each
 from .teacher_states import SHARD_PAIRS, TeacherScores, texts_fingerprint
+from .token_ids import TokenIdsOf
 
 UNWRITTEN_SECONDS = 20.0  # a killed process loses at most the answers of this long
 
@@ -38,7 +39,8 @@ class ServedScores(TeacherScores):
     def __init__(self, folder: Path, teacher: ServedTeacher, queries: Sequence[str], documents: Sequence[str]) -> None:
         self.teacher = teacher
         processor = teacher.processor
-        self._suffixes, self._prefixes = processor.query_ids(queries), processor.document_ids(documents)
+        self._suffixes = TokenIdsOf(processor.query_ids, queries)
+        self._prefixes = TokenIdsOf(processor.document_ids, documents)
         identity = {
             "server": json.dumps(on_each(teacher.connect), sort_keys=True),
             "reading": reading_fingerprint(processor),
@@ -47,8 +49,9 @@ class ServedScores(TeacherScores):
         super().__init__(folder, len(queries), self._ask, identity)
 
     def _ask(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
-        rows = zip(queries.tolist(), documents.tolist(), strict=True)
-        return {"logits": self.teacher.log_odds([self._prefixes[row] + self._suffixes[query] for query, row in rows])}
+        suffixes, prefixes = self._suffixes.of(queries.tolist()), self._prefixes.of(documents.tolist())
+        prompts = [prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)]
+        return {"logits": self.teacher.log_odds(prompts)}
 
     def _parts(self, keys: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """As answers arrive, those of some seconds at a time; after an error, what has been answered comes first."""

@@ -8,7 +8,7 @@ KEPT = 65_536  # texts whose token ids are kept for the next time
 
 
 class TokenIdsOf:
-    """The token ids of texts; those of the last `KEPT` texts asked for stay in memory.
+    """The token ids of texts; those of the last `KEPT` texts asked for stay in memory. Threads can share it.
 
     Args:
         read: a processor's method, such as `document_ids`.
@@ -24,8 +24,9 @@ class TokenIdsOf:
 
     def of(self, rows: Sequence[int]) -> list[TokenIds]:
         """The token ids of these texts, by their rows."""
-        if len(self._kept) + len(rows) > KEPT:
-            self._kept = {row: self._kept[row] for row in rows if row in self._kept}
-        if new := [row for row in dict.fromkeys(rows) if row not in self._kept]:
-            self._kept.update(zip(new, self._read([self._texts[row] for row in new]), strict=True))
-        return [self._kept[row] for row in rows]
+        kept = self._kept  # nothing is ever taken out of it, only another one put in its place
+        if len(kept) + len(rows) > KEPT:
+            kept = self._kept = {row: kept[row] for row in rows if row in kept}
+        if new := [row for row in dict.fromkeys(rows) if row not in kept]:
+            kept.update(zip(new, self._read([self._texts[row] for row in new]), strict=True))
+        return [kept[row] for row in rows]

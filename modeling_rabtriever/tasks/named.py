@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from .beir import RetrievalTask, load_beir, load_hub
-from .texts import Texts
+from .texts import Texts, hashes
 
 NAMED = Path(__file__).with_suffix(".yaml")
 DATA_FOLDER = "RABTRIEVER_DATA"
@@ -85,11 +85,11 @@ def check_leakage(task: RetrievalTask) -> dict[str, float]:
     Raises:
         ValueError: more than `REPEATED_SHARE` of a split's queries are also in another split.
     """
-    hashes = {name: np.fromiter(map(hash, split.queries), np.int64) for name, split in task.splits.items()}
+    texts = {name: hashes(split.queries) for name, split in task.splits.items()}
     shares = {}
     for name, split in task.splits.items():
-        for other, seen in hashes.items():
-            repeated = np.flatnonzero(np.isin(hashes[name], seen)) if other != name else np.empty(0, np.int64)
+        for other, seen in texts.items():
+            repeated = np.flatnonzero(np.isin(texts[name], seen)) if other != name else np.empty(0, np.int64)
             if not repeated.size:
                 continue
             share = repeated.size / len(split)

@@ -95,6 +95,11 @@ class Texts(Sequence[str]):
         return Texts, (list(self),)
 
 
+def hashes(texts: Sequence[str]) -> Places:
+    """A number per text, `(n,)` int64; equal texts have the same one. It differs from process to process."""
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
+
+
 def columns(rows: Iterable[tuple[str, ...]], count: int) -> tuple[Texts, ...]:
     """The columns of a table of texts, such as ids and documents, which lie together.
 

@@ -67,6 +67,22 @@ def test_fixed_candidates_are_those_of_the_queries_read(
     assert trainer.candidates.equal(given[torch.tensor(trained_rows(len(train), settings))])
 
 
+def test_token_ids_are_right_while_others_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_ids, "KEPT", 2)
+    texts = ["a", "bb", "ccc", "dddd"]
+    other = [[2, 3], [3, 2]]  # what other threads ask while this one tokenises
+
+    def read(asked: list[str]) -> list[list[int]]:
+        if other:
+            rows = other.pop()
+            assert ids.of(rows) == [[len(texts[row])] for row in rows]
+        return [[len(text)] for text in asked]
+
+    ids = TokenIdsOf(read, texts)
+    assert ids.of([0, 1]) == [[1], [2]]
+    assert ids.of([1, 2, 0]) == [[2], [3], [1]]
+
+
 def test_token_ids_are_kept_only_for_the_last_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_ids, "KEPT", 3)
     read: list[str] = []

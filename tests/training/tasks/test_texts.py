@@ -78,7 +78,7 @@ def test_ids_are_found() -> None:
 
 
 def test_an_id_with_the_hash_of_another_is_not_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modeling_rabtriever.tasks.id_rows._hashes", lambda texts: np.array([len(t) for t in texts]))
+    monkeypatch.setattr("modeling_rabtriever.tasks.id_rows.hashes", lambda texts: np.array([len(t) for t in texts]))
     assert IdRows(["a", "bb"]).find(["bb", "b", "a", "cc"]).tolist() == [1, -1, 0, -1]
 
 
