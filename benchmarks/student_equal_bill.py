@@ -8,10 +8,11 @@ Usage:
 All methods start from the same model: the teacher's backbone, or a sentence encoder (--encoder). They train on the
 same queries, including those without labels, and on the same pairs of query and document with the teacher's log-odds.
 Our student that learns only from the teacher draws these pairs at the first rate, while it trains; all other methods
-have all pairs from the first step. `ours` also learns from the labels, with the share LABELS. Prompt, steps and
-queries per step are the same. Each method's learning rate is the best one on dev; only its ranking of test is kept.
-The methods are those of `benchmarks.opponents`, the untrained start if it can rank, and baselines that train no
-encoder.
+have all pairs from the first step. `ours` also learns from the labels, with the share LABELS. Steps and queries per
+step are the same. So are prompt and lengths from the teacher's backbone; from a sentence encoder our student cuts texts
+at the teacher's lengths, and all other methods at the encoder's, which is longer. Each method's learning rate is the
+best one on dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained start
+if it can rank, and baselines that train no encoder.
 
 In a corpus of more than a hundred documents, the teacher re-ranks the first documents of all methods for
 TEACHER_QUERIES test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.
@@ -30,6 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
+from benchmarks.last_step import last_step_system
 from benchmarks.opponents import METHODS, Opponent
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
@@ -222,7 +224,7 @@ def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) 
         found[AS_IT_IS] = ranker.best(
             AS_IT_IS, lambda _: (lambda queries: opponent.scores(start_model, queries), facts), (0.0,)
         )
-    for system in baselines(task, "train"):
+    for system in [*baselines(task, "train"), *last_step_system(task)]:
         found[system.name] = ranker.best(system.name, lambda _, system=system: (system.score, free), (0.0,))
     rows, teacher = ranker.teacher([one["ranking"] for one in found.values()])
     shared = {"task": bench.run.task, "seed": seed, "start": start, "n": len(ranker.test)}
@@ -313,6 +315,7 @@ def run(
     for bench in benches(arguments):
         new = measure(bench, arguments.encoder, tuple(arguments.methods))
         rows = with_earlier(module, new, ("task", "seed", "start", "method"))
+        rows.sort(key=lambda row: list(SETTINGS).index(row["task"]))  # whichever was measured last
         settings = {name: vars(setting) for name, setting in SETTINGS.items()}
         print(write_result(module, settings, rows, bars(rows)), flush=True)
 
