@@ -6,6 +6,8 @@
 - InfoNCE: labels only, other queries' documents as negatives (MultipleNegativesRankingLoss);
 - InfoNCE, hard negatives: the same with one more document per query, from the first thirty of the untrained start;
 - MaxSim: one vector per token, distilled on the same lists, so its index is that many times larger.
+
+All of them read as many tokens of a query and of a document as the teacher and our student do.
 """
 
 import copy
@@ -45,8 +47,8 @@ from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.distillation.student import UNIT_SCALE
 from modeling_rabtriever.evaluation.metrics import rank_documents
 
-HARD = "InfoNCE, hard negatives"
-METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", HARD, "MaxSim")
+HARD, MAX_SIM = "InfoNCE, hard negatives", "MaxSim"
+METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", HARD, MAX_SIM)
 HARD_DEPTH = 30
 
 Model = SentenceTransformer | MultiVectorEncoder
@@ -69,8 +71,11 @@ class Opponent:
         encoder: str | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.teacher, self.bill, self.setting, self.encoder, self.seed = teacher, bill, setting, encoder, seed
-        self._query, self._document = ("{}", "{}") if encoder is not None else prompts(teacher.processor)
-        self._corpus = [self._document.format(text) for text in corpus]
+        processor = teacher.processor
+        self._query, self._document = ("{}", "{}") if encoder is not None else prompts(processor)
+        self._tokenizer = processor.tokenizer if encoder is None else self.as_it_is().tokenizer
+        shortened = kept_part(self._tokenizer, corpus, processor.max_document_length, "right")
+        self._corpus = [self._document.format(text) for text in shortened]
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -119,7 +124,8 @@ class Opponent:
         for _ in range(math.ceil(count / len(chosen))):
             rows += rng.sample(chosen, len(chosen))
         rows = rows[:count]
-        columns: dict[str, list[Any]] = {"query": [self._query.format(bill.queries[row]) for row in rows]}
+        asked = self._asked(bill.queries)
+        columns: dict[str, list[Any]] = {"query": [asked[row] for row in rows]}
         if labels:
             columns["document_0"] = [self._corpus[rng.choice(bill.relevant[row])] for row in rows]
             if method == HARD:
@@ -137,7 +143,7 @@ class Opponent:
         tensors: Any = {"show_progress_bar": False}
         if not isinstance(model, MultiVectorEncoder):
             tensors["convert_to_tensor"] = True
-        vectors = model.encode_query([self._query.format(text) for text in queries], **tensors)
+        vectors = model.encode_query(self._asked(queries), **tensors)
         found: Tensor = model.similarity(vectors, model.encode_document(self._corpus, **tensors))
         return found.float().cpu()
 
@@ -146,6 +152,12 @@ class Opponent:
         sample = self._corpus[:256]
         vectors = model.encode_document(sample, show_progress_bar=False)
         return round(4 * sum(torch.as_tensor(vector).numel() for vector in vectors) / len(sample))
+
+    def _asked(self, queries: list[str]) -> list[str]:
+        """The queries in their prompt, as long as the teacher and our student read them."""
+        processor = self.teacher.processor
+        shortened = kept_part(self._tokenizer, queries, processor.max_query_length, processor.query_truncation_side)
+        return [self._query.format(text) for text in shortened]
 
     def _hard_negatives(self, chosen: list[int]) -> dict[int, list[int]]:
         found = self.scores(self.as_it_is(), [self.bill.queries[row] for row in chosen])
@@ -160,7 +172,7 @@ class Opponent:
             with tempfile.TemporaryDirectory() as folder:
                 model = untrained(self.teacher, method, Path(folder))
             model[0].max_seq_length = self._longest()
-        elif method == "MaxSim":
+        elif method == MAX_SIM:
             model = MultiVectorEncoder(self.encoder, device="cpu")
         else:
             model = SentenceTransformer(self.encoder, device="cpu")
@@ -180,7 +192,7 @@ class Opponent:
             return MultipleNegativesRankingLoss(model)
         if method == "MarginMSE":
             return MarginMSELoss(model)
-        if method == "MaxSim":
+        if method == MAX_SIM:
             return MultiVectorDistillKLDivLoss(model)
         unit = any(isinstance(module, Normalize) for module in model)
         return DistillKLDivLoss(
@@ -189,6 +201,20 @@ class Opponent:
             student_temperature=self.setting.temperature / (UNIT_SCALE if unit else 1),
             teacher_temperature=self.setting.temperature,
         )
+
+
+def kept_part(tokenizer: PreTrainedTokenizerBase, texts: list[str], length: int, side: str) -> list[str]:
+    """Each text without the tokens beyond `length`; `side` is the end that loses them, `"left"` or `"right"`."""
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    kept = []
+    for text, encoding in zip(texts, backend.encode_batch(texts, add_special_tokens=False), strict=True):
+        offsets = encoding.offsets
+        if len(offsets) > length:
+            text = text[: offsets[length - 1][1]] if side == "right" else text[offsets[-length][0] :]
+        kept.append(text)
+    return kept
 
 
 def prompts(processor: RabtrieverProcessor) -> tuple[str, str]:
@@ -229,7 +255,7 @@ def untrained(
         processor_kwargs={"truncation_side": processor.query_truncation_side},
     )
     transformer.max_seq_length = max(processor.max_query_length, processor.max_document_length)
-    if method == "MaxSim":
+    if method == MAX_SIM:
         model = MultiVectorEncoder(str(folder), device="cpu")
         model[0] = transformer
         return model

@@ -9,10 +9,9 @@ All methods start from the same model: the teacher's backbone, or a sentence enc
 same queries, including those without labels, and on the same pairs of query and document with the teacher's log-odds.
 Our student that learns only from the teacher draws these pairs at the first rate, while it trains; all other methods
 have all pairs from the first step. `ours` also learns from the labels, with the share LABELS. Steps and queries per
-step are the same. So are prompt and lengths from the teacher's backbone; from a sentence encoder our student cuts texts
-at the teacher's lengths, and all other methods at the encoder's, which is longer. Each method's learning rate is the
-best one on dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained start
-if it can rank, and baselines that train no encoder.
+step are the same, and so are the teacher's lengths, and its prompt from its backbone. Each method's learning rate is
+the best one on dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained
+start if it can rank, and baselines that train no encoder. The best opponent of a bar is one with one vector per text.
 
 In a corpus of more than a hundred documents, the teacher re-ranks the first documents of all methods for
 TEACHER_QUERIES test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.
@@ -32,7 +31,7 @@ from torch import Tensor
 
 from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
 from benchmarks.last_step import last_step_system
-from benchmarks.opponents import METHODS, Opponent
+from benchmarks.opponents import MAX_SIM, METHODS, Opponent
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
@@ -260,7 +259,7 @@ def bars_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         means = {
             method: float(np.mean([row["ndcg@10"]["mean"] for row in own]))
             for (method,), own in grouped(here, "method")
-            if method in METHODS
+            if method in METHODS and method != MAX_SIM
         }
         if means:
             best = max(means, key=lambda method: means[method])

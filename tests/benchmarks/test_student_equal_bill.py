@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from sentence_transformers import SentenceTransformer
 
 from benchmarks import student_corpora, student_cost, student_equal_bill, student_tables
-from benchmarks.bills import Setting, our_student
-from benchmarks.opponents import HARD, METHODS, Opponent
+from benchmarks.bills import Bill, Setting, our_student
+from benchmarks.opponents import HARD, METHODS, Opponent, kept_part
 from benchmarks.student_equal_bill import ALONE, OURS, bars_of, measure, sample_rows
 from benchmarks.students import TeacherBench
 from benchmarks.tasks import TITLES, TaskRun
@@ -58,6 +60,28 @@ def test_every_method_hears_of_our_students_pairs(bench: TeacherBench, tmp_path:
         column = bill.documents[row].tolist().index(corpus.index(document))
         assert rows[0]["label"][place] == pytest.approx(bill.scores[row, column].item())
     assert opponent.rows("InfoNCE", 5).column_names == ["query", "document_0"]
+
+
+def test_texts_are_cut_at_the_teachers_lengths(bench: TeacherBench, tmp_path: Path) -> None:
+    encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
+    tokenizer, long = SentenceTransformer(str(encoder), device="cpu").tokenizer, "the brown dog eats a big bone"
+    whole = tokenizer(long, add_special_tokens=False)["input_ids"]
+    for side, ids in (("right", whole[:3]), ("left", whole[-3:])):
+        (kept,) = kept_part(tokenizer, [long], 3, side)
+        assert kept in long and tokenizer(kept, add_special_tokens=False)["input_ids"] == ids
+    assert kept_part(tokenizer, [long, ""], len(whole), "left") == [long, ""]
+
+    shorter = {"max_query_length": 3, "max_document_length": 2, "query_truncation_side": "left"}
+    bench.reranker.processor = bench.reranker.processor.replace(**shorter)
+    bill = Bill([long], [[0]], torch.tensor([[0]]), torch.zeros(1, 1))
+    for start in (str(encoder), None):
+        opponent = Opponent(bench.reranker, [long], bill, SETTING, start)
+        texts = opponent.rows("KL", 1)[0]
+        used = tokenizer if start else bench.reranker.processor.tokenizer
+        assert kept_part(used, [long], 3, "left")[0] in texts["query"] and long not in texts["query"]
+        assert kept_part(used, [long], 2, "right")[0] in texts["document_0"] and long not in texts["document_0"]
+        trained = opponent.as_it_is()
+        assert opponent.scores(trained, [long]).equal(opponent.scores(trained, ["nothing else " + long]))
 
 
 def test_rows_and_bars(bench: TeacherBench) -> None:
