@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import one_line
 from ..loading import load_model
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
 from ..retrieval.documents import Document
+from ..yaml_mapping import read_mapping
 from .documents import check_text, read_corpus
 from .ranking import checked_query, checked_student, checked_teacher
 
@@ -113,21 +111,10 @@ def read_entries(file: str | Path | None = None) -> list[Entry]:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        found, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
-    except OSError as error:
-        raise ValueError(f"{file} cannot be read ({error.strerror}); accepted: a YAML file of collections") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not YAML ({one_line(error)}); accepted: a YAML file of collections") from None
-    if not isinstance(found, dict) or not found:
-        raise ValueError(f"{file} lists no collections; accepted: a YAML mapping of name -> settings")
-    if len(found) < len(node.value):
-        raise ValueError(f"{file} has a name twice; accepted: every name once")
-    for name, settings in node.value:
-        fields = [field.value for field, _ in settings.value] if isinstance(settings, yaml.MappingNode) else []
-        if len(set(fields)) < len(fields):
-            raise ValueError(f"{file}: {name.value} has a setting twice; accepted: every setting once")
+    accepted = "a YAML mapping of name -> settings"
+    found = read_mapping(file, accepted)
+    if not found:
+        raise ValueError(f"{file} lists no collections; accepted: {accepted}")
     return found
 
 

@@ -19,10 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import one_line
 from ..recipes import recipe_path
+from ..yaml_mapping import read_mapping
 from .command import StageParser, parse_or_help
 
 # The stages of the pipeline, in order -> folder in that of the run.
@@ -61,13 +59,9 @@ def read_recipe(*names_or_paths: str | Path) -> tuple[dict[str, Any], dict[str, 
 
 
 def _mapping(path: str | Path) -> dict[str, Any]:
-    file = recipe_path(path)
-    try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"recipe {path} is not YAML ({one_line(error)}); accepted: a mapping of settings") from None
-    if not isinstance(recipe, dict) or not all(isinstance(key, str) for key in recipe):
-        raise ValueError(f"{path} is not a mapping; accepted: a YAML mapping of settings")
+    recipe = read_mapping(recipe_path(path), "a YAML mapping of settings")
+    if not all(isinstance(key, str) for key in recipe):
+        raise ValueError(f"{path} has keys that are not texts; accepted: a YAML mapping of settings")
     return recipe
 
 

@@ -21,7 +21,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..yaml_mapping import read_mapping
 
 WORLD = Path(__file__).with_suffix(".yaml")
 SEED = 13
@@ -37,7 +37,7 @@ def read_world(large: bool = False) -> dict[str, Any]:
     Args:
         large: whether the world has ten homes, each with all places, and other objects.
     """
-    world = yaml.safe_load(WORLD.read_text())
+    world = read_mapping(WORLD, "a mapping")
     homes, others = world.pop("homes"), world.pop("other_objects")
     if large:
         world["places"] = [f"{place} of the {home} house" for home in homes for place in world["places"]]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from ..yaml_mapping import read_mapping
 from .beir import RetrievalTask, load_beir, load_hub
 from .texts import Texts, hashes
 
@@ -42,7 +42,7 @@ class NamedTask:
 
 def named_tasks() -> dict[str, NamedTask]:
     """All tasks of `named.yaml`, by name."""
-    return {name: NamedTask(**about) for name, about in yaml.safe_load(NAMED.read_text()).items()}
+    return {name: NamedTask(**about) for name, about in read_mapping(NAMED, "a mapping of name -> task").items()}
 
 
 def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:

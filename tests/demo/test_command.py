@@ -125,10 +125,10 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "mine.yaml lists no collections; accepted: a YAML mapping of name -> settings"),
-        ("- mine", "mine.yaml lists no collections"),
+        ("{}", "mine.yaml lists no collections; accepted: a YAML mapping of name -> settings"),
+        ("- mine", "mine.yaml is not a mapping; accepted: a YAML mapping of name -> settings"),
         ("mine: {", "mine.yaml is not YAML"),
-        (MINE * 2, "mine.yaml has a name twice; accepted: every name once"),
+        (MINE * 2, "mine.yaml has mine twice, in lines 1 and 2; accepted: every key once"),
         (
             "mine:",
             "mine.yaml: mine has no settings; accepted: model, corpus, and perhaps teacher, examples, revision, or",
@@ -146,7 +146,7 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
         (MINE.replace("student", "nowhere"), "mine: nowhere cannot be loaded"),
         (
             MINE.replace("model", "model: elsewhere, model"),
-            "mine.yaml: mine has a setting twice; accepted: every setting",
+            "mine.yaml has model twice, in lines 1 and 1; accepted: every key",
         ),
         (MINE.replace("corpus.jsonl", "'-'"), "mine.yaml: mine: corpus is '-'; accepted: .jsonl, .parquet, hub:"),
         (

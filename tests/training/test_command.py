@@ -71,7 +71,7 @@ def test_every_optional_option_of_a_stage_takes_null(option: str) -> None:
         ("names: [1]", r"names is \[1\] .*; accepted: a list, each item a string or null"),
         ("kind: c", "kind is 'c' .*; accepted: a, b"),
         ("about: 3", "about is 3 .*; accepted: a mapping or a string or null"),
-        ("3: 4", "is not a mapping"),
+        ("3: 4", "has keys that are not texts; accepted: a YAML mapping"),
         ("count: [", "is not YAML .*; accepted"),
     ],
 )

@@ -120,7 +120,11 @@ def test_unknown_flags_are_refused() -> None:
     [
         ("- a\n- b\n", "is not a mapping"),
         ("distill: 3\n", "distill is 3; accepted: a mapping"),
-        ("data: " + "[" * 20_000, "is not YAML .*; accepted: a mapping"),
+        ("", "is not a mapping"),
+        ("when: 2020-13-45\n", "is not YAML .month must be"),
+        ("seed: 1\ndata: x\nseed: 2\n", "has seed twice, in lines 1 and 3; accepted: every key once"),
+        ("distill:\n  rounds: 1\n  rounds: 2\n", "has rounds twice, in lines 2 and 3"),
+        ("data: " + "[" * 20_000, "is not YAML .*; accepted: a YAML mapping"),
     ],
 )
 def test_malformed_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
