@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor, cli
-from modeling_rabtriever.distillation import RabtrieverDistillationConfig, served_scores
+from modeling_rabtriever.distillation import RabtrieverDistillationConfig, bill, served_scores
 from modeling_rabtriever.distillation import distill as distill_function
 from modeling_rabtriever.distillation.served_scores import ServedScores
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
@@ -132,6 +132,23 @@ def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
     """Mean over queries of the correlation of their documents' scores."""
     first, second = (scores - scores.mean(1, keepdim=True) for scores in (first, second))
     return float(torch.cosine_similarity(first, second, dim=1).mean())
+
+
+def test_the_bill_of_many_texts_is_that_of_a_sample(
+    reranker: GenerativeRerankerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, processor = RabtrieverDistillationConfig(output_dir="x", use_cpu=True), reranker.processor
+    queries, documents = [f"the dog {number} eats" for number in range(20)], ["a bone"] * 40
+    exact = bill.teacher_bill(config, queries, documents, processor)
+    counted: list[int] = []
+    for name in ("query_ids", "document_ids"):
+        ids = getattr(processor, name)
+        monkeypatch.setattr(processor, name, lambda texts, ids=ids: counted.append(len(texts)) or ids(texts))
+    monkeypatch.setattr(bill, "COUNTED_TEXTS", 7)
+    short = [query if row % 2 == 0 else "" for row, query in enumerate(queries)]  # every second one is counted
+    documents[1], documents[39] = "a bone " * 30, ""
+    assert bill.teacher_bill(config, short, documents, processor) == exact  # what is not counted has no part in it
+    assert counted == [10, 8]
 
 
 def test_the_bill_is_shown_before_it_is_run_up(
