@@ -5,11 +5,10 @@ import re
 from importlib import import_module
 from typing import Any
 
-import yaml
-
 from modeling_rabtriever.recipes import recipe_names, recipe_path
 from modeling_rabtriever.stages import STAGES
 from modeling_rabtriever.stages.command import USUAL, StageParser, is_ours
+from modeling_rabtriever.stages.recipe import read_recipe
 
 HEAD = """\
 # Recipes and what each option is worth
@@ -52,10 +51,9 @@ def _recipes() -> list[str]:
     lines = ["## Recipes\n", ABOUT, "", "| recipe | teacher starts from | student starts from | |", "|---|---|---|---|"]
     for name in recipe_names():
         text = recipe_path(name).read_text()
-        found = yaml.safe_load(text)
-        starts = {**found.get("pretrain", {}), **found.get("train_reranker", {})}
-        teacher = starts.get("model_name_or_path", "")
-        student = found.get("distill", {}).get("encoder") or ("its teacher" if teacher else "")
+        _, sections = read_recipe(name)
+        teacher = (sections["pretrain"] | sections["train_reranker"]).get("model_name_or_path", "")
+        student = sections["distill"].get("encoder") or ("its teacher" if teacher else "")
         lines.append(f"| `{name}` | {teacher} | {student} | {_comment(text)} |")
     return lines
 

@@ -64,6 +64,7 @@ SETTINGS = {
     ),
     "cose": Setting(200, 64, 64, (5e-5,), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
     "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
+    "strategyqa": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, predictor_rate=1e-4, bf16=True),
 }
 METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
 DEPTH = 100  # documents of a ranking that are kept
