@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help install quickstart test test-slow coverage versions wheel serving lint docs format smoke clean
+.PHONY: help install quickstart test test-slow coverage versions wheel serving others lint docs format smoke clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | column -t -s "$$(printf '\t')"
@@ -38,6 +38,9 @@ wheel: install ## the wheel alone: trains, distils, evaluates, exports, searches
 
 serving: install ## vLLM, Infinity, fastembed, OpenVINO and others serve exports (gigabytes, half an hour; not in .ci/run)
 	$(BIN)/python -m tests.serving_engines
+
+others: install ## what docs/from-other-libraries.md says of other libraries, in the releases that it names (not in .ci/run)
+	$(BIN)/python -m tests.other_libraries
 
 lint: install ## style, types, imports between rooms, spelling
 	$(BIN)/ruff check .
