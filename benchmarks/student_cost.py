@@ -23,8 +23,9 @@ import torch
 
 from benchmarks.bills import Bill, our_student, start_name, student_scores
 from benchmarks.opponents import Opponent
+from benchmarks.ranker import METRICS, Ranker
 from benchmarks.results import bar, with_earlier, write_result
-from benchmarks.student_equal_bill import ALONE, METRICS, SETTINGS, Ranker, with_fewer, with_swapped
+from benchmarks.student_equal_bill import ALONE, SETTINGS, with_fewer, with_swapped
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.distillation.student_arguments import StudentArguments

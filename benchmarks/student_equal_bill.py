@@ -13,25 +13,23 @@ step are the same, and so are the teacher's lengths, and its prompt from its bac
 the best one on dev; only its ranking of test is kept. The methods are those of `benchmarks.opponents`, the untrained
 start if it can rank, and baselines that train no encoder. The best opponent of a bar is one with one vector per text.
 
-In a corpus of more than a hundred documents, the teacher re-ranks the first documents of all methods for
-TEACHER_QUERIES test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.
+In a corpus of more than a hundred documents, the teacher re-ranks the first ten documents of all methods for a hundred
+test queries, drawn with a fixed seed. Teacher and student are compared on these queries only.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.bills import Bill, Setting, our_student, start_name, student_scores
 from benchmarks.last_step import last_step_system
 from benchmarks.opponents import MAX_SIM, METHODS, Opponent
+from benchmarks.ranker import Ranker
 from benchmarks.results import bar, grouped, with_earlier, write_result
 from benchmarks.students import TeacherBench, bench_parser, benches
 from modeling_rabtriever import RabtrieverModel
@@ -39,13 +37,11 @@ from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.distillation.swaps import swapped
 from modeling_rabtriever.evaluation.metrics import (
     paired_test,
-    query_metrics,
-    rank_documents,
 )
 from modeling_rabtriever.evaluation.report import Interval
 from modeling_rabtriever.evaluation.samples import fixed_sample
-from modeling_rabtriever.evaluation.systems import baselines, reranker_system
-from modeling_rabtriever.files import write_json, write_tensors
+from modeling_rabtriever.evaluation.systems import baselines
+from modeling_rabtriever.files import write_tensors
 from modeling_rabtriever.tasks.beir import RetrievalTask, Split
 
 OURS, ALONE, AS_IT_IS = "ours", "ours, teacher alone", "as it is"
@@ -66,90 +62,6 @@ SETTINGS = {
     "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
     "strategyqa": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, predictor_rate=1e-4, bf16=True),
 }
-METRICS = ("success@1", "success@10", "mrr@10", "ndcg@10")
-DEPTH = 100  # documents of a ranking that are kept
-TEACHER_QUERIES, TEACHER_DEPTH = 100, 10
-
-
-class Ranker:
-    """Ranks every test query once per method; reuses the rankings of an earlier run.
-
-    Args:
-        bench: task, teacher and folders.
-        folder: where rankings go.
-    """
-
-    def __init__(self, bench: TeacherBench, folder: Path) -> None:
-        self.bench, self.folder = bench, folder
-        self.dev, self.test = bench.task.split("dev"), bench.task.split("test")
-
-    def best(self, method: str, train: Callable[[float], tuple[Callable[[list[str]], Tensor], dict[str, Any]]],
-             rates: tuple[float, ...]) -> dict[str, Any]:  # fmt: skip
-        """The ranking of test by the rate that is best on dev, and facts about it.
-
-        Saved after each rate; rates of an earlier run are not trained again.
-
-        Args:
-            method: its name.
-            train: a rate -> a function that scores the corpus for queries, and facts about it.
-            rates: to try.
-        """
-        path = self._path(method)
-        best = self.read(method) if path.exists() else {"method": method, "dev": {}}
-        for rate in rates:
-            if str(rate) in best["dev"]:
-                continue
-            score, facts = train(rate)
-            ranked = rank_documents(score(self.dev.queries), 10)
-            on_dev = float(self._values(ranked, self.dev)["ndcg@10"].mean())
-            print(f"{self.bench.run.task} {method} {rate:g}: dev nDCG@10 {on_dev:.4f} {facts}", flush=True)
-            first = on_dev > max(best["dev"].values(), default=-1.0)
-            best["dev"][str(rate)] = on_dev
-            if first:
-                best |= {"rate": rate, **facts, "ranking": rank_documents(score(self.test.queries), DEPTH)}
-            write_json(path, best)
-        return best
-
-    def finished(self, method: str, rates: tuple[float, ...]) -> bool:
-        """Whether an earlier run has the result of `best` at all rates."""
-        return self._path(method).exists() and {str(rate) for rate in rates} <= self.read(method)["dev"].keys()
-
-    def read(self, method: str) -> dict[str, Any]:
-        """The result of `best` from an earlier run."""
-        found: dict[str, Any] = json.loads(self._path(method).read_text())
-        return found
-
-    def values(self, found: Mapping[str, Any], rows: list[int] | None = None) -> dict[str, np.ndarray]:
-        """Per-query metrics on test, or on some of its rows."""
-        split, ranking = self.test, found["ranking"]
-        if rows is not None:
-            ranking, split = [ranking[row] for row in rows], split.take(rows)
-        return self._values(ranking, split)
-
-    def teacher(self, rankings: list[list[list[int]]]) -> tuple[list[int], dict[str, np.ndarray]]:
-        """Rows of test, and the teacher's metrics on them: it re-ranks the first documents of all rankings."""
-        size, path = len(self.bench.task.corpus), self.folder / "teacher.json"
-        every = size <= DEPTH
-        rows = list(range(len(self.test))) if every else sample_rows(self.test, TEACHER_QUERIES)
-        if not path.exists():
-            reranker = reranker_system(self.bench.reranker, self.bench.task.corpus)
-            ranking = []
-            if every:
-                ranking = rank_documents(reranker.score(self.test.queries), DEPTH)
-            else:
-                for row in rows:
-                    union = sorted({place for ranked in rankings for place in ranked[row][:TEACHER_DEPTH]})
-                    assert reranker.score_pairs is not None
-                    scores = reranker.score_pairs([self.test.queries[row]], torch.tensor([union]))[0]
-                    ranking.append([union[place] for place in scores.argsort(descending=True, stable=True).tolist()])
-            write_json(path, {"ranking": ranking})
-        return rows, self._values(json.loads(path.read_text())["ranking"], self.test.take(rows))
-
-    def _path(self, method: str) -> Path:
-        return self.folder / f"{method.replace(' ', '-').replace(',', '')}.json"
-
-    def _values(self, ranking: list[list[int]], split: Split) -> dict[str, np.ndarray]:
-        return query_metrics(ranking, split.relevant, METRICS)
 
 
 def with_swapped(task: RetrievalTask, train: Split, count: int, seed: int) -> Split:
@@ -166,12 +78,6 @@ def with_fewer(task: RetrievalTask, queries: int | None) -> RetrievalTask:
     """The task with a fixed sample of its training queries; `None` keeps all."""
     train = task.split("train")
     return replace(task, splits={**task.splits, train.name: fixed_sample(train, queries)})
-
-
-def sample_rows(split: Split, count: int) -> list[int]:
-    """Rows of a fixed sample of a split."""
-    places = {query_id: row for row, query_id in enumerate(split.query_ids)}
-    return [places[query_id] for query_id in fixed_sample(split, count).query_ids]
 
 
 def measure(bench: TeacherBench, encoder: str | None, methods: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from benchmarks import student_corpora, student_cost, student_equal_bill, student_tables
+from benchmarks import ranker, student_corpora, student_cost, student_equal_bill, student_tables
 from benchmarks.bills import Bill, Setting, our_student
 from benchmarks.opponents import HARD, METHODS, Opponent, kept_part
-from benchmarks.student_equal_bill import ALONE, OURS, bars_of, measure, sample_rows
+from benchmarks.ranker import sample_rows
+from benchmarks.student_equal_bill import ALONE, OURS, bars_of, measure
 from benchmarks.students import TeacherBench
 from benchmarks.tasks import TITLES, TaskRun
 from modeling_rabtriever import GenerativeRerankerModel
@@ -109,8 +110,8 @@ def test_rows_and_bars(bench: TeacherBench) -> None:
 def test_a_sentence_encoder_is_every_methods_start(
     bench: TeacherBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(student_equal_bill, "DEPTH", 5)  # the teacher ranks what the methods found
-    monkeypatch.setattr(student_equal_bill, "TEACHER_QUERIES", 20)
+    monkeypatch.setattr(ranker, "DEPTH", 5)  # the teacher ranks what the methods found
+    monkeypatch.setattr(ranker, "TEACHER_QUERIES", 20)
     encoder = write_sentence_transformer(tmp_path / "tiny", "bert", "mean")
     rows = measure(bench, str(encoder), (ALONE, HARD, "KL"))
     methods = [row["method"] for row in rows]
