@@ -9,7 +9,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 
 from transformers.utils import logging
 
-from . import GenerativeRerankerModel, RabtrieverModel
-from .cli_arguments import parser
+from . import RabtrieverModel
+from .cli_arguments import parser, served
 from .files import read_record
 from .loading import load_model
 from .progress import lines_in_logs
@@ -145,8 +145,8 @@ def search(arguments: argparse.Namespace) -> None:
     _warn_of_unfinished(store)
     reranker = None
     if arguments.rerank is not None:
-        reranker = _model(arguments.rerank, arguments)
-        if not isinstance(reranker, GenerativeRerankerModel):
+        reranker = _model_or_served(arguments.rerank, "--rerank", arguments)
+        if isinstance(reranker, RabtrieverModel):
             raise ValueError(f"--rerank {arguments.rerank} is not a teacher; accepted: a GenerativeRerankerModel")
     searcher = Searcher(_student(arguments), store, reranker, arguments.hybrid)
     queries: Iterable[tuple[str, str]]
@@ -170,7 +170,7 @@ def rank(arguments: argparse.Namespace) -> None:
     if not documents:
         raise ValueError(f"{arguments.documents} holds no documents; accepted: at least one")
     texts = [document.text for document in documents]
-    for found in _model(arguments.model, arguments).rank(arguments.query, texts, arguments.top_k):
+    for found in _model_or_served(arguments.model, "--model", arguments).rank(arguments.query, texts, arguments.top_k):
         _write({**asdict(documents[found["corpus_id"]]), "score": found["score"]})
 
 
@@ -261,11 +261,26 @@ def _extra(arguments: argparse.Namespace, package: str) -> str:
         return "onnx" if arguments.format == "onnx" else "export"
     if command == "encode":
         return "ray" if arguments.engine == "ray" else "retrieval"
+    if package in ("httpx2", "tenacity"):  # for a teacher behind a server
+        return "evaluation"
     return "demo" if command == "demo" else "retrieval"
 
 
 def _model(path: str, arguments: argparse.Namespace) -> Any:
     return load_model(path, arguments.dtype, arguments.device, arguments.revision)
+
+
+def _model_or_served(name: str, option: str, arguments: argparse.Namespace) -> Any:
+    """The model in a folder or on the Hub, or the teacher at an address."""
+    from .served.address import is_address
+    from .stages.served import check_unserved, open_teacher
+
+    given = served(arguments)
+    if not is_address(name):
+        check_unserved(*given, option)
+        return _model(name, arguments)
+    server, source, prompt = given
+    return open_teacher(replace(server, teacher=name), source, prompt, task="")
 
 
 def _student(arguments: argparse.Namespace) -> RabtrieverModel:

@@ -3,9 +3,13 @@
 import argparse
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
 
 from . import __version__
+from .distillation.student_arguments import ServedTeacherArguments
 from .loading import DTYPES
+from .reranking.prompts import PromptArguments, SourceArguments
 from .retrieval.vector_types import VECTOR_TYPES
 from .stages import Stage
 
@@ -19,6 +23,8 @@ examples:
   rabtriever search --model runs/household/student/model --store store --query "In the kitchen: I spilled my drink."
   cat queries.jsonl | rabtriever search --model ... --store store --queries - --top-k 5 --where "text LIKE '%kitchen'"
   rabtriever search --model ... --store store --query "..." --rerank runs/household/teacher/model
+  rabtriever search --model ... --store store --query "..." --rerank http://localhost:8000/v1 \\
+    --model-name-or-path runs/mine/student/teacher_prompt
   rabtriever index  --store store --words
   rabtriever search --model ... --store store --query "..." --hybrid
   rabtriever rank   --model runs/household/teacher/model --query "..." --documents corpus.jsonl
@@ -121,12 +127,15 @@ def parser(
     added.add_argument(
         "--precision", default="float32", choices=["float32", "bfloat16", "float16"], help="of exact search"
     )
-    added.add_argument("--rerank", help="a teacher that reranks the best documents: folder or Hub id")
+    added.add_argument(
+        "--rerank",
+        help="a teacher that reranks the best documents: folder or Hub id, or the address of a server that runs it",
+    )
     added.add_argument("--rerank-depth", type=positive, default=50, help="documents it reranks per query")
     added.add_argument("--batch-size", type=positive, default=64, help="queries searched at once")
 
     added = command("rank")
-    _model_flags(added, "teacher or student: folder or Hub id")
+    _model_flags(added, "teacher or student: folder or Hub id; or the address of a server that runs a teacher")
     added.add_argument("--query", required=True, help="the query")
     added.add_argument("--documents", required=True, help="same formats as encode --corpus")
     added.add_argument("--top-k", type=positive, help="documents to print; default: all")
@@ -156,6 +165,8 @@ def parser(
     added = command("info")
     added.add_argument("path", help="a model, a folder of vectors, or a store")
     _loading_flags(added)
+    for name in ("search", "rank"):
+        _server_flags(groups.choices[name])
     for name in ("encode", "search", "rank"):
         groups.choices[name].add_argument(
             "--skip-bad", action="store_true", help="skip and count lines that are not documents, instead of stopping"
@@ -200,6 +211,31 @@ def _model_flags(parser: argparse.ArgumentParser, help_: str) -> None:
 def _loading_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", default="main", help="branch, tag or commit of a Hub model")
     _weights_flags(parser)
+
+
+def _server_flags(parser: argparse.ArgumentParser) -> None:
+    """The options of `distill` that say how a teacher behind a server reads, in both spellings."""
+    group = parser.add_argument_group("a teacher behind a server, as for distill")
+    for kind in (ServedTeacherArguments, SourceArguments, PromptArguments):
+        for option in fields(kind):
+            if option.name != "teacher":
+                names = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
+                about: dict[str, Any] = {"choices": option.metadata.get("choices"), "default": option.default}
+                about |= {"type": positive if option.type is int else str}
+                group.add_argument(*names, help=option.metadata["help"].replace("%", "%%"), **about)
+
+
+def served(arguments: argparse.Namespace) -> tuple[ServedTeacherArguments, SourceArguments, PromptArguments]:
+    """What these options say of a served teacher, without its address."""
+
+    def own(kind: type[Any]) -> dict[str, Any]:
+        return {option.name: getattr(arguments, option.name) for option in fields(kind) if option.name != "teacher"}
+
+    return (
+        ServedTeacherArguments(**own(ServedTeacherArguments)),
+        SourceArguments(**own(SourceArguments)),
+        PromptArguments(**own(PromptArguments)),
+    )
 
 
 def _weights_flags(parser: argparse.ArgumentParser) -> None:

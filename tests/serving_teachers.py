@@ -21,7 +21,8 @@ import gguf
 
 from benchmarks.pretrained import PACKAGES, pretrained, unpacked
 from modeling_rabtriever import GenerativeRerankerModel
-from modeling_rabtriever.reranking.backbone import BackboneArguments, PromptArguments, build_reranker
+from modeling_rabtriever.reranking.backbone import BackboneArguments, build_reranker
+from modeling_rabtriever.reranking.prompts import PromptArguments
 from modeling_rabtriever.served import ServedTeacher
 from tests.serving_runners import ENVIRONMENT, RUNNERS, environment, version
 

@@ -9,6 +9,7 @@ import pytest
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
 from tests.conftest import DOCUMENTS, QUERIES
+from tests.served.completion_server import CompletionServer
 
 COMMANDS = ("encode", "index", "search", "rank", "export", "demo", "info")
 
@@ -96,6 +97,42 @@ def test_the_teacher_on_the_command_line(
     for path, kind in (("teacher", "GenerativeRerankerModel"), ("student", "RabtrieverModel"), ("vectors", "vectors")):
         assert run(folder, "info", path) == 0
         assert json.loads(capsys.readouterr().out)["kind"] == kind
+
+
+def test_a_teacher_behind_a_server_reranks_and_ranks(
+    folder: Path, reranker: GenerativeRerankerModel, server: CompletionServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = reranker.rank(QUERIES[0], DOCUMENTS)
+    own = ["--model-name-or-path", str(folder / "teacher")]
+    flags = ["rank", "--query", QUERIES[0], "--documents", "corpus.jsonl"]
+    assert run(folder, *flags, "--model", server.url, *own) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["text"] for line in lines] == [row["text"] for row in expected]
+    assert [line["score"] for line in lines] == pytest.approx([row["score"] for row in expected], abs=1e-4)
+    run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors")
+    run(folder, "index", "--vectors", "vectors", "--store", "store")
+    flags = ["search", "--model", "student", "--store", "store", "--query", QUERIES[0], "--rerank", server.url]
+    reranker.processor.tokenizer.save_pretrained(folder / "plain")
+    prompt = ["--model_name_or_path", str(folder / "plain"), "--instruction", "Relevant:"]  # spelled as for distill
+    prompt += ["--max_document_length", "16", "--max-query-length", "16"]
+    for source in (own, prompt):
+        assert run(folder, *flags, *source) == 0
+        assert [hit["text"] for hit in json.loads(capsys.readouterr().out)["hits"]] == [row["text"] for row in expected]
+    refused = (
+        (["--served-model", "other", *own], "served_model is 'other', "),
+        ([], "model_name_or_path is None; accepted"),
+        (["--requests-in-flight", "2", "--model-name-or-path", "nothing"], "cannot be read"),
+    )
+    for given, message in refused:
+        assert run(folder, *flags, *given) == 2
+        assert message in capsys.readouterr().err
+    assert run(folder, *flags[:-1], "teacher", *own) == 2
+    assert (
+        "model_name_or_path given; accepted: only with the address of a server as --rerank" in capsys.readouterr().err
+    )
+    server.fail(429, times=99)
+    assert run(folder, *flags, *own) == 2
+    assert "gave no answer in 8 tries (status 429" in capsys.readouterr().err
 
 
 def test_bad_lines_can_be_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,14 @@
-"""What a distillation asks of its teacher, known before the first pair is scored."""
+"""What is asked of a teacher, known before the first pair is scored."""
 
 from collections.abc import Callable, Sequence
 
 from ..processing_rabtriever import RabtrieverProcessor
-from .distillation_config import RabtrieverDistillationConfig
 
 COUNTED_TEXTS = 8192
 
 
 def teacher_bill(
-    config: RabtrieverDistillationConfig,
+    candidates: int,
     queries: Sequence[str],
     documents: Sequence[str],
     processor: RabtrieverProcessor | None,
@@ -21,13 +20,13 @@ def teacher_bill(
     `COUNTED_TEXTS` of each side.
 
     Args:
-        config: `candidates` is the number of documents per query.
-        queries: those that the training's steps come to (`trained_rows`).
+        candidates: documents per query.
+        queries: that are asked; of a training, those that its steps come to (`trained_rows`).
         documents: the corpus.
         processor: of the teacher's prompt; `None` if it has none.
     """
-    pairs = len(queries) * config.candidates
-    read = f"the teacher reads {pairs:,} pairs ({len(queries):,} queries x {config.candidates} documents)"
+    pairs = len(queries) * candidates
+    read = f"the teacher reads {pairs:,} pairs ({len(queries):,} queries x {candidates} documents)"
     if processor is None:
         return read
     suffix, prefix = _mean_length(processor.query_ids, queries), _mean_length(processor.document_ids, documents)

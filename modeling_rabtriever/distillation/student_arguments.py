@@ -9,7 +9,26 @@ PREDICTOR_TYPES = ("hadamard", "paper")
 
 
 @dataclass
-class TeacherSourceArguments:
+class ServedTeacherArguments:
+    """A teacher behind a server."""
+
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Address of an OpenAI-compatible server that runs the teacher, such as http://localhost:8000/v1; "
+            "model_name_or_path then names its tokenizer."
+        },
+    )
+    served_model: str | None = field(
+        default=None, metadata={"help": "Name of the teacher at the server, if it has several models."}
+    )
+    requests_in_flight: int = field(
+        default=8, metadata={"help": "Requests to the server at once, each with up to 16 pairs."}
+    )
+
+
+@dataclass
+class TeacherSourceArguments(ServedTeacherArguments):
     """The teacher, and additional queries for it to score."""
 
     teacher: str | None = field(
@@ -19,12 +38,6 @@ class TeacherSourceArguments:
             "as http://localhost:8000/v1; model_name_or_path then names its tokenizer, and encoder the student's. "
             "Default: <output_dir>/teacher/model."
         },
-    )
-    served_model: str | None = field(
-        default=None, metadata={"help": "Name of the teacher at the server, if it has several models."}
-    )
-    requests_in_flight: int = field(
-        default=8, metadata={"help": "Requests to the server at once, each with up to 16 pairs."}
     )
     dry_run: bool = field(
         default=False,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import GenerativeRerankerModel
 from ..bm25 import BM25
 from ..tasks.beir import RetrievalTask, Split
 from .comparison import DEPTH, compare, query_values
@@ -67,7 +68,8 @@ def candidate_scores(
             sampled[system.name] = everything[queries][:, documents]
             runs[system.name] = rank_documents(everything, DEPTH)
     whole = compare(query_values(runs, split.relevant, size), size, seed)
-    rerankers = [system for system in systems if system.score_pairs is not None]
+    # A server is asked for no more pairs than it was said to be.
+    rerankers = [system for system in systems if isinstance(system.model, GenerativeRerankerModel)]
     if not rerankers:
         return scores, whole, None
     if seconds > SAMPLE_SECONDS:
@@ -76,7 +78,7 @@ def candidate_scores(
     texts = [task.corpus[row] for row in documents]
     for system in rerankers:
         sampled[system.name] = reranker_system(system.model, texts).score([split.queries[row] for row in queries])
-    sampled_runs = {system.name: rank_documents(sampled[system.name], DEPTH) for system in systems}
+    sampled_runs = {name: rank_documents(matrix, DEPTH) for name, matrix in sampled.items()}
     relevant = among([split.relevant[row] for row in queries], documents)
     values = query_values(sampled_runs, relevant, len(documents))
     return scores, whole, compare(values, len(documents), seed)

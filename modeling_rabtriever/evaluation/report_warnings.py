@@ -63,7 +63,7 @@ def _ahead(report: "Report", where: str) -> list[str]:
 
 
 def _lost(report: "Report", system: str, corpus: "Report", where: str) -> list[str]:
-    if report.candidates is None or system not in report.systems:
+    if report.candidates is None or system not in report.systems or system not in corpus.systems:
         return []
     among_few = report.systems[system].metrics["success@1"]
     among_many = corpus.systems[system].metrics["success@1"]

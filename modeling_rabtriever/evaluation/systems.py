@@ -34,7 +34,7 @@ class System:
     Args:
         name: in tables.
         score: queries -> `(n, m)` fp32 scores of the corpus, on the CPU.
-        latency_queries: number of single queries to measure latency on.
+        latency_queries: number of single queries to measure latency on; 0 does not measure it.
         score_pairs: queries and `(n, c)` corpus rows -> `(n, c)` scores, for systems that read every pair; others score
             the corpus and keep the scores of these rows.
         vector_bytes: size of the corpus vectors, for systems that have them.
@@ -67,8 +67,10 @@ class System:
         unranked = torch.full((len(rows), corpus_size), -torch.inf)
         return unranked.scatter(1, rows, scores.float()), whole
 
-    def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float:
+    def milliseconds_per_query(self, queries: Sequence[str], rows: Tensor | None = None) -> float | None:
         """Median wall time of a single query, from text to scores, of the corpus or of `rows` `(n, c)`."""
+        if not self.latency_queries:
+            return None
         times = []
         for place, query in enumerate(queries[: self.latency_queries + 1]):  # the first is a warm-up
             start = time.perf_counter()

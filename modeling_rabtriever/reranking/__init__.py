@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from ..lazy import imported_when_used
 
 if TYPE_CHECKING:
-    from .backbone import BackboneArguments, PromptArguments, build_reranker
+    from .backbone import BackboneArguments, build_reranker
     from .pairs import NegativeArguments
+    from .prompts import PromptArguments
     from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig
     from .training import LoraArguments, train_reranker
 
@@ -19,7 +20,7 @@ __getattr__ = imported_when_used(
         "BackboneArguments": "backbone",
         "LoraArguments": "training",
         "NegativeArguments": "pairs",
-        "PromptArguments": "backbone",
+        "PromptArguments": "prompts",
         "RerankerTrainer": "reranker_trainer",
         "RerankerTrainingConfig": "reranker_trainer",
         "build_reranker": "backbone",

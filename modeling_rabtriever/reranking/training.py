@@ -13,8 +13,9 @@ from .. import GenerativeRerankerModel
 from ..progress import lines_in_logs
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
-from .backbone import BackboneArguments, PromptArguments, build_reranker
+from .backbone import BackboneArguments, build_reranker
 from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset
+from .prompts import PromptArguments
 from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
 from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from .address import is_address
+
 KEY = "RABTRIEVER_API_KEY"  # environment variable; a key is read from nowhere else and written nowhere
 TRIES = 8  # of one request: about two minutes of waiting in all
 LONGEST_WAIT = 60.0  # seconds between two tries
@@ -125,11 +127,6 @@ class Client:
     def _shown(self, text: str) -> str:
         shown = " ".join(text.split())[:_MESSAGE]
         return shown.replace(self._key, "...") if self._key else shown  # some servers repeat a key they refuse
-
-
-def is_address(name: str | None) -> bool:
-    """Whether this names a server, not a folder or a Hub id."""
-    return name is not None and name.lower().startswith(("http://", "https://"))
 
 
 def checked_address(url: str) -> str:

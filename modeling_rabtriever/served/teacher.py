@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..processing_rabtriever import RabtrieverProcessor, TokenIds
+from ..modeling_prompted import RankedDocument, ranking
+from ..processing_rabtriever import RabtrieverProcessor, TokenIds, checked_texts
 from .answers import NextToken, next_tokens
 from .client import Client
 from .in_flight import in_flight
@@ -130,6 +131,18 @@ class ServedTeacher:
         for block, found in in_flight(ask, blocks, self.requests):
             scores[block] = found
         return scores
+
+    def rank(self, query: str, documents: Sequence[str], top_k: int | None = None) -> list[RankedDocument]:
+        """Documents in order of their log-odds for a query, as `GenerativeRerankerModel.rank` gives them.
+
+        Raises:
+            ValueError: a blank text, `top_k` out of range, or an answer that is not usable.
+            ConnectionError: the server does not answer.
+        """
+        documents = checked_texts("documents", documents)
+        places = {text: place for place, text in enumerate(dict.fromkeys(documents))}
+        scores = self.score_pairs([query], list(places), [(0, place) for place in places.values()])
+        return ranking(scores[[places[text] for text in documents]], documents, top_k)
 
     @property
     def _answers(self) -> tuple[int, int]:

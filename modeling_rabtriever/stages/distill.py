@@ -17,7 +17,8 @@ or on any language model (--model_name_or_path).
 
 --teacher http://localhost:8000/v1 distils a reranker behind a server, such as vLLM's or llama.cpp's. It needs the Hub
 id or folder of its tokenizer (--model_name_or_path) and an encoder for the student (--encoder). A key for the server is
-read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints what the teacher will read, and stops.
+read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints what the teacher will read, and stops. The
+teacher's prompt is kept in <output_dir>/student/teacher_prompt, a --model_name_or_path for other commands.
 """
 
 import hashlib
@@ -41,21 +42,20 @@ from ..distillation.training import (
     scorer_scores,
     trained_rows,
 )
-from ..identity import reading_fingerprint
 from ..loading import load_model
-from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, build_reranker, read_prompt
-from ..served.client import is_address
-from ..served.teacher import ServedTeacher
+from ..reranking.backbone import BackboneArguments, build_reranker
+from ..reranking.prompts import PromptArguments, SourceArguments
+from ..served.address import is_address
 from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
-from ..trainers.processes import say
+from ..trainers.processes import on_main, say
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
 from . import program
 from .recipe import parse_stage
 from .run import RunArguments
+from .served import SERVED, identity, open_teacher
 from .student_checks import check, check_sources
 
-SERVED = "served"  # in the record of a run, in place of its teacher's address
 ARGUMENTS = (
     RunArguments,
     TeacherSourceArguments,
@@ -64,6 +64,7 @@ ARGUMENTS = (
     PromptArguments,
     RabtrieverDistillationConfig,
 )
+PROMPT = "teacher_prompt"  # folder of a served teacher's prompt, for the option model_name_or_path elsewhere
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
@@ -71,17 +72,17 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = parse_stage("distill", ARGUMENTS, argv)
     run, teacher_source, shape, source, prompt, config = arguments
     check_sources(teacher_source, source, prompt)
-    served = is_address(teacher_source.teacher)
     output, trusted = Path(config.output_dir), teacher_source.trust_remote_code
     task = load_task(run.data, run.skip_bad)
     _, dev = run.splits(task)
     train, inputs = training_queries(
         task, run.train_split, teacher_source.unlabelled_queries, config.output_dir, run.skip_bad
     )
-    reranker_path = processor = None
-    if served:
-        processor = read_prompt(source, prompt, run.data, trusted)
-        inputs["teacher"] = f"{SERVED} {teacher_source.served_model} {reading_fingerprint(processor)}"
+    reranker_path = processor = served = None
+    if is_address(teacher_source.teacher):
+        served = open_teacher(teacher_source, source, prompt, run.data, trusted)
+        processor = served.processor
+        inputs["teacher"] = identity(served, teacher_source)
     elif source.model_name_or_path is None:
         remedy = f"run {program('train_reranker')} first, or pass --teacher"
         reranker_path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
@@ -102,16 +103,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
         if reranker_path is not None and teacher_source.cross_encoder is None:
             processor = RabtrieverProcessor.from_pretrained(reranker_path)
         asked = train.take(trained_rows(len(train), config)).queries
-        say(teacher_bill(config, asked, task.corpus, processor))
+        say(teacher_bill(config.candidates, asked, task.corpus, processor))
     if teacher_source.dry_run:
         return stage.model
-    teacher: GenerativeRerankerModel | ServedTeacher
-    if served and processor is not None:
-        in_flight = teacher_source.requests_in_flight
-        teacher = ServedTeacher(str(teacher_source.teacher), processor, teacher_source.served_model, in_flight)
-    else:
-        texts = chain(task.corpus, train.queries)
-        teacher = local_reranker(reranker_path, teacher_source, source, prompt.for_task(run.data), texts, config)
+    texts = chain(task.corpus, train.queries)
+    teacher = served or local_reranker(reranker_path, teacher_source, source, prompt.for_task(run.data), texts, config)
     set_seed(config.seed)
     student = fresh_student(teacher, shape, config, trusted)
     config.output_dir = str(stage.checkpoints)
@@ -125,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
     stage.train(trainer)
     finished_student = finished(trainer)
     stage.save(trainer, finished_student)
+    if served is not None:
+        on_main(lambda: served.processor.save_pretrained(stage.folder / PROMPT))
     stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=finished_student.config.embedding_dim)
     return stage.model
 

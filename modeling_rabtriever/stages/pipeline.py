@@ -5,8 +5,10 @@ Usage:
     python -m training.pipeline --config my.yaml --data my/beir-folder --output_dir runs/mine --distill.max_steps 500
 
 A flag applies to all stages, `--<stage>.<flag>` to one (pretrain, train_reranker, generate_queries, distill, evaluate).
-pretrain and generate_queries run only if the recipe has a section for them. `python -m training.<stage> --help` lists
-the flags of a stage. The settings of all stages are checked before the first one runs.
+pretrain and generate_queries run only if the recipe has a section for them. If --distill.teacher is the address of a
+server, no teacher is trained, and evaluate asks that server too (--evaluate.candidates bounds the pairs).
+`python -m training.<stage> --help` lists the flags of a stage. The settings of all stages are checked before the first
+one runs.
 """
 
 import functools
@@ -16,11 +18,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..served.address import is_address
 from ..tasks.named import load_task
 from ..trainers.processes import say
 from ..trainers.stage_folder import finished
 from . import distill, evaluate, generate_queries, pretrain, program, train_reranker
 from .recipe import OPTIONAL, STAGES, parse_stage, read_recipe, split_config
+from .served import served_flags
 
 _STAGES = {
     "pretrain": pretrain,
@@ -49,10 +53,26 @@ def main(argv: Sequence[str] | None = None, last: str = "evaluate") -> None:
     recipes = [item for config in configs for item in ("--config", config)]
     commands = {stage: [*recipes, *own] for stage, own in by_stage(flags, stages).items()}
     stages = stages[: stages.index(last) + 1]
+    if "distill" in stages:
+        with _named("distill"):
+            _, teacher, _, source, prompt, _ = parse_stage("distill", distill.ARGUMENTS, commands["distill"])
+        if is_address(teacher.teacher):
+            stages = [stage for stage in stages if stage not in ("pretrain", "train_reranker")]
+            commands["evaluate"] = _with_teacher(commands["evaluate"], served_flags(teacher, source, prompt))
+        if teacher.dry_run:
+            stages = stages[: stages.index("distill") + 1]
     check({stage: commands[stage] for stage in stages})
     for stage in stages:
         say(f"== {stage}")
         _STAGES[stage].main(commands[stage])
+
+
+def _with_teacher(command: Sequence[str], teacher: Sequence[str]) -> list[str]:
+    """The command line of the stage evaluate, with the teacher of the student unless it says what to evaluate."""
+    with _named("evaluate"):
+        _, chosen, server, *_ = parse_stage("evaluate", evaluate.ARGUMENTS, command)
+    own = chosen.model is None and not chosen.run_files and server.teacher is None
+    return [*teacher, *command] if own else list(command)
 
 
 def check(commands: Mapping[str, Sequence[str]]) -> None:
@@ -69,7 +89,7 @@ def check(commands: Mapping[str, Sequence[str]]) -> None:
     tasks = {run.data: load(run.data, run.skip_bad) for run, *_ in arguments.values()}
     earlier: dict[str, Any] = {}
     for stage, parsed in arguments.items():
-        run, output = parsed[0], Path(parsed[-1].output_dir)
+        run, output = parsed[0], Path(next(part.output_dir for part in parsed if hasattr(part, "output_dir")))
         if finished(output / STAGES[stage]) and not run.overwrite:
             continue  # the stage will be skipped, so its model need not be on the Hub any more
         with _named(stage):

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, padded
+from ..reranking.backbone import BackboneArguments, build_reranker, padded
 from ..reranking.pretraining import PretrainingTrainer, prompt_dataset
+from ..reranking.prompts import PromptArguments
 from ..reranking.reranker_trainer import LanguageModelTrainingConfig
 from ..reranking.training import tokenizer_texts
 from ..reranking.watch import watch_nothing

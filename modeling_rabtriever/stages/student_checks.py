@@ -7,8 +7,10 @@ from ..distillation.encoder_folders import check_text_encoder, read_settings
 from ..distillation.encoders import backbone_poolings, first_layers, student_config
 from ..distillation.training import check_served
 from ..evaluation.metrics import TABLE_METRICS
-from ..reranking.backbone import BackboneArguments, PromptArguments, SourceArguments, read_prompt
-from ..served.client import checked_address, is_address
+from ..reranking.backbone import BackboneArguments
+from ..reranking.prompts import PromptArguments, SourceArguments, read_prompt
+from ..served.address import is_address
+from ..served.client import checked_address
 from ..tasks.beir import RetrievalTask
 from ..trainers.stage_folder import earlier_model
 from . import program

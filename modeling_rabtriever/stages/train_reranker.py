@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import GenerativeRerankerConfig
-from ..reranking.backbone import BackboneArguments, PromptArguments, build_reranker, check_student
+from ..reranking.backbone import BackboneArguments, build_reranker, check_student
 from ..reranking.pairs import NegativeArguments
+from ..reranking.prompts import PromptArguments
 from ..reranking.reranker_trainer import RerankerTrainingConfig, check_batches
 from ..reranking.training import (
     LoraArguments,

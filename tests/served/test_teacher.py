@@ -65,6 +65,16 @@ def test_texts_that_several_tokens_have_are_no_names(
         scores(server, reranker.processor)
 
 
+def test_it_ranks_as_the_local_teacher(server: CompletionServer, reranker: GenerativeRerankerModel) -> None:
+    teacher = ServedTeacher(server.url, reranker.processor)
+    documents = [*DOCUMENTS, DOCUMENTS[0]]
+    found, expected = teacher.rank(QUERIES[1], documents, 4), reranker.rank(QUERIES[1], documents, 4)
+    assert [row["corpus_id"] for row in found] == [row["corpus_id"] for row in expected]
+    assert [row["score"] for row in found] == pytest.approx([row["score"] for row in expected], abs=1e-4)
+    with pytest.raises(ValueError, match="blank"):
+        teacher.rank(" ", documents)
+
+
 def test_prompts_are_the_processors_and_a_documents_queries_follow_one_another(
     server: CompletionServer, reranker: GenerativeRerankerModel
 ) -> None:

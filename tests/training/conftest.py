@@ -1,4 +1,4 @@
-"""A teacher's trainer on the animals, for the tests of its losses, and a recipe of the whole pipeline."""
+"""A teacher's trainer on the animals, a recipe of the whole pipeline, and a run with a teacher behind a server."""
 
 import json
 from collections.abc import Callable
@@ -11,8 +11,12 @@ import yaml
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.reranking.pairs import pair_dataset
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainer, RerankerTrainingConfig
+from modeling_rabtriever.served import teacher as served_teacher
 from modeling_rabtriever.tasks.beir import load_beir
+from tests.served.completion_server import CompletionServer
+from tests.training.tiny_encoders import write_sentence_transformer
 
+THINGS = ("sponge", "lamp", "ladder", "doctor")
 GROUPS = [(0, [0, 5, 6, 7]), (1, [1, 5, 6, 7]), (2, [2, 5, 6, 7]), (3, [3, 0, 1, 2])]
 
 
@@ -85,3 +89,49 @@ def recipe(beir_folder: Path, tmp_path: Path) -> Path:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def things(tmp_path: Path) -> Path:
+    """Twelve documents and three queries for each, of words that the tiny encoders know."""
+    documents = [f"{verb} {thing}" for verb in ("bring the", "bring a", "call a") for thing in THINGS]
+    queries = [
+        f"{words} {document}" for words in ("I cannot reach", "it is dark", "my drink") for document in documents
+    ]
+    folder = tmp_path / "things"
+    (folder / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", documents), ("queries", [*queries, *reversed(documents)])):
+        lines = [json.dumps({"_id": f"{name}{row}", "text": text}) for row, text in enumerate(texts)]
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    for split, rows in (("train", range(36)), ("test", range(36, 48))):
+        lines = [f"queries{row}\tcorpus{row % 12 if row < 36 else 47 - row}\t1" for row in rows]
+        (folder / "qrels" / f"{split}.tsv").write_text(
+            "query-id\tcorpus-id\tscore\n" + "".join(f"{line}\n" for line in lines)
+        )
+    return folder
+
+
+@pytest.fixture
+def served_settings(
+    server: CompletionServer,
+    reranker: GenerativeRerankerModel,
+    things: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """A short run. Nothing is drawn, and rounding stays rounding, which Adam would blow up to whole steps."""
+    reranker.save_pretrained(tmp_path / "teacher")
+    monkeypatch.setattr(served_teacher, "TOP", 400)  # every answer is among them, so a pair takes one request
+    server.top = 400
+    return {
+        "data": things, "output_dir": tmp_path / "run", "teacher": server.url,
+        "model_name_or_path": tmp_path / "teacher", "candidates": 6, "rounds": 0, "temperature": 0.5,
+        "encoder": write_sentence_transformer(tmp_path / "encoder", "bert", "mean"), "max_steps": 10,
+        "per_device_train_batch_size": 12, "learning_rate": 5e-3, "optim": "sgd", "use_cpu": True, "report_to": "none",
+        "disable_tqdm": True,
+    }  # fmt: skip
+
+
+def flags(**settings: Any) -> list[str]:
+    """Settings as a command line."""
+    return [item for name, value in settings.items() for item in (f"--{name}", str(value))]

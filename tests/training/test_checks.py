@@ -12,8 +12,9 @@ from transformers import Trainer
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.files import write_json
-from modeling_rabtriever.reranking.backbone import PromptArguments, read_backbone_config
+from modeling_rabtriever.reranking.backbone import read_backbone_config
 from modeling_rabtriever.reranking.pairs import NegativeArguments, draw_groups
+from modeling_rabtriever.reranking.prompts import PromptArguments
 from modeling_rabtriever.reranking.reranker_trainer import RerankerTrainingConfig
 from modeling_rabtriever.reranking.training import LoraArguments, make_trainer
 from modeling_rabtriever.stages import distill, generate_queries, pipeline, train_reranker

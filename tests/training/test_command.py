@@ -52,7 +52,7 @@ def test_a_default_called_none_keeps_its_meaning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", ["--sentence_encoder", "--candidates", "--max_queries", "--model"])
 def test_every_optional_option_of_a_stage_takes_null(option: str) -> None:
     flags = ["--data", "x", option, "null"]
-    _, arguments = parse_stage("evaluate", evaluate.ARGUMENTS, flags)
+    _, arguments, *_ = parse_stage("evaluate", evaluate.ARGUMENTS, flags)
     assert getattr(arguments, option.removeprefix("--")) is None
 
 

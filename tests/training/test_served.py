@@ -26,10 +26,10 @@ from modeling_rabtriever.stages import distill, evaluate
 from modeling_rabtriever.tasks.beir import load_beir
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.served.completion_server import DROPPED, CompletionServer
-from tests.training.tiny_encoders import write_encoder, write_sentence_transformer
+from tests.training.conftest import flags
+from tests.training.tiny_encoders import write_encoder
 
 ROOT = Path(__file__).parents[2]
-THINGS = ("sponge", "lamp", "ladder", "doctor")
 PAIRS = torch.cartesian_prod(torch.arange(len(QUERIES)), torch.arange(len(DOCUMENTS)))
 
 
@@ -41,42 +41,8 @@ def all_tokens(server: CompletionServer, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Twelve documents and three queries for each, of words that the tiny encoders know."""
-    documents = [f"{verb} {thing}" for verb in ("bring the", "bring a", "call a") for thing in THINGS]
-    queries = [
-        f"{words} {document}" for words in ("I cannot reach", "it is dark", "my drink") for document in documents
-    ]
-    folder = tmp_path / "things"
-    (folder / "qrels").mkdir(parents=True)
-    for name, texts in (("corpus", documents), ("queries", [*queries, *reversed(documents)])):
-        lines = [json.dumps({"_id": f"{name}{row}", "text": text}) for row, text in enumerate(texts)]
-        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    for split, rows in (("train", range(36)), ("test", range(36, 48))):
-        lines = [f"queries{row}\tcorpus{row % 12 if row < 36 else 47 - row}\t1" for row in rows]
-        (folder / "qrels" / f"{split}.tsv").write_text(
-            "query-id\tcorpus-id\tscore\n" + "".join(f"{line}\n" for line in lines)
-        )
-    return folder
-
-
-@pytest.fixture
-def settings(
-    server: CompletionServer, reranker: GenerativeRerankerModel, folder: Path, tmp_path: Path
-) -> dict[str, Any]:
-    """A short run. Nothing is drawn, and rounding stays rounding, which Adam would blow up to whole steps."""
-    reranker.save_pretrained(tmp_path / "teacher")
-    return {
-        "data": folder, "output_dir": tmp_path / "run", "teacher": server.url,
-        "model_name_or_path": tmp_path / "teacher", "candidates": 6, "rounds": 0, "temperature": 0.5,
-        "encoder": write_sentence_transformer(tmp_path / "encoder", "bert", "mean"), "max_steps": 10,
-        "per_device_train_batch_size": 12, "learning_rate": 5e-3, "optim": "sgd", "use_cpu": True, "report_to": "none",
-        "disable_tqdm": True,
-    }  # fmt: skip
-
-
-def flags(**settings: Any) -> list[str]:
-    return [item for name, value in settings.items() for item in (f"--{name}", str(value))]
+def settings(served_settings: dict[str, Any]) -> dict[str, Any]:
+    return served_settings
 
 
 def run(**settings: Any) -> Path:
@@ -108,12 +74,12 @@ def test_the_student_is_the_local_teachers(
 
 
 def test_a_student_from_python_on_a_plain_encoder(
-    server: CompletionServer, reranker: GenerativeRerankerModel, folder: Path, tmp_path: Path
+    server: CompletionServer, reranker: GenerativeRerankerModel, things: Path, tmp_path: Path
 ) -> None:
     """An encoder whose vectors have no fixed length: the student predicts log-odds with a map of its own."""
     teacher = ServedTeacher(server.url, reranker.processor)
     shape = StudentArguments(encoder=str(write_encoder(tmp_path / "encoder", "bert")))
-    task = load_beir(folder)
+    task = load_beir(things)
     queries, documents = task.split("train").queries, task.corpus
     agreement = []
     for rate in (0.0, 0.02):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from modeling_rabtriever.reranking.backbone import PromptArguments
+from modeling_rabtriever.reranking.prompts import PromptArguments
 from modeling_rabtriever.tasks.beir import load_beir, load_hub
 from modeling_rabtriever.tasks.named import NamedTask, check_leakage, load_task, named_tasks
 
