@@ -105,7 +105,7 @@ def test_the_bill_of_many_texts_is_that_of_a_sample(
 ) -> None:
     config, processor = RabtrieverDistillationConfig(output_dir="x", use_cpu=True), reranker.processor
     queries, documents = [f"the dog {number} eats" for number in range(20)], ["a bone"] * 40
-    exact = bill.teacher_bill(config, queries, documents, processor)
+    exact = bill.teacher_bill(config.candidates, queries, documents, processor)
     counted: list[int] = []
     for name in ("query_ids", "document_ids"):
         ids = getattr(processor, name)
@@ -113,7 +113,8 @@ def test_the_bill_of_many_texts_is_that_of_a_sample(
     monkeypatch.setattr(bill, "COUNTED_TEXTS", 7)
     short = [query if row % 2 == 0 else "" for row, query in enumerate(queries)]  # every second one is counted
     documents[1], documents[39] = "a bone " * 30, ""
-    assert bill.teacher_bill(config, short, documents, processor) == exact  # what is not counted has no part in it
+    # What is not counted has no part in it.
+    assert bill.teacher_bill(config.candidates, short, documents, processor) == exact
     assert counted == [10, 8]
 
 
