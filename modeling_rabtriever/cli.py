@@ -191,10 +191,11 @@ def export(arguments: argparse.Namespace) -> None:
     needed = "GenerativeRerankerModel" if arguments.format == "cross-encoder" else "RabtrieverModel"
     if type(model).__name__ != needed:
         raise ValueError(f"{arguments.model} is a {type(model).__name__}; accepted for this format: {needed}")
+    axes = _axes(model, arguments)
     if arguments.format == "onnx":
         from .export.onnx_towers import export_onnx
 
-        export_onnx(model, output)
+        export_onnx(model, output, axes)
         for side in ("query", "document"):
             _say(engines_text(f"{side} tower", graph_engines(output / side)))
     elif arguments.format == "cross-encoder":
@@ -202,10 +203,24 @@ def export(arguments: argparse.Namespace) -> None:
         _say(pair_limits(model))
         _say(engines_text("cross-encoder", cross_encoder_engines(output)))
     else:
-        export_sentence_transformers(model, output)
+        export_sentence_transformers(model, output, axes)
         for side in ("query", "document"):
             _say(engines_text(f"{side} tower", tower_engines(output / side)))
     _say(f"written to {output}")
+
+
+def _axes(model: Any, arguments: argparse.Namespace) -> Any:
+    """The axes of shorter vectors, if an export is to have them."""
+    if (arguments.dim is None) != (arguments.axes is None):
+        raise ValueError("accepted: --dim and --axes together, or neither")
+    if arguments.dim is None:
+        return None
+    if arguments.format == "cross-encoder":
+        raise ValueError("--dim is given with --format cross-encoder, which has no vectors; accepted: a student")
+    from .identity import encoder_fingerprint
+    from .retrieval.found_axes import found_axes
+
+    return found_axes(arguments.axes, encoder_fingerprint(model), arguments.dim)
 
 
 def demo(arguments: argparse.Namespace) -> None:
@@ -257,6 +272,8 @@ def _extra(arguments: argparse.Namespace, package: str) -> str:
     if package == "datasets":  # for corpora on the Hub
         return "train"
     command = arguments.run.__name__
+    if command == "export" and package in ("lancedb", "pyarrow"):  # for --dim
+        return "retrieval"
     if command == "export":
         return "onnx" if arguments.format == "onnx" else "export"
     if command == "encode":

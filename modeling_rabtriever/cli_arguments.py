@@ -150,6 +150,16 @@ def parser(
         help="a student as two towers and both in one folder, or as two graphs; a teacher as a cross-encoder",
     )
 
+    added.add_argument(
+        "--dim",
+        type=positive,
+        help="of a student: numbers to keep of each vector, along the documents' principal axes; with --axes",
+    )
+    added.add_argument(
+        "--axes",
+        help="with --dim: a store that index --dim made, for towers that fit it, or a folder that encode wrote",
+    )
+
     added = command("demo")
     added.add_argument(
         "collections",

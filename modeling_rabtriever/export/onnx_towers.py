@@ -18,7 +18,7 @@ from ..files import write_folder
 from ..modeling_rabtriever import RabtrieverModel
 from .prompt_tokenizer import SIDES
 from .stock_backbone import check_backbone
-from .towers import check_close, full_precision, write_tower
+from .towers import along, check_axes, check_close, full_precision, write_tower
 
 MODEL = "model.onnx"
 INPUTS = ("input_ids", "attention_mask")
@@ -48,7 +48,7 @@ class _Tower(nn.Module):
         return features["sentence_embedding"], states.last_hidden_state
 
 
-def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
+def export_onnx(student: RabtrieverModel, folder: str | Path, axes: Tensor | None = None) -> Path:
     """Writes `query` and `document`, each with `model.onnx` and the tokenizer that holds the prompt.
 
     The folders are towers as `export_sentence_transformers` writes them, with the graph in place of the backbone's
@@ -58,16 +58,18 @@ def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
     pads. It gives `sentence_embedding`, fp32 `(batch, k)`, and `last_hidden_state`, fp32 `(batch, length, d)`.
     `tokenizer.json` by itself pads and truncates; with `AutoTokenizer` ask for it: `tokenizer(texts, padding=True,
     truncation=True, return_tensors="np")`. The graph's vectors in ONNX Runtime are compared with the student's before
-    the folder appears. Weights beyond `LARGEST_FILE` are in a file beside the graph.
+    the folder appears. Weights beyond `LARGEST_FILE` are in a file beside the graph. `axes` are those of
+    `export_sentence_transformers`.
 
     Raises:
         ValueError: as `export_sentence_transformers`; or the graph's vectors differ from the student's.
     """
     check_backbone(student)
+    check_axes(student, axes)
 
     def write(new: Path) -> None:
         for side in SIDES:
-            _write_graph(student, side, new / side)
+            _write_graph(student, side, new / side, axes)
 
     with refusing(
         "this student cannot be exported", "a student as save_pretrained writes it, and a folder to write to"
@@ -76,13 +78,13 @@ def export_onnx(student: RabtrieverModel, folder: str | Path) -> Path:
 
 
 @torch.no_grad()
-def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
+def _write_graph(student: RabtrieverModel, side: str, folder: Path, axes: Tensor | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        sample = write_tower(student, side, Path(scratch))
+        sample = write_tower(student, side, Path(scratch), axes)
         tower = SentenceTransformer(scratch, device="cpu", model_kwargs={"attn_implementation": "eager"})
         shutil.copytree(scratch, folder, ignore=lambda place, _: [_WEIGHTS] if place == scratch else [])
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    axes = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
+    dynamic = {axis: torch.export.Dim(name, min=1, max=_LONGEST) for axis, name in enumerate(("batch", "length"))}
     inputs = tokenizer(sample[:2], padding=True, truncation=True, return_tensors="pt")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it logs optional packages that are not installed
     with warnings.catch_warnings():
@@ -93,7 +95,7 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
             dynamo=True,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS),
-            dynamic_shapes=(axes, axes),
+            dynamic_shapes=(dynamic, dynamic),
             verbose=False,
         )
         large = sum(parameter.nbytes for parameter in tower.parameters()) > LARGEST_FILE
@@ -104,4 +106,4 @@ def _write_graph(student: RabtrieverModel, side: str, folder: Path) -> None:
     for texts in (sample, sample[:1], sample[-1:]):
         inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
         found = session.run(OUTPUTS[:1], {name: inputs[name] for name in INPUTS})[0]
-        check_close(f"{side} vectors of the graph", torch.from_numpy(found), encode(texts).cpu())
+        check_close(f"{side} vectors of the graph", torch.from_numpy(found), along(encode(texts), axes).cpu())

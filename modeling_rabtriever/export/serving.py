@@ -134,7 +134,7 @@ def _vllm(tower: Path, facts: dict[str, Any]) -> Engine:
     if facts["cut_at"] == "left":
         limits.append("Over-long texts lose their end; the model cuts their beginning.")
     unknown = sorted(facts["types"] - _VLLM_MODULES)
-    refused = [*facts["poolings_refused"]]
+    refused = [*facts["modules_refused"]]
     if unknown:
         refused.append(f"has modules that vLLM silently skips: {', '.join(unknown)}")
     command = f"vllm serve {shlex.quote(str(tower))} --runner pooling --dtype float32"
@@ -154,7 +154,7 @@ def _infinity(tower: Path, facts: dict[str, Any]) -> Engine:
 
 
 def _tei(tower: Path, facts: dict[str, Any]) -> Engine:
-    refused = [*facts["poolings_refused"]]
+    refused = [*facts["modules_refused"]]
     backbone = facts["config"]["model_type"]
     if backbone not in _TEI_BACKBONES:
         refused.append(f"has a backbone that TEI does not know: {backbone}")
@@ -178,7 +178,10 @@ def _facts(tower: Path) -> dict[str, Any]:
     modes = [name.removeprefix(prefix) for name, chosen in pooling.items() if name.startswith(prefix) and chosen]
     dense = [module["path"] for module in modules if module["type"].endswith(".Dense")]
     width = pooling["word_embedding_dimension"] * len(modes)
-    refused = []
+    refused, last = [], modules[-1]["type"]
+    normalized = any(module["type"].endswith(".Normalize") for module in modules)
+    if normalized and not last.endswith(".Normalize"):
+        refused.append("has a layer behind its normalization, whose support is not confirmed")
     if len(modes) > 1:
         refused.append(
             f"pools {len(modes)} ways and concatenates the results, but servers pool one way; a student whose encoder "
@@ -189,10 +192,10 @@ def _facts(tower: Path) -> dict[str, Any]:
         "config": _read(tower / "config.json"),
         "types": {module["type"] for module in modules},
         "poolings": modes,
-        "poolings_refused": refused,
+        "modules_refused": refused,
         "dense": len(dense),
         "dimensions": _read(tower / dense[-1] / "config.json")["out_features"] if dense else width,
-        "unit": any(module["type"].endswith(".Normalize") for module in modules),
+        "unit": last.endswith(".Normalize"),
         "longest": settings["model_max_length"],
         "cut_at": settings["truncation_side"],
     }

@@ -40,7 +40,7 @@ class DenseLayer(NamedTuple):
     relu: bool = False
 
 
-def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -> Path:
+def export_sentence_transformers(student: RabtrieverModel, folder: str | Path, axes: Tensor | None = None) -> Path:
     """Writes `query`, `document` and `combined`, loaded by `SentenceTransformer(...)` without `trust_remote_code`.
 
     `combined` is a router: its `encode_query` and `encode_document` are the two towers. Vectors are the student's and
@@ -51,15 +51,19 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
     Args:
         student: with its processor.
         folder: new or empty; it appears when everything is written and checked.
+        axes: `(k, dim)` orthonormal columns, as a store's `axes` or from `principal_axes`: vectors are then the
+            student's times these axes. They are part of the last linear layer, or a layer after the normalization of
+            `unit_vectors`.
 
     Raises:
         ValueError: the student's weights are quantised, the folder is not empty, no stock tokenizer gives the
-            processor's ids (`save_tower_tokenizer`), or the scores differ.
+            processor's ids (`save_tower_tokenizer`), the axes are not for vectors of this width, or the scores differ.
     """
     check_backbone(student)
+    check_axes(student, axes)
 
     def write(new: Path) -> None:
-        samples = {side: write_tower(student, side, new / side) for side in SIDES}
+        samples = {side: write_tower(student, side, new / side, axes) for side in SIDES}
         towers: dict[str, Any] = {side: SentenceTransformer(str(new / side), device="cpu") for side in SIDES}
         router = Router.for_query_document(list(towers["query"]), list(towers["document"]))
         combined = SentenceTransformer(modules=[router], similarity_fn_name="dot", device="cpu")
@@ -68,7 +72,7 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
             (place,) = (new / COMBINED).glob(f"{side}_0_*")
             for name in FILES:
                 shutil.copy(new / side / name, place / name)
-        check_scores(student, new, samples)
+        check_scores(student, new, samples, axes)
 
     with refusing(
         "this student cannot be exported", "a student as save_pretrained writes it, and a folder to write to"
@@ -76,8 +80,17 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path) -
         return write_folder(Path(folder), write)
 
 
-def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
+def check_axes(student: RabtrieverModel, axes: Tensor | None) -> None:
+    """Raises a ValueError if these axes, `(k, dim)`, are not for the student's vectors; `None` are none."""
+    k = student.config.embedding_dim
+    if axes is not None and (axes.dim() != 2 or len(axes) != k or not 1 <= axes.shape[1] <= k):
+        raise ValueError(f"axes have shape {tuple(axes.shape)}; accepted: ({k}, dim) with dim from 1 to {k}")
+
+
+def write_tower(student: RabtrieverModel, side: str, folder: Path, axes: Tensor | None = None) -> list[str]:
     """Writes one tower as a sentence-transformers folder: backbone, tokenizer with the prompt, pooling, dense layers.
+
+    With `axes`, its vectors are the coordinates along them, as in `export_sentence_transformers`.
 
     Returns:
         Texts for a comparison of vectors, one of each kind that is hard to tokenize.
@@ -86,13 +99,17 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
     config.pad_token_id = padding_id(student.processor, config.vocab_size)
     write_backbone(config, weights, folder)
     trials = save_tower_tokenizer(student.processor, side, config.pad_token_id, folder)
-    layers = dense_layers(student, side)
-    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    kinds += [(f"{number}_Dense", "Dense") for number in range(2, 2 + len(layers))]
-    kinds += [(f"{2 + len(layers)}_Normalize", "Normalize")] if student.config.unit_vectors else []
+    steps: list[DenseLayer | None] = [*dense_layers(student, side)]  # None is the normalization
+    if student.config.unit_vectors:
+        steps.append(None)
+    if axes is not None:
+        last = steps.pop() if steps and steps[-1] is not None else None
+        steps.append(_along(axes.detach().float().cpu().T.contiguous(), last))
+    kinds = ["Transformer", "Pooling", *("Normalize" if layer is None else "Dense" for layer in steps)]
+    places = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds[1:], start=1))]
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}.{kind}"}
-        for number, (path, kind) in enumerate(kinds)
+        for number, (path, kind) in enumerate(zip(places, kinds, strict=True))
     ]
     write_text(folder / "modules.json", json.dumps(modules, indent=2) + "\n")
     length = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
@@ -104,14 +121,24 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path) -> list[str]:
     pooling |= {f"pooling_mode_{name}": False for name in others}
     width = {"word_embedding_dimension": student.config.hidden_size, "include_prompt": True}
     write_json(folder / "1_Pooling" / "config.json", width | pooling)
-    for number, layer in enumerate(layers, start=2):
-        place = folder / f"{number}_Dense"
+    for path, layer in zip(places[2:], steps, strict=True):
+        if layer is None:
+            continue
+        place = folder / path
         out_features, in_features = layer.weight.shape
         shape = {"in_features": in_features, "out_features": out_features, "bias": True}
         activation = _RELU if layer.relu else _IDENTITY
         write_json(place / "config.json", shape | {"activation_function": activation})
         write_tensors(place / "model.safetensors", {"linear.weight": layer.weight, "linear.bias": layer.bias})
     return trials.sample
+
+
+@torch.no_grad()
+def _along(axes: Tensor, layer: DenseLayer | None) -> DenseLayer:
+    """The layer that gives coordinates along `axes`, `(dim, k)`: of what `layer` gives, or of its input if `None`."""
+    if layer is None:
+        return DenseLayer(axes, torch.zeros(len(axes)))
+    return DenseLayer(axes @ layer.weight, axes @ layer.bias)
 
 
 @torch.no_grad()
@@ -152,6 +179,11 @@ def full_precision(model: Any) -> Any:
     return copied.eval()
 
 
+def along(vectors: Tensor, axes: Tensor | None) -> Tensor:
+    """Coordinates of vectors `(n, k)` along `axes` `(k, dim)`: `(n, dim)`; the vectors themselves without axes."""
+    return vectors if axes is None else vectors @ axes.to(vectors)
+
+
 def check_close(what: str, found: Tensor, expected: Tensor) -> None:
     """Raises a ValueError if an export's numbers differ from the model's by more than `TOLERANCE`, or are NaN."""
     error = (found - expected).abs().max() / expected.abs().max()
@@ -160,17 +192,20 @@ def check_close(what: str, found: Tensor, expected: Tensor) -> None:
 
 
 @torch.no_grad()
-def check_scores(student: RabtrieverModel, folder: Path, samples: Mapping[str, list[str]]) -> None:
+def check_scores(
+    student: RabtrieverModel, folder: Path, samples: Mapping[str, list[str]], axes: Tensor | None = None
+) -> None:
     """Raises a ValueError if scores of the towers or of the combined model differ from the student's.
 
     Args:
         student: that was exported.
         folder: with the three folders of an export.
         samples: side -> texts.
+        axes: along which the towers' vectors are the student's.
     """
     exact = full_precision(student)
     queries, documents = samples["query"], samples["document"]
-    vectors = exact.encode_query(queries), exact.encode_document(documents)
+    vectors = [along(exact.encode_query(queries), axes), along(exact.encode_document(documents), axes)]
     expected = exact.similarity(*vectors).cpu()
     combined = SentenceTransformer(str(folder / COMBINED), device="cpu")
     towers = [SentenceTransformer(str(folder / side), device="cpu") for side in SIDES]

@@ -70,7 +70,7 @@ class StoreTable:
         self.model: str = record["model"]
         self.embedding_dim: int = record["embedding_dim"]
         self.dim: int = record.get("dim", self.embedding_dim)
-        self._axes = read_axes(folder, self.embedding_dim, self.dim) if "dim" in record else None
+        self.axes = read_axes(folder, self.embedding_dim, self.dim) if "dim" in record else None
         for name, kind in columns(self.dim).items():
             if name not in schema.names or schema.field(name).type != kind:
                 raise ValueError(
@@ -116,7 +116,7 @@ class StoreTable:
 
     def shortened(self, vectors: Tensor) -> Tensor:
         """Whole vectors `(n, embedding_dim)` as this table stores them, `(n, dim)`."""
-        return vectors if self._axes is None else vectors.detach().float().cpu() @ self._axes
+        return vectors if self.axes is None else vectors.detach().float().cpu() @ self.axes
 
     def latest(self) -> Any:
         """The table at its newest version, as a new object.

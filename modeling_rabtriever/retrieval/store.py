@@ -89,6 +89,11 @@ class VectorStore:
             StoreTable.make(folder, model, embedding_dim, axes)
         return cls(folder, model, **options)
 
+    @property
+    def axes(self) -> Tensor | None:
+        """The principal axes of a store that keeps shorter vectors, `(embedding_dim, dim)` fp32; `None` otherwise."""
+        return self._table.axes
+
     def check_model(self, model: str) -> None:
         """Raises a ValueError if the fingerprint `model` is not that of the student that made the vectors."""
         if not same_encoder(model, self.model):
