@@ -35,6 +35,13 @@ class PromptedConfig(PreTrainedConfig):
             raise ValueError(f"text_config is {self.text_config!r}; accepted: the configuration of a text model")
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in `PreTrainedConfig`; a folder without a backbone is refused, where transformers would make one of 7B."""
+        if not config_dict.get("text_config"):
+            raise ValueError("config.json is missing or has no text_config; accepted: as save_pretrained wrote it")
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def hidden_size(self) -> int:
         """Width `d` of the text model's hidden state."""
@@ -102,10 +109,8 @@ class RabtrieverConfig(PromptedConfig):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
         if not self.document_map and self.embedding_dim != self.feature_size:
-            raise ValueError(
-                f"embedding_dim is {self.embedding_dim}; accepted without document_map: {self.feature_size}, the "
-                "number of a document's features"
-            )
+            found, features = self.embedding_dim, self.feature_size
+            raise ValueError(f"embedding_dim is {found}; accepted without document_map: {features}, the feature_size")
 
     @property
     def feature_size(self) -> int:

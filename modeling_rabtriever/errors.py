@@ -30,10 +30,11 @@ def refusing(what: str, accepted: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """The first line of an exception's message, or its class name if the message is empty."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    if not line:
+    """The first line of an exception's message, with the next if it ends in a colon; without one, its class name."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
         return type(error).__name__
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     plain = isinstance(error, (ValueError, OSError, RuntimeError))
     return line if plain else f"{type(error).__name__}: {line}"  # a KeyError's message is only the key
 

@@ -62,6 +62,8 @@ def load_model(
                 f"{path} is a {config.model_type} model; accepted: a teacher (generative_reranker) or a student "
                 "(rabtriever)"
             )
+        if not stored:
+            raise ValueError(f"{path} has no model.safetensors, whole or in parts; accepted: a model with its weights")
         check_sizes(path, config, stored)
         model: Any = AutoModel.from_pretrained(
             path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **hub

@@ -31,7 +31,7 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
 
     Raises:
         ValueError: it holds an adapter, its configuration or index names other weights, its tokenizer's configuration
-            names files, or a file of weights is cut off.
+            names files, it has two sets of weights, or a file of weights is cut off.
     """
     found = partial(optional_file, path, hub_options=hub_options)
     if found("adapter_config.json") is not None:
@@ -44,9 +44,10 @@ def check_source(path: Any, hub_options: Mapping[str, Any]) -> dict[str, Tensor]
         if file is not None and read_json(file).get(key) is not None:
             raise ValueError(f"{path}: {key} in its {name} names files to read; accepted: a model without it")
     weights, index = found(SAFE_WEIGHTS_NAME), found(SAFE_WEIGHTS_INDEX_NAME)
-    names = [] if weights is None else [SAFE_WEIGHTS_NAME]
-    if weights is None and index is not None:
-        names = _index_names(path, read_json(index))
+    names = [] if index is None else _index_names(path, read_json(index))
+    if weights is not None and names and all(map(found, names)):  # transformers does not read those saved last
+        raise ValueError(f"{path} holds {SAFE_WEIGHTS_NAME} and {names[0]}; accepted: one set of weights")
+    names = names if weights is None else [SAFE_WEIGHTS_NAME]
     return {tensor: value for name in names for tensor, value in _header(path, name, found(name)).items()}
 
 
@@ -81,10 +82,7 @@ def check_loaded(
             "accepted: the configuration its weights were saved with"
         )
     if info["missing_keys"]:
-        raise ValueError(
-            f"{path} lacks weights of this model: {_listed(info['missing_keys'])}; accepted: all of them. The file was "
-            "cut or belongs to another model"
-        )
+        raise ValueError(f"{path} lacks weights of this model: {_listed(info['missing_keys'])}; accepted: all of them")
 
 
 def read_json(file: Any) -> dict[str, Any]:
@@ -114,9 +112,7 @@ def _header(path: Any, name: str, file: Any) -> dict[str, Tensor]:
     try:
         return load_state_dict(file, map_location="meta")
     except Exception as error:  # safetensors has an exception of its own, which is not imported here
-        raise ValueError(
-            f"{path}: {name} is no whole safetensors file ({error}); accepted: the file as it was written"
-        ) from error
+        raise ValueError(f"{path}: {name} is no whole safetensors file ({error}); accepted: a whole one") from error
 
 
 def _whole_numbers(model: PreTrainedModel, stored: Mapping[str, Tensor]) -> list[str]:

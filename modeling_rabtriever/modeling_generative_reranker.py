@@ -12,7 +12,7 @@ from transformers.utils.generic import ModelOutput
 from .configuration_generative_reranker import GenerativeRerankerConfig
 from .modeling_pooling import in_full_precision, last_token
 from .modeling_prefix_cache import DocumentPrefixes
-from .modeling_reading import PairReadingModel
+from .modeling_reading import PairReadingModel, listed_pairs
 from .processing_rabtriever import RabtrieverProcessor, TokenIds
 
 # Configuration fields by which some families bend or scale the logits after the head. The student's score is an inner
@@ -187,8 +187,11 @@ class GenerativeRerankerModel(PairReadingModel):
             `(len(pairs),)` fp32, on the model's device, in the order given.
 
         Raises:
-            ValueError: a blank text, no pair, a row out of range, or a model without a processor.
+            ValueError: a blank text, no pair, a row that is none or out of range, or a model without a processor.
         """
+        pairs = listed_pairs(pairs, "a row of queries and one of documents")
+        if not all(isinstance(row, int) for pair in pairs for row in pair):
+            raise ValueError(f"pairs begin with {pairs[:3]}; accepted: rows of queries and of documents, whole numbers")
         prefixes, suffixes = self.processor.document_ids(documents), self.processor.query_ids(queries)
         return self.map_pairs(self.log_odds, prefixes, suffixes, pairs, token_budget)
 
@@ -206,9 +209,7 @@ class GenerativeRerankerModel(PairReadingModel):
         Raises:
             ValueError: no pairs, a pair that is not two texts, a blank text, or a model without a processor.
         """
-        for index, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) != 2:
-                raise ValueError(f"pairs[{index}] is {pair!r}; accepted: (query, document)")
+        pairs = listed_pairs(pairs, "(query, document)")
         prefixes = self.processor.document_ids([document for _, document in pairs])
         suffixes = self.processor.query_ids([query for query, _ in pairs])
         return self._score([prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)], token_budget)

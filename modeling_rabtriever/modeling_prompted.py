@@ -12,7 +12,7 @@ from transformers.utils.hub import ModelCard, cached_file  # type: ignore[attr-d
 
 from .configuration_rabtriever import PromptedConfig
 from .modeling_checks import check_loaded, check_source
-from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, checked_texts
+from .processing_rabtriever import MissingProcessorError, RabtrieverProcessor, TokenIds, at_least_one, checked_texts
 
 # Padded tokens per forward pass: on CPUs activations should stay in the cache, GPUs want to be filled (LOG.md).
 TOKEN_BUDGETS = {"cpu": 2048}
@@ -52,9 +52,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
             ValueError: none was saved with the model; or, when assigned, it does not fit the answers or the window.
         """
         if self._processor is None:
-            raise ValueError(
-                f"this {type(self).__name__} has no processor; accepted: one that is saved with it, or assigned to it"
-            )
+            raise ValueError(f"this {type(self).__name__} has no processor; accepted: one saved with or assigned to it")
         return self._processor
 
     @processor.setter
@@ -103,10 +101,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
         processor = None
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
-            trusted = bool(kwargs.get("trust_remote_code"))  # never asked for on the terminal
-            processor = RabtrieverProcessor.from_pretrained(
-                path, config=model.config, trust_remote_code=trusted, **files
-            )
+            trust = bool(kwargs.get("trust_remote_code"))  # never asked for on the terminal
+            processor = RabtrieverProcessor.from_pretrained(path, config=model.config, trust_remote_code=trust, **files)
         check_loaded(path, model, info, stored, complete=processor is not None)
         if processor is not None:
             model.processor = processor
@@ -191,21 +187,22 @@ class PromptedPreTrainedModel(PreTrainedModel):
         order: list[int] = []
         silent = not progress or len(lengths) < PROGRESS_FROM or None  # None: a bar on a terminal only
         bar = logging.tqdm(total=len(lengths), disable=silent, desc="reading", unit="text")
-        for rows in batches_by_length(lengths, token_budget):
-            parts.append(compute(rows))
-            order.extend(rows)
-            bar.update(len(rows))
-        bar.close()
-        for module in training:
-            module.training = True
+        try:
+            for rows in batches_by_length(lengths, token_budget):
+                parts.append(compute(rows))
+                order.extend(rows)
+                bar.update(len(rows))
+        finally:
+            bar.close()
+            for module in training:
+                module.training = True
         computed = torch.cat(parts)
         return computed.new_empty(computed.shape).index_copy_(0, torch.tensor(order, device=computed.device), computed)
 
 
 def batches_by_length(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
     """Row numbers, longest first, in groups whose padded size stays within `token_budget` (one row at least)."""
-    if isinstance(token_budget, bool) or not isinstance(token_budget, int) or token_budget < 1:
-        raise ValueError(f"token_budget is {token_budget!r}; accepted: a whole number of at least 1")
+    at_least_one("token_budget", token_budget)
     group: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if group and (len(group) + 1) * lengths[group[0]] > token_budget:

@@ -162,11 +162,12 @@ class RabtrieverModel(PromptedPreTrainedModel):
         Raises:
             ValueError: the two are not matrices of the same width.
         """
-        if query_embeds.dim() != 2 or document_embeds.dim() != 2 or query_embeds.shape[1] != document_embeds.shape[1]:
-            raise ValueError(
-                f"query_embeds {tuple(query_embeds.shape)} and document_embeds {tuple(document_embeds.shape)} do not "
-                "fit; accepted: (n, k) and (m, k)"
-            )
+        for name, embeds in (("query_embeds", query_embeds), ("document_embeds", document_embeds)):
+            if not isinstance(embeds, Tensor):
+                raise ValueError(f"{name} is of type {type(embeds).__name__}; accepted: a tensor (torch.as_tensor)")
+        sizes = tuple(query_embeds.shape), tuple(document_embeds.shape)
+        if [len(size) for size in sizes] != [2, 2] or sizes[0][1] != sizes[1][1]:
+            raise ValueError(f"query_embeds, document_embeds are {sizes[0]}, {sizes[1]}; accepted: (n, k) and (m, k)")
         with in_full_precision(query_embeds):
             return query_embeds.float() @ document_embeds.float().T
 

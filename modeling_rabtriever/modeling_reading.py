@@ -1,6 +1,6 @@
 """How the teacher reads pairs: each document once where its backbone allows it, whole prompts where it does not."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -176,6 +176,18 @@ class PairReadingModel(PromptedPreTrainedModel):
         states = self._run(self.backbone.base_model, input_ids, attention_mask, prefix).last_hidden_state
         last: Tensor = states[:, -1].clone()  # a view would keep the states of all positions in memory
         return last
+
+
+def listed_pairs(pairs: Any, accepted: str) -> list[tuple[Any, Any]]:
+    """Pairs of anything ordered, such as the rows of an array, as a list; a ValueError if one is no pair."""
+    pairs = pairs.tolist() if hasattr(pairs, "tolist") else pairs  # an array, whose rows are no sequences
+    if not isinstance(pairs, Iterable):
+        raise ValueError(f"pairs is {pairs!r}; accepted: a list, of which each is {accepted}")
+    found = list(pairs)
+    for index, pair in enumerate(found):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"pairs[{index}] is {pair!r}; accepted: {accepted}")
+    return [(first, second) for first, second in found]
 
 
 def _blocks(

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -70,7 +70,7 @@ class RabtrieverProcessor(ProcessorMixin):
 
     Raises:
         ValueError: an answer is not exactly one token, both answers are the same token, a template lacks its
-            placeholder, a limit is not a whole number of at least 1, or the tokenizer is not a fast one.
+            placeholder, a limit is not a whole number of at least 1, or the tokenizer is not fast or has no vocabulary.
     """
 
     def __init__(
@@ -99,13 +99,15 @@ class RabtrieverProcessor(ProcessorMixin):
         self.instruction = instruction
         self.document_template = document_template
         self.query_template = query_template
-        self.max_document_length = _limit("max_document_length", max_document_length)
-        self.max_query_length = _limit("max_query_length", max_query_length)
+        self.max_document_length = at_least_one("max_document_length", max_document_length)
+        self.max_query_length = at_least_one("max_query_length", max_query_length)
         if query_truncation_side not in TRUNCATION_SIDES:
             raise ValueError(f"query_truncation_side is {query_truncation_side!r}; accepted: left, right")
         self.query_truncation_side = query_truncation_side
         if not getattr(tokenizer, "is_fast", False):
             raise ValueError(f"tokenizer is {type(tokenizer).__name__}; accepted: a fast tokenizer (tokenizer.json)")
+        if len(tokenizer) == len(tokenizer.get_added_vocab()):  # what transformers makes of a folder without its file
+            raise ValueError("tokenizer has no vocabulary; accepted: one that was loaded with its tokenizer.json")
         words = _Words(tokenizer)
         document_frame = _frame(words, "document_template", document_template, "{document}", instruction)
         self._document_frame = document_frame._replace(start=_beginning_of_text(tokenizer) + document_frame.start)
@@ -113,7 +115,7 @@ class RabtrieverProcessor(ProcessorMixin):
         self._answer_ids = tuple(_answer_id(words, name, answer) for name, answer in zip(ANSWERS, answers, strict=True))
         if self.true_token_id == self.false_token_id and self.true_token_id is not None:
             raise ValueError(f"both answers are token {self.true_token_id}; accepted: two that differ")
-        self._texts = words.plain_texts()  # last: from here on nothing changes
+        self._texts = _PlainTexts(words.backend)  # last: from here on nothing changes
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _FIXED and "_texts" in vars(self):
@@ -249,16 +251,13 @@ class _Words:
     def __init__(self, tokenizer: Any) -> None:
         self.special = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
         self.unknown = getattr(tokenizer, "unk_token_id", None)
-        self._backend = copy.deepcopy(tokenizer.backend_tokenizer)
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = False
+        self.backend = copy.deepcopy(tokenizer.backend_tokenizer)
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = False
 
     def ids(self, text: str) -> TokenIds:
-        return list(self._backend.encode(text, add_special_tokens=False).ids) if text else []
-
-    def plain_texts(self) -> "_PlainTexts":
-        return _PlainTexts(self._backend)
+        return list(self.backend.encode(text, add_special_tokens=False).ids) if text else []
 
 
 class _PlainTexts:
@@ -327,7 +326,8 @@ def _answer_id(words: _Words, name: str, answer: Any) -> int | None:
     return ids[0]
 
 
-def _limit(name: str, value: Any) -> int:
+def at_least_one(name: str, value: Any) -> int:
+    """The value; a ValueError if it is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
     return value
@@ -335,7 +335,8 @@ def _limit(name: str, value: Any) -> int:
 
 def checked_texts(name: str, texts: Any) -> list[str]:
     """A text or several as a list; a ValueError if there is none, or one is blank or no string."""
-    if not isinstance(texts, str | Iterable):
+    # What a mapping or a table yields is its keys or columns; a set has no order that rows could follow.
+    if not isinstance(texts, str | Iterable) or isinstance(texts, Mapping | Set) or getattr(texts, "ndim", 1) != 1:
         raise ValueError(f"{name} is {texts!r}; accepted: a text or a list of texts")
     listed: list[Any] = [texts] if isinstance(texts, str) else list(texts)
     if not listed:

@@ -62,6 +62,43 @@ def test_a_shard_that_is_not_there_is_named(reranker: GenerativeRerankerModel, t
         GenerativeRerankerModel.from_pretrained(tmp_path)
 
 
+def test_shards_beside_an_earlier_models_weights_are_refused(student: RabtrieverModel, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path)
+    with torch.no_grad():
+        student.predictor.document_map.weight.mul_(2)
+    student.save_pretrained(tmp_path, max_shard_size="40KB")  # transformers would read the earlier file
+    with pytest.raises(
+        ValueError, match=r"holds model\.safetensors and model-00001-of-.*; accepted: one set of weights"
+    ):
+        RabtrieverModel.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    loaded = RabtrieverModel.from_pretrained(tmp_path)
+    assert torch.equal(loaded.predictor.document_map.weight, student.predictor.document_map.weight)
+    loaded.save_pretrained(tmp_path)  # an index whose shards are gone stands in nobody's way
+    RabtrieverModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, {"text_config": None}, {"text_config": {}}])
+@pytest.mark.parametrize("kind", ["student", "reranker"])
+def test_without_a_backbone_in_its_configuration_no_large_one_is_made(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, content: dict[str, object] | None
+) -> None:
+    model = request.getfixturevalue(kind)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    path.unlink() if content is None else path.write_text(json.dumps({**settings, **content}))
+    with pytest.raises(ValueError, match=r"config\.json is missing or has no text_config; accepted"):
+        type(model).from_pretrained(tmp_path)
+
+
+def test_a_folder_without_weights_is_named(student: RabtrieverModel, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no model\.safetensors, whole or in parts; accepted"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("kept", [0, 4, 200, -1])
 def test_a_file_of_weights_that_was_cut_is_named(student: RabtrieverModel, tmp_path: Path, kept: int) -> None:
     student.save_pretrained(tmp_path)

@@ -102,6 +102,17 @@ def test_training_mode_survives_scoring(reranker: GenerativeRerankerModel) -> No
     reranker.train()
     reranker.rank(QUERIES[0], DOCUMENTS)
     assert reranker.training
+    with pytest.raises(ValueError, match="token_budget is 0"):
+        reranker.rank(QUERIES[0], DOCUMENTS, token_budget=0)
+    assert reranker.training and reranker.backbone.training
+
+
+def test_pairs_may_be_any_rows(reranker: GenerativeRerankerModel) -> None:
+    texts = [(QUERIES[0], DOCUMENTS[0]), (QUERIES[1], DOCUMENTS[0])]
+    assert torch.equal(reranker.predict(pair for pair in texts), reranker.predict(texts))
+    rows = reranker.score_pairs(QUERIES, DOCUMENTS, [(0, 0), (1, 0)])
+    assert torch.equal(reranker.score_pairs(QUERIES, DOCUMENTS, torch.tensor([[0, 0], [1, 0]])), rows)
+    assert torch.equal(reranker.score_pairs(QUERIES, DOCUMENTS, (row for row in [(0, 0), (1, 0)])), rows)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +124,10 @@ def test_training_mode_survives_scoring(reranker: GenerativeRerankerModel) -> No
         (lambda m: m.rank("a", [1]), "documents.0. is 1"),
         (lambda m: m.rank("a", ["b"], top_k=0), "top_k is 0; accepted"),
         (lambda m: m.rank("a", ["b"], token_budget=0), "token_budget is 0; accepted"),
+        (lambda m: m.predict([None]), r"pairs\[0\] is None; accepted: \(query, document\)"),
+        (lambda m: m.predict([{"a", "b"}]), r"pairs\[0\] is \{.*; accepted: \(query, document\)"),
+        (lambda m: m.predict(7), "pairs is 7; accepted: a list"),
+        (lambda m: m.score_pairs(["a"], ["b"], [(0, 0.0)]), "pairs begin with .*; accepted: .*whole numbers"),
         (lambda m: m.predict([]), "is empty"),
         (lambda m: m.predict(["ab"]), "pairs.0. is 'ab'; accepted"),
         (lambda m: m(torch.tensor([[5]]), labels=torch.tensor([float("nan")])), "labels are .*; accepted"),

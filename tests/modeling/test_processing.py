@@ -1,6 +1,7 @@
 """The prompt: what is tokenised how, what is cut, what is refused."""
 
 import copy
+import json
 import pickle
 import random
 from collections.abc import Callable
@@ -131,11 +132,32 @@ def test_folder_without_settings_is_refused(tokenizer: PreTrainedTokenizerFast, 
         RabtrieverProcessor.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("texts", [[], "", "  \n", ["a", ""], [None], [3], 7, None, "a lone \ud800 surrogate"])
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [], "", "  \n", ["a", ""], [None], [3], 7, None, "a lone \ud800 surrogate", {"id": "text"}, {"a", "b"},
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("side", ["document_ids", "query_ids"])
 def test_unusable_texts_are_refused(processor: RabtrieverProcessor, side: str, texts: Any) -> None:
     with pytest.raises(ValueError, match="accepted"):
         getattr(processor, side)(texts)
+
+
+def test_a_column_of_a_table_is_a_list_of_texts(processor: RabtrieverProcessor) -> None:
+    table = pytest.importorskip("pandas").DataFrame({"text": ["a", "b c"]})
+    assert processor.document_ids(table["text"]) == processor.document_ids(["a", "b c"])
+    with pytest.raises(ValueError, match="accepted: a text or a list of texts"):
+        processor.document_ids(table)
+
+
+def test_a_folder_without_its_vocabulary_is_refused(processor: RabtrieverProcessor, tmp_path: Path) -> None:
+    processor.save_pretrained(tmp_path)  # transformers makes a tokenizer that knows its special tokens alone
+    (tmp_path / "tokenizer.json").unlink()
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**settings, "tokenizer_class": "Qwen2Tokenizer"}))
+    with pytest.raises(ValueError, match=r"tokenizer has no vocabulary; accepted: .*tokenizer\.json"):
+        RabtrieverProcessor.from_pretrained(tmp_path)
 
 
 def test_pairs_need_both_sides_in_equal_number(processor: RabtrieverProcessor) -> None:

@@ -171,6 +171,11 @@ def test_broken_weights_are_not_ranked_with(student: RabtrieverModel) -> None:
         (lambda m: m.rank("a", ["b"], top_k=-1), "top_k is -1; accepted"),
         (lambda m: m.similarity(torch.ones(2, 3), torch.ones(2, 4)), r"accepted: \(n, k\) and \(m, k\)"),
         (lambda m: m.similarity(torch.ones(3), torch.ones(2, 3)), r"accepted: \(n, k\) and \(m, k\)"),
+        (
+            lambda m: m.similarity(torch.ones(2, 3).numpy(), torch.ones(2, 3)),
+            "query_embeds is of type ndarray; accepted",
+        ),
+        (lambda m: m.similarity(torch.ones(2, 3), [[1, 2, 3]]), "document_embeds is of type list; accepted: a tensor"),
         (lambda m: m(), "query_input_ids and document_input_ids are None; accepted: one of them or both"),
         (lambda m: m(**token_ids(m, QUERIES, DOCUMENTS)), "3 queries and 4 documents; accepted: as many of each"),
         (lambda m: m(**token_ids(m, QUERIES, DOCUMENTS[:1])), "3 queries and 1 documents; accepted: as many of each"),
