@@ -126,9 +126,9 @@ def index(arguments: argparse.Namespace) -> None:
             more = ", ..." if len(deleted.missing) > 5 else ""
             _say(f"{len(deleted.missing)} ids not found: {', '.join(map(repr, deleted.missing[:5]))}{more}")
     store.compact()
-    if arguments.words or store.has_words:
+    if arguments.words or (store.has_words and len(store)):
         store.build_words()
-    if arguments.approximate or store.has_index:
+    if arguments.approximate or (store.has_index and len(store)):
         _say(f"approximate index: {store.build_index(arguments.recall)}")
     _say(f"{len(store)} documents in {arguments.store}")
     _warn_of_unfinished(store)
@@ -143,11 +143,9 @@ def search(arguments: argparse.Namespace) -> None:
         raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
     store = VectorStore(arguments.store, precision=arguments.precision)
     _warn_of_unfinished(store)
-    reranker = None
-    if arguments.rerank is not None:
-        reranker = _model_or_served(arguments.rerank, "--rerank", arguments)
-        if isinstance(reranker, RabtrieverModel):
-            raise ValueError(f"--rerank {arguments.rerank} is not a teacher; accepted: a GenerativeRerankerModel")
+    reranker = _model_or_served(arguments.rerank, "--rerank", arguments)
+    if isinstance(reranker, RabtrieverModel):
+        raise ValueError(f"--rerank {arguments.rerank} is not a teacher; accepted: a GenerativeRerankerModel")
     searcher = Searcher(_student(arguments), store, reranker, arguments.hybrid)
     queries: Iterable[tuple[str, str]]
     if arguments.queries is None:
@@ -186,6 +184,8 @@ def export(arguments: argparse.Namespace) -> None:
         tower_engines,
     )
 
+    if (arguments.dim is None) != (arguments.axes is None):
+        raise ValueError("accepted: --dim and --axes together, or neither")
     model: Any = _model(arguments.model, arguments)
     output = Path(arguments.output)
     needed = "GenerativeRerankerModel" if arguments.format == "cross-encoder" else "RabtrieverModel"
@@ -211,8 +211,6 @@ def export(arguments: argparse.Namespace) -> None:
 
 def _axes(model: Any, arguments: argparse.Namespace) -> Any:
     """The axes of shorter vectors, if an export is to have them."""
-    if (arguments.dim is None) != (arguments.axes is None):
-        raise ValueError("accepted: --dim and --axes together, or neither")
     if arguments.dim is None:
         return None
     if arguments.format == "cross-encoder":
@@ -287,15 +285,15 @@ def _model(path: str, arguments: argparse.Namespace) -> Any:
     return load_model(path, arguments.dtype, arguments.device, arguments.revision)
 
 
-def _model_or_served(name: str, option: str, arguments: argparse.Namespace) -> Any:
-    """The model in a folder or on the Hub, or the teacher at an address."""
+def _model_or_served(name: str | None, option: str, arguments: argparse.Namespace) -> Any:
+    """The model in a folder or on the Hub, or the teacher at an address; `None` is none."""
     from .served.address import is_address
     from .stages.served import check_unserved, open_teacher
 
     given = served(arguments)
     if not is_address(name):
         check_unserved(*given, option)
-        return _model(name, arguments)
+        return None if name is None else _model(name, arguments)
     server, source, prompt = given
     return open_teacher(replace(server, teacher=name), source, prompt, task="")
 

@@ -51,7 +51,10 @@ class ServedScores(TeacherScores):
     def _ask(self, queries: Tensor, documents: Tensor) -> dict[str, Tensor]:
         suffixes, prefixes = self._suffixes.of(queries.tolist()), self._prefixes.of(documents.tolist())
         prompts = [prefix + suffix for prefix, suffix in zip(prefixes, suffixes, strict=True)]
-        return {"logits": self.teacher.log_odds(prompts)}
+        try:
+            return {"logits": self.teacher.log_odds(prompts)}
+        except ConnectionError as error:
+            raise ConnectionError(f"{error}; scored pairs are kept") from error
 
     def _parts(self, keys: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """As answers arrive, those of some seconds at a time; after an error, what has been answered comes first."""

@@ -75,11 +75,12 @@ def read_axes(folder: Path, embedding_dim: int, dim: int) -> Tensor:
         ValueError: they are missing or broken, or have another shape.
     """
     path = folder / FILE
-    found: dict[str, Any] = read_tensors(path)[0]
-    shape = tuple(found["axes"].shape) if "axes" in found else None
-    if shape != (embedding_dim, dim):
-        raise ValueError(
-            f"{path} is broken (its axes have shape {shape}, the store's are {(embedding_dim, dim)}); accepted: a "
-            "whole store. Index the corpus again"
-        )
+    try:
+        found: dict[str, Any] = read_tensors(path)[0]
+        shape = tuple(found["axes"].shape) if "axes" in found else None
+        if shape != (embedding_dim, dim):
+            raise ValueError(f"{path} is broken (its axes have shape {shape}, the store's are {(embedding_dim, dim)})")
+    except ValueError as error:
+        fault = str(error).partition("; accepted")[0]
+        raise ValueError(f"{fault}; accepted: a whole store. Index the corpus again") from error
     return found["axes"].float()

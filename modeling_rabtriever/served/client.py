@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx2
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -23,7 +24,7 @@ CONNECT_SECONDS, ANSWER_SECONDS = 20.0, 600.0
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # statuses of faults that may pass
 _MESSAGE = 300  # characters of a server's own message that are shown
 _ADDRESS = "the address of an OpenAI-compatible server up to its version, such as http://localhost:8000/v1"
-_KEPT = "scored pairs are kept: run the same command again when the server answers"
+_PROXIES = "HTTP_PROXY, HTTPS_PROXY, ALL_PROXY"  # environment variables that the HTTP client reads
 _log = logging.getLogger(__name__)
 
 
@@ -52,11 +53,17 @@ class Client:
         self._warned, self._lock = -SILENT_SECONDS, threading.Lock()
         if not (self._key.isascii() and self._key.isprintable()):
             raise ValueError(f"{KEY} holds a character that no header can; accepted: an API key")
-        self._http = httpx2.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
-            limits=httpx2.Limits(max_connections=connections),
-        )
+        try:
+            self._http = httpx2.Client(
+                headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+                timeout=httpx2.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS, pool=None),
+                limits=httpx2.Limits(max_connections=connections),
+            )
+        except (ValueError, ImportError, OSError, httpx2.InvalidURL) as error:  # a proxy or certificates of no use
+            raise ValueError(
+                f"the environment's settings for HTTP cannot be used ({error}); accepted: in {_PROXIES} and NO_PROXY, "
+                "addresses of proxies, or none; in SSL_CERT_FILE, a file of certificates, or none"
+            ) from error
         weakref.finalize(self, self._http.close)
 
     def ask(self, place: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -76,7 +83,11 @@ class Client:
         try:
             response: httpx2.Response = tries(self._once, f"{self.url}/{place}", body)
         except _PassingError as error:
-            raise ConnectionError(f"{self.url} gave no answer in {TRIES} tries ({error}); {_KEPT}") from error
+            through = f" through the proxy that {_PROXIES} name" if _by_proxy(self.url) else ""
+            raise ConnectionError(
+                f"{self.url} gave no answer in {TRIES} tries{through} ({error}); run the same command again when the "
+                "server answers"
+            ) from error
         try:
             answer = response.json()
         except (ValueError, RecursionError):
@@ -148,6 +159,12 @@ def checked_address(url: str) -> str:
         shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without a password
         raise ValueError(f"{shown} has more than host, port and path; accepted: {_ADDRESS}, with its key in {KEY}")
     return url.rstrip("/")
+
+
+def _by_proxy(url: str) -> bool:
+    """Whether the environment has a proxy for this address."""
+    parts = urlsplit(url)
+    return bool({parts.scheme.lower(), "all"} & getproxies().keys()) and not proxy_bypass(str(parts.hostname))
 
 
 def _waiting(usual: Callable[[RetryCallState], float]) -> Callable[[RetryCallState], float]:

@@ -132,7 +132,7 @@ def test_a_slow_answer_is_asked_again(
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.05)
     monkeypatch.setattr(client, "TRIES", 2)
     server.seconds = 0.5
-    with pytest.raises(ConnectionError, match="no answer in 2 tries .ReadTimeout.*scored pairs are kept"):
+    with pytest.raises(ConnectionError, match="no answer in 2 tries .ReadTimeout.*run the same command again"):
         scores(server, reranker.processor)
 
 
@@ -280,6 +280,34 @@ def test_an_address_holds_no_secret(processor: RabtrieverProcessor, url: str) ->
     assert "password" not in str(refused.value)
     with pytest.raises(ValueError, match=r"'http://...@a:99999' is no address"):
         ServedTeacher("http://me:password@a:99999", processor)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("HTTP_PROXY", proxy) for proxy in ("socks5://x:1", "ftp://x", "http://[::1")),
+        *(("SSL_CERT_FILE", path) for path in ("/nowhere", __file__)),
+    ],
+)
+def test_an_environment_of_no_use_is_told(
+    processor: RabtrieverProcessor, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv(name.lower(), value)
+    with pytest.raises(ValueError, match=f"settings for HTTP cannot be used .*accepted: in .*{name}"):
+        ServedTeacher("http://localhost:1/v1", processor)
+
+
+def test_a_proxy_that_does_not_answer_is_named(
+    server: CompletionServer, reranker: GenerativeRerankerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(ConnectionError, match="in 8 tries through the proxy that HTTP_PROXY, .* name "):
+        ServedTeacher(server.url, reranker.processor).connect()
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    check(server, reranker)
 
 
 def test_a_wrong_path_is_told(server: CompletionServer, reranker: GenerativeRerankerModel) -> None:
