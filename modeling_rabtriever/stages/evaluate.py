@@ -192,9 +192,10 @@ def _served_system(
     splits: Sequence[Split],
     arguments: EvaluationArguments,
 ) -> System:
-    queries = [query for split in splits for query in split.queries]
+    asked = [query for split in splits for query in split.queries]
     depth = min(arguments.candidates or len(task.corpus), len(task.corpus))
-    print(teacher_bill(depth, queries, task.corpus, teacher.processor), flush=True)
+    print(teacher_bill(depth, asked, task.corpus, teacher.processor), flush=True)
+    queries = [query for split in splits for query in task.split(split.name).queries]  # one cache for all samples
     inputs = {"task": task.fingerprint(), "teacher": name, "queries": texts_fingerprint(queries)}
     return kept_system(teacher, queries, task.corpus, states_folder(Path(arguments.output_dir) / "states", inputs))
 

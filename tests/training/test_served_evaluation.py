@@ -64,6 +64,11 @@ def test_only_candidates_are_asked(
     folder = evaluate.main(flags(**evaluation, candidates=3))
     assert "the teacher reads 36 pairs (12 queries x 3 documents)" in capsys.readouterr().out
     assert asked_pairs(server, reranker.processor, evaluation) == 36
+    more = {"candidates": 2, "max_queries": 5, "overwrite": True}  # pairs that are known
+    evaluate.main(flags(**evaluation, **more))
+    assert "the teacher reads 10 pairs (5 queries x 2 documents)" in capsys.readouterr().out
+    assert asked_pairs(server, reranker.processor, evaluation) == 36
+    folder = evaluate.main(flags(**evaluation, candidates=3, overwrite=True))
     report = json.loads((folder / "test.json").read_text())
     assert report["systems"]["teacher"]["success@1"] == report["systems"]["local"]["success@1"]
     assert "local" in report["sample"]["systems"] and "teacher" not in report["sample"]["systems"]
