@@ -1,5 +1,6 @@
 """How the teacher reads pairs: each document once where its backbone allows it, whole prompts where it does not."""
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class PairReadingModel(PromptedPreTrainedModel):
         if prefix is not None:
             cache, prefix_mask = prefix
             attention_mask = torch.cat([prefix_mask, attention_mask], dim=-1)
-            kwargs |= {"past_key_values": cache, "use_cache": True}
+            kwargs |= {_cache_name(backbone): cache, "use_cache": True}
         # Positions come from the mask: transformers' default counts padding too, without an error (a wrong score).
         positions = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         return backbone(
@@ -80,7 +81,7 @@ class PairReadingModel(PromptedPreTrainedModel):
             nonlocal read
             batch = self.processor.pad([sequences[row] for row in rows]).to(self.device)
             out = self._run(self.backbone.base_model, **batch, use_cache=True)
-            cache = getattr(out, "past_key_values", None)  # families with a state of their own have none
+            cache = getattr(out, _cache_name(self.backbone.base_model), None)  # families with their own state have none
             parts.append(take_prefixes(cache, **batch, model=fingerprint))
             read += len(rows)
             return torch.arange(read - len(rows), read)
@@ -205,3 +206,9 @@ def _blocks(
         count = next((row for row, (_, document) in enumerate(rest) if document not in place), len(rest))
         yield [(query, place[document]) for query, document in rest[:count]], held
         rest = rest[count:]
+
+
+def _cache_name(backbone: Callable[..., Any]) -> str:
+    """What this backbone calls what it has read: transformers 5.24 gave it another name."""
+    parameters = inspect.signature(getattr(backbone, "forward", backbone)).parameters
+    return "cache" if "cache" in parameters else "past_key_values"

@@ -1,5 +1,6 @@
 """Documents read once: the same scores as the full pass, whatever the batch."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,12 @@ def test_scores_equal_the_full_pass(make_reranker, family, token_budget):
     assert not reranker.score(QUERIES, prefixes).requires_grad
     torch.testing.assert_close(reranker.score(QUERIES, prefixes, token_budget), expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(reranker.score(QUERIES, DOCUMENTS, token_budget), expected, atol=1e-5, rtol=0)
+
+
+def test_no_release_warns_of_an_old_name(reranker):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        reranker.score(QUERIES, reranker.prefill(DOCUMENTS))
 
 
 def test_eager_attention_and_train_mode(make_reranker):
