@@ -43,6 +43,13 @@ def encoder_fingerprint(model: RabtrieverModel) -> str:
 
     Returns:
         16 hexadecimal digits, a hyphen, and 8 for each projection.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.retrieval import encoder_fingerprint
+        >>> student, again = (RabtrieverModel.from_pretrained(example("household")) for _ in range(2))
+        >>> encoder_fingerprint(student) == encoder_fingerprint(again)
+        True
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.predictor.state_dict().items()):

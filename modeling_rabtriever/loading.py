@@ -45,6 +45,12 @@ def load_model(
 
     Raises:
         ValueError: `path` is neither or cannot be loaded, or `dtype` or `device` cannot be used.
+
+    Examples:
+        >>> from modeling_rabtriever import example
+        >>> from modeling_rabtriever.loading import load_model
+        >>> type(load_model(example("household"))).__name__, type(load_model(example("household", "teacher"))).__name__
+        ('RabtrieverModel', 'GenerativeRerankerModel')
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; accepted: {', '.join(DTYPES)}")

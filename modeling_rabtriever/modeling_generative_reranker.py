@@ -46,6 +46,16 @@ class GenerativeRerankerModel(PairReadingModel):
 
     Raises:
         ValueError: the answer tokens are not set, or the backbone's logits are not a linear map of its final state.
+
+    Examples:
+        >>> from modeling_rabtriever import GenerativeRerankerModel, example
+        >>> teacher = GenerativeRerankerModel.from_pretrained(example("household", "teacher"))  # or a folder, a Hub id
+        >>> documents = ["bring the lantern to the kitchen", "bring the sponge to the kitchen"]
+        >>> teacher.rank("In the kitchen: I spilled my drink.", documents, top_k=1)[0]["text"]
+        'bring the sponge to the kitchen'
+        >>> prefixes = teacher.prefill(documents)  # documents are read once, for any number of queries
+        >>> teacher.score(["In the kitchen: I spilled my drink.", "In the kitchen: It is dark."], prefixes).argmax(-1)
+        tensor([1, 0])
     """
 
     config_class = GenerativeRerankerConfig

@@ -71,6 +71,15 @@ class RabtrieverProcessor(ProcessorMixin):
     Raises:
         ValueError: an answer is not exactly one token, both answers are the same token, a template lacks its
             placeholder, a limit is not a whole number of at least 1, or the tokenizer is not fast or has no vocabulary.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> processor = RabtrieverModel.from_pretrained(example("household")).processor
+        >>> (prefix,), (suffix,) = processor.document_ids("bring the sponge"), processor.query_ids("It is dark")
+        >>> print(processor.tokenizer.decode(prefix + suffix))  # the teacher; the student reads each part alone
+        Document: bring the sponge
+        Query: It is dark
+        Relevant:
     """
 
     def __init__(

@@ -19,6 +19,12 @@ def hidden_state_mse(predicted: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         A scalar, fp32.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.distillation.losses import hidden_state_mse
+        >>> hidden_state_mse(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]]))
+        tensor(2.)
     """
     return F.mse_loss(predicted.float(), target.float())
 
@@ -35,6 +41,13 @@ def answer_reverse_kl(student: Tensor, teacher: Tensor) -> Tensor:
 
     Returns:
         A scalar, fp32, in nats.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.distillation.losses import answer_reverse_kl
+        >>> log_odds = torch.tensor([3.0, -1.0])
+        >>> answer_reverse_kl(log_odds, log_odds), answer_reverse_kl(-log_odds, log_odds) > 1
+        (tensor(0.), tensor(True))
     """
     student, teacher = student.float(), teacher.float()
     p = student.sigmoid()
@@ -58,6 +71,13 @@ def listwise_kl(student: Tensor, teacher: Tensor, temperature: float, weights: T
 
     Returns:
         A scalar, fp32, in nats.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.distillation.losses import listwise_kl
+        >>> teacher = torch.tensor([[4.0, 0.0, -2.0]])  # a query with three candidates
+        >>> assert listwise_kl(teacher + 7, teacher, temperature=2.0) < 1e-6  # only differences count
+        >>> assert listwise_kl(teacher.flip(-1), teacher, temperature=2.0) > 1
     """
     log_p = (student.float() / temperature).log_softmax(-1)
     log_q = (teacher.float() / temperature).log_softmax(-1)
@@ -78,6 +98,13 @@ def label_cross_entropy(scores: Tensor, relevant: Tensor, temperature: float) ->
 
     Returns:
         A scalar, fp32, in nats.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.distillation.losses import label_cross_entropy
+        >>> relevant = torch.tensor([[True, False]])
+        >>> label_cross_entropy(torch.tensor([[0.0, 0.0]]), relevant, temperature=1.0)  # log(2): it cannot tell
+        tensor(0.6931)
     """
     log_p = (scores.float() / temperature).masked_fill(~relevant.any(-1, keepdim=True), 0).log_softmax(-1)
     labels = relevant / relevant.sum(-1, keepdim=True).clamp_min(1)

@@ -72,7 +72,12 @@ class TeacherSourceArguments(ServedTeacherArguments):
 
 @dataclass
 class StudentArguments:
-    """What the student starts from, and the form and width of its predictor."""
+    """What the student starts from, and the form and width of its predictor.
+
+    Examples:
+        >>> from modeling_rabtriever.distillation import StudentArguments
+        >>> shape = StudentArguments(encoder="sentence-transformers/all-MiniLM-L6-v2")  # the fourth argument of distill
+    """
 
     encoder: str | None = field(
         default=None,

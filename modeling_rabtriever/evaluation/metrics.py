@@ -28,6 +28,12 @@ def rank_documents(scores: Tensor, depth: int) -> Run:
 
     Raises:
         ValueError: a score is NaN.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.evaluation import rank_documents
+        >>> rank_documents(torch.tensor([[0.1, 0.7, 0.3]]), depth=2)
+        [[1, 2]]
     """
     if scores.isnan().any():
         raise ValueError("scores hold NaN; accepted: finite scores")
@@ -58,6 +64,13 @@ def query_metrics(
     Raises:
         ValueError: a metric is unknown, there are no queries, rankings and labels differ in number, a ranking names a
             document twice, or a query has no relevant document.
+
+    Examples:
+        >>> from modeling_rabtriever.evaluation import query_metrics
+        >>> run = [["d1", "d2"], ["d3", "d1"]]  # the documents of two queries, best first
+        >>> relevant = [{"d1": 1}, {"d1": 1}]
+        >>> query_metrics(run, relevant, ["mrr@10", "success@1"])
+        {'mrr@10': array([1. , 0.5]), 'success@1': array([1., 0.])}
     """
     if len(run) != len(relevant) or not run:
         raise ValueError(
@@ -80,12 +93,25 @@ def query_metrics(
 
 
 def mean_metrics(run: Run, relevant: Relevant) -> dict[str, float]:
-    """Means over queries of `query_metrics`."""
+    """Means over queries of `query_metrics`.
+
+    Examples:
+        >>> from modeling_rabtriever.evaluation import mean_metrics
+        >>> mean_metrics([[0, 1], [2, 0]], [{0: 1}, {0: 1}])["mrr@10"]
+        0.75
+    """
     return {name: float(values.mean()) for name, values in query_metrics(run, relevant).items()}
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """95% percentile interval of the mean over queries, by resampling queries: `(n,)` -> (low, high)."""
+    """95% percentile interval of the mean over queries, by resampling queries: `(n,)` -> (low, high).
+
+    Examples:
+        >>> import numpy as np
+        >>> from modeling_rabtriever.evaluation import bootstrap_interval
+        >>> low, high = bootstrap_interval(np.array([1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]))
+        >>> assert 0 < low < 0.625 < high < 1
+    """
     (means,) = _resampled_means(seed, values)
     return _middle(means)
 
@@ -112,6 +138,12 @@ def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, se
 
     Raises:
         ValueError: the two differ in length.
+
+    Examples:
+        >>> import numpy as np
+        >>> from modeling_rabtriever.evaluation import paired_test
+        >>> paired_test(np.array([1.0, 1.0, 0.5, 1.0]), np.array([0.5, 0.0, 0.5, 0.5]))
+        0.25
     """
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} and {len(second)} values; accepted: the same queries for both systems")

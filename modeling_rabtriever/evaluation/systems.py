@@ -39,6 +39,14 @@ class System:
             the corpus and keep the scores of these rows.
         vector_bytes: size of the corpus vectors, for systems that have them.
         model: for systems that are models.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.evaluation import System
+        >>> def longest_first(queries):  # of a corpus of three documents
+        ...     return torch.tensor([[12.0, 16.0, 9.0]]).expand(len(queries), 3)
+        >>> System("longest document", longest_first).score(["I spilled my drink"]).shape
+        torch.Size([1, 3])
     """
 
     name: str
@@ -97,7 +105,16 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
 
 
 def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], name: str = TEACHER) -> System:
-    """The teacher on the whole corpus. Attention states of documents are kept if `KEPT_TOKENS` allows it."""
+    """The teacher on the whole corpus. Attention states of documents are kept if `KEPT_TOKENS` allows it.
+
+    Examples:
+        >>> from modeling_rabtriever import GenerativeRerankerModel, example
+        >>> from modeling_rabtriever.evaluation import reranker_system
+        >>> teacher = GenerativeRerankerModel.from_pretrained(example("household", "teacher"))
+        >>> system = reranker_system(teacher, ["bring the lantern", "bring the sponge"])
+        >>> system.score(["I spilled my drink"]).argmax(-1)
+        tensor([1])
+    """
 
     @functools.cache
     def documents() -> Sequence[str] | DocumentPrefixes:
@@ -129,7 +146,16 @@ def served_system(teacher: ServedTeacher, corpus: Sequence[str], name: str = TEA
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:
-    """The student on the whole corpus: encodes documents now, and queries when they arrive."""
+    """The student on the whole corpus: encodes documents now, and queries when they arrive.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.evaluation import rabtriever_system
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> system = rabtriever_system(student, ["bring the lantern", "bring the sponge"])
+        >>> system.score(["I spilled my drink"]).argmax(-1)
+        tensor([1])
+    """
     documents = student.encode_document(corpus)
 
     def score(queries: Sequence[str]) -> Tensor:
@@ -181,6 +207,13 @@ def load_system(given: str, corpus: Sequence[str], dtype: str = "auto", trust_re
 
     Raises:
         ValueError: it is another kind of model, or the name is teacher or Rabtriever and the model is not one.
+
+    Examples:
+        >>> from modeling_rabtriever import example
+        >>> from modeling_rabtriever.evaluation import load_system
+        >>> system = load_system(f"small={example('household')}", ["bring the lantern", "bring the sponge"])
+        >>> system.name, system.score(["I spilled my drink"]).argmax().item()
+        ('small', 1)
     """
     name, path = name_and_path(given)
     system = _load(path, corpus, dtype, trust_remote_code)

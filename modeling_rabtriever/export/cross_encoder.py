@@ -46,6 +46,15 @@ def export_cross_encoder(reranker: GenerativeRerankerModel, folder: str | Path) 
     Raises:
         ValueError: the weights are quantised, transformers has no classifier for this family, the folder is not empty,
             no stock tokenizer gives the processor's ids (`save_pair_tokenizer`), or the scores differ.
+
+    Examples:
+        >>> from sentence_transformers import CrossEncoder
+        >>> from modeling_rabtriever import GenerativeRerankerModel, example
+        >>> from modeling_rabtriever.export import export_cross_encoder
+        >>> teacher = GenerativeRerankerModel.from_pretrained(example("household", "teacher"))
+        >>> exported = CrossEncoder(str(export_cross_encoder(teacher, "runs/cross-encoder")))
+        >>> pair = ("In the kitchen: I spilled my drink.", "bring the sponge to the kitchen")
+        >>> assert abs(exported.predict([pair])[0] - teacher.predict([pair])[0]) < 1e-3
     """
     check_backbone(reranker)
 

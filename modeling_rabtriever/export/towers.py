@@ -58,6 +58,16 @@ def export_sentence_transformers(student: RabtrieverModel, folder: str | Path, a
     Raises:
         ValueError: the student's weights are quantised, the folder is not empty, no stock tokenizer gives the
             processor's ids (`save_tower_tokenizer`), the axes are not for vectors of this width, or the scores differ.
+
+    Examples:
+        >>> from sentence_transformers import SentenceTransformer
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.export import export_sentence_transformers
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> towers = export_sentence_transformers(student, "runs/towers")
+        >>> both = SentenceTransformer(str(towers / "combined"))
+        >>> both.similarity(both.encode_query(["It is dark"]), both.encode_document(["bring the lantern"])).shape
+        torch.Size([1, 1])
     """
     check_backbone(student)
     check_axes(student, axes)

@@ -57,6 +57,13 @@ def build_reranker(
 
     Raises:
         ValueError: the configuration file is missing or malformed, or the prompt does not fit the tokenizer.
+
+    Examples:
+        >>> from modeling_rabtriever.reranking import BackboneArguments, PromptArguments, build_reranker
+        >>> backbone = BackboneArguments("backbones/qwen2-1m.json")
+        >>> teacher = build_reranker(backbone, PromptArguments(), ["bring the sponge"] * 9, 0, trust_remote_code=False)
+        >>> teacher.predict([("I spilled my drink", "bring the sponge")]).shape
+        torch.Size([1])
     """
     source = backbone.model_name_or_path
     if source is None:

@@ -20,6 +20,12 @@ def listwise_cross_entropy(scores: Tensor) -> Tensor:
 
     Returns:
         A scalar, fp32, in nats.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.reranking.losses import listwise_cross_entropy
+        >>> listwise_cross_entropy(torch.tensor([[0.0, 0.0, -torch.inf]]))  # log(2): two candidates, and it cannot tell
+        tensor(0.6931)
     """
     return -scores.float().log_softmax(-1)[:, 0].mean()
 

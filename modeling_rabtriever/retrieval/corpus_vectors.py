@@ -44,6 +44,15 @@ class CorpusVectors:
 
     Raises:
         ValueError: the folder holds no finished encoding.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.retrieval import CorpusVectors, Document, encode_corpus
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> _ = encode_corpus(student, [Document("d1", "bring the sponge")], "runs/vectors")
+        >>> (shard,) = CorpusVectors("runs/vectors")
+        >>> shard.vectors.shape
+        (1, 512)
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -55,6 +55,12 @@ class DocumentReader:
     Raises:
         ValueError: the source is none of these or does not exist. While reading: a line is broken, lacks a field or
             repeats an id (the message gives its number), or a Parquet file or data set cannot be read.
+
+    Examples:
+        >>> from modeling_rabtriever.retrieval import DocumentReader
+        >>> reader = DocumentReader("runs/household/data/household/corpus.jsonl")
+        >>> len(reader), next(iter(reader)).text
+        (408, 'bring the alarm to the kitchen')
     """
 
     def __init__(self, source: str | Path, skip_bad: bool = False, span: tuple[int, int] | None = None) -> None:

@@ -60,6 +60,15 @@ def encode_corpus(
         ValueError: there are no documents, an id occurs twice, metadata cannot be stored, a setting is out of range, or
             the folder belongs to another model, other settings or another corpus. Such a folder is left unchanged.
         OSError: the folder cannot be written, or the disk is full; finished shards are kept.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.retrieval import Document, encode_corpus
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> documents = [Document("d1", "bring the sponge", {"room": "kitchen"}), Document("d2", "bring the lamp")]
+        >>> vectors = encode_corpus(student, documents, "runs/vectors")  # or DocumentReader("corpus.jsonl")
+        >>> len(vectors), vectors.embedding_dim
+        (2, 512)
     """
     target = EncodingFolder(folder, model, vector_type, documents_per_shard)
     digests, count = [], 0

@@ -28,6 +28,14 @@ class ExactIndex:
 
     Raises:
         ValueError: the precision is unknown, or the vectors are not a matrix or hold NaN or infinity.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.retrieval import ExactIndex
+        >>> index = ExactIndex(torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))
+        >>> scores, rows = index.search(torch.tensor([[0.5, 1.0]]), top_k=2)
+        >>> scores, rows
+        (tensor([[2.0000, 1.5000]]), tensor([[1, 2]]))
     """
 
     def __init__(self, vectors: Tensor, precision: str = "float32", device: str | torch.device = "cpu") -> None:

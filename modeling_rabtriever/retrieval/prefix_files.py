@@ -30,6 +30,14 @@ class PrefixFiles:
 
     Raises:
         ValueError: `write` has not finished this folder.
+
+    Examples:
+        >>> from modeling_rabtriever import GenerativeRerankerModel, example
+        >>> from modeling_rabtriever.retrieval import PrefixFiles
+        >>> teacher = GenerativeRerankerModel.from_pretrained(example("household", "teacher"))
+        >>> prefixes = PrefixFiles.write("runs/prefixes", teacher, ["bring the sponge", "bring the lantern"])
+        >>> prefixes.score(teacher, ["I spilled my drink"]).shape
+        torch.Size([1, 2])
     """
 
     def __init__(self, folder: str | Path) -> None:

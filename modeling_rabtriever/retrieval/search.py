@@ -28,6 +28,18 @@ class Searcher:
     Raises:
         ValueError: the store holds vectors of another model or prompt, `hybrid` is out of range, or the store has no
             index of words.
+
+    Examples:
+        >>> from modeling_rabtriever import RabtrieverModel, example
+        >>> from modeling_rabtriever.retrieval import Document, Searcher, VectorStore, encode_corpus
+        >>> student = RabtrieverModel.from_pretrained(example("household"))
+        >>> texts = ["bring the lantern to the kitchen", "bring the sponge to the kitchen"]
+        >>> documents = [Document(f"d{row}", text) for row, text in enumerate(texts)]
+        >>> vectors = encode_corpus(student, documents, "runs/vectors")
+        >>> searcher = Searcher(student, VectorStore.of_corpus("runs/store", vectors))
+        >>> (hits,) = searcher.search(["In the kitchen: I spilled my drink."], top_k=1)
+        >>> hits[0].id, hits[0].text
+        ('d1', 'bring the sponge to the kitchen')
     """
 
     def __init__(

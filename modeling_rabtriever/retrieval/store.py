@@ -48,6 +48,17 @@ class VectorStore:
 
     Raises:
         ValueError: the folder holds no store, a broken one, or one with vectors of another model.
+
+    Examples:
+        >>> import torch
+        >>> from modeling_rabtriever.retrieval import Document, VectorStore
+        >>> store = VectorStore.create("runs/store", model="name of a model", embedding_dim=2)
+        >>> documents = [Document("a", "first", {"year": 2024}), Document("b", "second", {"year": 2025})]
+        >>> store.upsert(documents, torch.eye(2))  # vectors of that model
+        >>> [hit.id for hit in store.search(torch.tensor([[1.0, 0.5]]), where="year > 2024")[0]]
+        ['b']
+        >>> store.delete(["a", "c"])
+        Deleted(documents=1, missing=['c'])
     """
 
     def __init__(

@@ -72,6 +72,13 @@ class RetrievalTask:
         corpus: one text per document.
         splits: name -> split.
         left_out: kind of bad data, in words -> how many were left out.
+
+    Examples:
+        >>> from modeling_rabtriever.tasks import RetrievalTask, Split
+        >>> train = Split("train", ["q0"], ["I spilled my drink"], [{1: 1}])  # the second document is relevant
+        >>> task = RetrievalTask("chores", ["d0", "d1"], ["bring a lamp", "bring the sponge"], {"train": train})
+        >>> task.split("train").judgements
+        1
     """
 
     name: str

@@ -41,7 +41,12 @@ class NamedTask:
 
 
 def named_tasks() -> dict[str, NamedTask]:
-    """All tasks of `named.yaml`, by name."""
+    """All tasks of `named.yaml`, by name.
+
+    Examples:
+        >>> from modeling_rabtriever.tasks import named_tasks
+        >>> assert "saycan" in named_tasks()
+    """
     return {name: NamedTask(**about) for name, about in read_mapping(NAMED, "a mapping of name -> task").items()}
 
 
@@ -55,6 +60,12 @@ def load_task(source: str | Path, skip_bad: bool = False) -> RetrievalTask:
     Raises:
         ValueError: `source` is none of these, the data is malformed (`load_beir`), or it leaks (`check_leakage`,
             `check_tags`).
+
+    Examples:
+        >>> from modeling_rabtriever.tasks import load_task
+        >>> task = load_task("path/to/folder")
+        >>> sorted(task.splits)
+        ['dev', 'test', 'train']
     """
     known = named_tasks()
     if Path(source).is_dir():

@@ -4,6 +4,8 @@ import doctest
 import os
 import subprocess
 import sys
+from importlib import import_module
+from inspect import isclass, isfunction
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,30 @@ def test_the_examples_of_docstrings(place: Path, module: Path) -> None:
             block.evaluate()
         else:  # a trainer prints what no example shows
             exec(small(block.parsed.source), block.namespace)
+
+
+# Data and settings, whose fields are the documentation, and what stands in the example of the function that takes it.
+WITHOUT_EXAMPLE = {
+    "tasks": {"Split", "load_hub"},  # reads the Hub
+    "reranking": {"BackboneArguments", "LoraArguments", "NegativeArguments", "PromptArguments"}
+    | {"RerankerTrainer", "RerankerTrainingConfig"},
+    "served": set(),
+    "distillation": {"RabtrieverDistillationConfig", "RabtrieverDistillationTrainer", "TeacherScores", "TeacherStates"},
+    "evaluation": {"Interval", "SystemReport"},
+    "retrieval": {"Deleted", "Document", "Hit", "Shard", "Tuning", "Unfinished", "UnfinishedStoreWarning"},
+    "export": {"cross_encoder_engines", "engines_text", "graph_engines", "pair_limits"},
+    "cards": {"CardArguments", "Release", "write_cards"},  # of a finished run: tests/hub
+}
+
+
+@pytest.mark.parametrize("part", ["", *WITHOUT_EXAMPLE])
+def test_what_a_user_calls_has_an_example(part: str) -> None:
+    module = import_module(f"modeling_rabtriever.{part}".rstrip("."))
+    public = {name: getattr(module, name) for name in module.__all__}
+    described = {name: found for name, found in public.items() if isfunction(found) or isclass(found)}
+    without = {name for name, found in described.items() if ">>> " not in (found.__doc__ or "")}
+    hub = {name for name in without if name.endswith(("Config", "Output"))} if not part else set()
+    assert without == WITHOUT_EXAMPLE.get(part, hub)
 
 
 def test_only_what_pushes_to_the_hub_is_left_out() -> None:
