@@ -18,7 +18,7 @@ from ..evaluation.report import Report, calibration_line
 from ..files import read_record, replace_file, write_text
 from ..tasks.named import load_task, named_tasks
 from .layout import CARDS, EVALUATION
-from .licenses import FROM_SCRATCH, KEYS, license_table
+from .licenses import FROM_SCRATCH, license_fields, license_table
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Plots of a split by the stage evaluate: end of the file name -> caption.
@@ -34,7 +34,7 @@ class CardArguments:
     """Facts that a run does not record.
 
     Args:
-        licenses: `model`, `base_model`, `data` -> licence identifier of the Hub.
+        licenses: `model`, `base_model`, `data` -> licence identifier of the Hub, or `other:NAME`.
         base_model: Hub id the teacher started from; default: the recipe's, if that is a Hub id.
         datasets: Hub ids of the data; default: the task's, if it is on the Hub.
         table: Markdown to add to the results, such as a table over seeds.
@@ -143,7 +143,7 @@ def _origin(about: CardArguments, start: _Start, settings: dict[str, Any]) -> di
         scratch = False
     licenses = {"base_model": FROM_SCRATCH} if found is None and scratch else {}
     licenses |= about.licenses
-    return {"base_model": found, **{KEYS[what]: name for what, name in licenses.items()}}
+    return {"base_model": found, **license_fields(licenses)}
 
 
 def _encoder(settings: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def release(
     Args:
         folder: `<run>/teacher/model` or `<run>/student/model`, with its card.
         repo: `org/name` on the Hub; created if it does not exist.
-        licenses: `model`, `base_model`, `data` -> identifier of the Hub; others keep their value.
+        licenses: `model`, `base_model`, `data` -> identifier of the Hub or `other:NAME`; others keep their value.
         private: whether a new repository is private; `None` leaves it to the organisation.
         create_pr: open a pull request instead of committing to main.
         tag: `vX.Y` or `vX.Y.Z` for this release; an existing tag is never moved.

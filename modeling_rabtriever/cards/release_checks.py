@@ -24,6 +24,7 @@ NAMES = {
     "processor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja", *HUB_FILES,
 }  # fmt: skip
+LICENSE = "LICENSE"  # pushed where it lies, and left alone in the repository where it does not
 PATTERN = re.compile(rf"model-\d{{5}}-of-\d{{5}}\.safetensors|{EVALUATION}/[\w.-]+\.(json|png)")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 SYSTEMS = {"generative_reranker": CARDS["teacher"][1], "rabtriever": CARDS["student"][1]}
@@ -50,7 +51,8 @@ def release_files(folder: Path) -> list[str]:
     pickles = [name for name in names if name.endswith(PICKLES)]
     if pickles:
         raise ValueError(f"{folder} holds {', '.join(pickles)}; accepted: weights as safetensors, never a pickle")
-    others = [name for name in names if not expected(name) or (folder / name).is_symlink()]
+    kept = [name for name in names if expected(name) or name == LICENSE]
+    others = [name for name in names if name not in kept or (folder / name).is_symlink()]
     if others:
         raise ValueError(
             f"{folder} holds {', '.join(others)}; accepted: what save_pretrained and rabtriever card write there, "

@@ -28,7 +28,13 @@ def evaluate_systems(scores: Mapping[str, Tensor], relevant: Relevant, seed: int
     Raises:
         ValueError: scores are NaN, or do not fit the queries or each other.
     """
-    documents = next(iter(scores.values())).shape[1]
+    shapes = {name: tuple(matrix.shape) for name, matrix in scores.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"scores are {shapes}; accepted: one or more systems, the same queries and corpus for all")
+    documents = next(iter(scores.values())).shape[-1]
+    beyond = [row for labels in relevant for row in labels if not 0 <= row < documents]
+    if beyond:
+        raise ValueError(f"relevant names corpus row {beyond[0]}; accepted: rows of {documents} documents")
     runs = {name: rank_documents(matrix, DEPTH) for name, matrix in scores.items()}
     return compare(query_values(runs, relevant, documents), documents, seed)
 

@@ -27,7 +27,7 @@ def rank_documents(scores: Tensor, depth: int) -> Run:
     Documents that score minus infinity are not ranked, so a list may be shorter.
 
     Raises:
-        ValueError: a score is NaN.
+        ValueError: a score is NaN, the scores are no matrix, or `depth` is below 1.
 
     Examples:
         >>> import torch
@@ -35,6 +35,8 @@ def rank_documents(scores: Tensor, depth: int) -> Run:
         >>> rank_documents(torch.tensor([[0.1, 0.7, 0.3]]), depth=2)
         [[1, 2]]
     """
+    if scores.dim() != 2 or depth < 1:
+        raise ValueError(f"scores {tuple(scores.shape)}, depth {depth}; accepted: a matrix, and at least 1 document")
     if scores.isnan().any():
         raise ValueError("scores hold NaN; accepted: finite scores")
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :depth]
@@ -137,7 +139,7 @@ def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, se
     The test is exact if there are at most `samples` ways to flip the signs of the differences.
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: the two differ in length, there are no queries, or a value is not finite.
 
     Examples:
         >>> import numpy as np
@@ -145,8 +147,12 @@ def paired_test(first: np.ndarray, second: np.ndarray, samples: int = 10_000, se
         >>> paired_test(np.array([1.0, 1.0, 0.5, 1.0]), np.array([0.5, 0.0, 0.5, 0.5]))
         0.25
     """
-    if first.shape != second.shape:
+    if first.shape != second.shape or not first.size:
         raise ValueError(f"{len(first)} and {len(second)} values; accepted: the same queries for both systems")
+    if not np.isfinite(first - second).all():
+        raise ValueError("a value is NaN or infinite; accepted: finite values")
+    if first.size == 1:
+        return 1.0  # either sign is as far from 0
     options = {"n_resamples": samples, "batch": SIGN_FLIPS, "rng": np.random.default_rng(seed)}
     found = permutation_test((first - second,), np.mean, permutation_type="samples", vectorized=True, **options)
     return float(found.pvalue)

@@ -126,7 +126,9 @@ def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
         ('a story about the ant', 'find me the ant', {0: 1})
     """
     folder = Path(folder)
-    qrels_files = sorted((folder / "qrels").glob(f"*{TSV}"))
+    # Hidden files are those of editors and of other systems, such as macOS's ._test.tsv.
+    found = (folder / "qrels").glob(f"[!.]*{TSV}")
+    qrels_files = sorted(path for path in found if path.is_file())
     for path in (folder / "corpus.jsonl", folder / "queries.jsonl"):
         if not path.is_file():
             compressed = f" ({path.name}.gz must be unpacked)" if path.with_name(f"{path.name}.gz").exists() else ""

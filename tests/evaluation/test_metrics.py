@@ -8,6 +8,7 @@ from modeling_rabtriever.evaluation.metrics import (
     bootstrap_interval,
     bootstrap_ratio_interval,
     mean_metrics,
+    paired_test,
     query_metrics,
     rank_documents,
 )
@@ -43,6 +44,21 @@ def test_broken_input_is_refused() -> None:
         query_metrics(RUN, RELEVANT[:2])
     with pytest.raises(ValueError, match="0 rankings"):
         query_metrics([], [])
+
+
+def test_scores_that_are_no_matrix_and_no_depth_are_refused() -> None:
+    for scores, depth in ((torch.ones(3), 1), (torch.ones(1, 3), 0), (torch.ones(1, 3), -1)):
+        with pytest.raises(ValueError, match="accepted: a matrix, and at least 1 document"):
+            rank_documents(scores, depth)
+
+
+def test_a_paired_test_of_one_query_shows_nothing_and_nan_is_refused() -> None:
+    assert paired_test(np.array([1.0]), np.array([0.0])) == 1
+    assert paired_test(np.array([1.0, 0.5]), np.array([1.0, 0.5])) == 1
+    with pytest.raises(ValueError, match="a value is NaN or infinite; accepted: finite values"):
+        paired_test(np.array([1.0, np.nan]), np.array([0.0, 1.0]))
+    with pytest.raises(ValueError, match="0 and 0 values; accepted"):
+        paired_test(np.array([]), np.array([]))
 
 
 def test_bootstrap_interval_covers_the_mean() -> None:

@@ -67,6 +67,21 @@ def _right(share: float) -> torch.Tensor:
     return torch.diag(signs)
 
 
+@pytest.mark.parametrize(
+    ("scores", "relevant", "message"),
+    [
+        ({}, [{0: 1}], "scores are {}; accepted: one or more systems"),
+        ({"a": torch.ones(1, 3), "b": torch.ones(1, 2)}, [{0: 1}], "accepted: .* the same queries and corpus for all"),
+        ({"a": torch.ones(1, 3)}, [{3: 1}], "relevant names corpus row 3; accepted: rows of 3 documents"),
+    ],
+)
+def test_scores_that_do_not_fit_are_refused(
+    scores: dict[str, torch.Tensor], relevant: list[dict[int, int]], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate_systems(scores, relevant)
+
+
 def test_json_holds_the_whole_report() -> None:
     part = _report(BM25=_right(0.3), teacher=_right(0.9), Rabtriever=_right(0.8))
     systems = {**part.systems, "BM25": replace(part.systems["BM25"], milliseconds=1.5)}

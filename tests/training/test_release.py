@@ -15,7 +15,7 @@ from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.cards.generate import CardArguments, write_cards
 from modeling_rabtriever.cards.licenses import fill_licenses, parse_licenses
 from modeling_rabtriever.cards.publishing import check_target, name_card
-from modeling_rabtriever.cards.release_checks import check_card, check_loading, release_files
+from modeling_rabtriever.cards.release_checks import check_card, check_loading, expected, release_files
 from modeling_rabtriever.distillation.encoders import other_encoder, student_of
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
 from modeling_rabtriever.stages.card import main as write_card
@@ -134,15 +134,30 @@ def test_plots_of_a_split_that_is_gone_go_too(run: Path) -> None:
     check_card(run / "student" / "model")
 
 
+def test_the_text_of_a_licence_may_lie_beside_its_card(run: Path) -> None:
+    folder = run / "student" / "model"
+    (folder / "LICENSE").write_text("Acme's terms")
+    assert "LICENSE" in release_files(folder) and not expected("LICENSE")  # one in the repository is never deleted
+
+
 def test_licences_are_parsed_and_filled_in(run: Path) -> None:
     assert parse_licenses(["apache-2.0", "data=cc-by-4.0"]) == {"model": "apache-2.0", "data": "cc-by-4.0"}
-    for given in (["Apache 2.0"], ["weights=mit"], ["mit", "model=mit"], ["data="]):
+    assert parse_licenses(["other:acme-1.0"]) == {"model": "other:acme-1.0"}
+    for given in (
+        ["Apache 2.0"], ["weights=mit"], ["mit", "model=mit"], ["data="], ["foo-1.0"], ["data=foo-1.0"],
+        ["other:Acme 1"], ["other:"], ["not-applicable"],
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=r"license '.*' is not usable; accepted: \[WHAT=\]LICENCE"):
             parse_licenses(given)
     card = card_of(run)
     fill_licenses(card, {"data": "mit"})
     assert card.data["data_license"] == "mit" and card.data.license == "apache-2.0"
     assert "| training data | mit |" in card.text and "cc-by-sa-4.0" not in card.content
+    fill_licenses(card, {"model": "other:acme-1.0"})
+    assert card.data.to_dict()["license"] == "other" and card.data.to_dict()["license_name"] == "acme-1.0"
+    assert "| these weights | other (acme-1.0) |" in card.text
+    fill_licenses(card, {"model": "mit"})
+    assert "license_name" not in card.data.to_dict() and "| these weights | mit |" in card.text
     with pytest.raises(ValueError, match="no <!-- licences --> table"):
         fill_licenses(ModelCard("---\nlicense: mit\n---\n# other"), {})
 
@@ -236,6 +251,19 @@ def replaced(old: str, new: str) -> Callable[[Path], None]:
         (
             replaced("data_license: cc-by-sa-4.0", "data_license: other"),
             "training data is other, whose terms only its text tells, that of these weights is apache-2.0; accepted",
+        ),
+        (replaced("\nlicense: apache-2.0", "\nlicense: foo-1.0"), r"weights is 'foo-1.0' .*the Hub does not list; acc"),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: foo-1.0"),
+            r"data is 'foo-1.0' .*does not list; accepted",
+        ),
+        (
+            replaced("\nlicense: apache-2.0", "\nlicense: other"),
+            "other without a license_name; accepted: --license other:",
+        ),
+        (
+            replaced("data_license: cc-by-sa-4.0", "data_license: deepfloyd-if-license"),
+            "deepfloyd-if-license, which is non-commercial",
         ),
         (replaced("pipeline_tag: text-ranking\n", ""), "metadata lacks pipeline_tag"),
         (replaced("## Limits\n", "## Limits\n\n{{ limits }}\n"), "unfilled placeholder: '{{ limits }}'"),

@@ -210,6 +210,12 @@ def test_a_folder_with_one_split_is_a_task(beir_folder: Path, split: str) -> Non
     assert list(load_beir(beir_folder).splits) == [split]
 
 
+def test_only_plain_files_are_splits(beir_folder: Path) -> None:
+    (beir_folder / "qrels" / "._train.tsv").write_bytes(b"\0\5\x16\7 Mac OS X")  # what macOS puts into archives
+    (beir_folder / "qrels" / "more.tsv").mkdir()
+    assert load_beir(beir_folder).splits.keys() == {"train", "dev", "test"}
+
+
 def test_a_compressed_corpus_is_named(beir_folder: Path) -> None:
     (beir_folder / "corpus.jsonl").rename(beir_folder / "corpus.jsonl.gz")
     with pytest.raises(ValueError, match=r"corpus.jsonl is missing \(corpus.jsonl.gz must be unpacked\); accepted"):
