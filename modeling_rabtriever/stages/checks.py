@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -123,6 +124,10 @@ def check_training(config: TrainingArguments, *metrics: str) -> None:
         value = getattr(config, name)
         if value is not None and not least <= value < math.inf:
             raise ValueError(f"{name} is {value}; accepted: {least} or more")
+    for setting in fields(config):
+        value = getattr(config, setting.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{setting.name} is {value}; accepted: a finite number")
     if config.seed >= 1 << 32:
         raise ValueError(f"seed is {config.seed}; accepted: less than 2^32")
     if config.max_steps <= 0 and not config.num_train_epochs > 0:

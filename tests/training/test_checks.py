@@ -51,6 +51,8 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
             ["--max_steps", "0", "--num_train_epochs", "0"],
             "max_steps is 0, num_train_epochs 0.0; accepted: one above 0",
         ),
+        (["--max_steps", "-1", "--num_train_epochs", "inf"], "num_train_epochs is inf; accepted: a finite number"),
+        (["--logging_steps", "nan"], "logging_steps is nan; accepted: a finite number"),
         (["--dev_groups", "0"], "dev_groups is 0; accepted: 1 or more"),
         (["--hard_negative_depth", "0"], "hard_negative_depth is 0; accepted: at least 1"),
         (["--attn_implementation", "fast"], "with attn_implementation fast cannot be built .*; accepted"),
