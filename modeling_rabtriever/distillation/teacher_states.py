@@ -110,7 +110,9 @@ class TeacherScores:
         return keys[~torch.isin(keys, self._keys)]
 
     def _score_missing(self, missing: Tensor) -> list[Path]:
-        written = []
+        written: list[Path] = []
+        if not len(missing):  # another run has scored them while this one waited, or other processes have them all
+            return written
         quiet = len(missing) < self.shown_from or not is_main()
         with progress(len(missing), "scoring with the teacher", "pair", quiet) as bar:
             for keys, found in self._parts(missing):

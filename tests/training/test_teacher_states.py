@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor, modeling_prefix_cache
 from modeling_rabtriever.distillation import teacher_states
@@ -147,6 +148,22 @@ def test_runs_that_share_a_folder_score_each_pair_once(tmp_path: Path, capsys: p
         assert torch.equal(run.logits(queries, documents), documents.float())
     assert len(TeacherScores(tmp_path, 50, slow, {"scorer": "slow"})) == 600
     assert "waiting for another run that scores with this teacher" in capsys.readouterr().out
+
+
+def test_a_run_that_waited_until_all_its_pairs_were_scored_goes_on(
+    states: TeacherStates, reranker: GenerativeRerankerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = TeacherStates(states.folder, reranker, QUERIES, DOCUMENTS)
+    acquire = teacher_states._acquire
+
+    def acquire_late(lock: FileLock) -> None:
+        monkeypatch.setattr(teacher_states, "_acquire", acquire)
+        other.score(*PAIRS.T)  # between the look at what is missing and the lock
+        acquire(lock)
+
+    monkeypatch.setattr(teacher_states, "_acquire", acquire_late)
+    assert states.score(*PAIRS.T) == 0
+    assert torch.equal(states.logits(*PAIRS.T), other.logits(*PAIRS.T))
 
 
 def test_pairs_that_another_run_scored_are_not_scored_again(
