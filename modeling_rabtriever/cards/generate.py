@@ -35,7 +35,8 @@ class CardArguments:
 
     Args:
         licenses: `model`, `base_model`, `data` -> licence identifier of the Hub, or `other:NAME`.
-        base_model: Hub id the teacher started from; default: the recipe's, if that is a Hub id.
+        base_model: Hub id that the model to release started from; default: the recipe's, if that is a Hub id. It goes
+            into both cards, except a student's whose encoder has a Hub id.
         datasets: Hub ids of the data; default: the task's, if it is on the Hub.
         table: Markdown to add to the results, such as a table over seeds.
     """

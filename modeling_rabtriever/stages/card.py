@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None, table: Callable[[str], str] | None =
     )
     parser.add_argument("run", type=Path, help="folder of the run")
     parser.add_argument("--license", nargs="+", default=[], metavar="[WHAT=]LICENCE", help=HELP)
-    parser.add_argument("--base_model", help="Hub id the teacher started from; default: the recipe's")
+    parser.add_argument("--base_model", help="Hub id that the model to release started from; default: the recipe's")
     parser.add_argument("--datasets", nargs="+", help="Hub ids of the data; default: the task's")
     if table is not None:
         words = "name of a result in benchmarks/results; its table over seeds is added"
