@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli, cli_commands
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.served.completion_server import CompletionServer
 
@@ -207,7 +207,7 @@ def test_usage_errors_and_interruption(folder: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_model", interrupted)
+    monkeypatch.setattr(cli_commands, "_model", interrupted)
     assert run(folder, "info", "student") == 130
 
 
