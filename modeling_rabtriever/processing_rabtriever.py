@@ -63,9 +63,8 @@ class RabtrieverProcessor(ProcessorMixin):
         document_template: text of the prefix, with `{document}` once.
         query_template: text of the suffix, with `{query}` once; its last token is the answer position.
         max_document_length: tokens kept of a document (from its start), those of the template not counted.
-        max_query_length: tokens kept of a query, those of the template not counted.
-        query_truncation_side: which end of an over-long query is dropped: `"right"`, or `"left"` (for chats, whose last
-            turn matters most).
+        max_query_length: tokens kept of a query, likewise.
+        query_truncation_side: the end that an over-long query loses: `"right"`, or `"left"` for chats.
         chat_template: accepted because `ProcessorMixin` passes it on; not used.
 
     Raises:
@@ -75,11 +74,8 @@ class RabtrieverProcessor(ProcessorMixin):
     Examples:
         >>> from modeling_rabtriever import RabtrieverModel, example
         >>> processor = RabtrieverModel.from_pretrained(example("household")).processor
-        >>> (prefix,), (suffix,) = processor.document_ids("bring the sponge"), processor.query_ids("It is dark")
-        >>> print(processor.tokenizer.decode(prefix + suffix))  # the teacher; the student reads each part alone
-        Document: bring the sponge
-        Query: It is dark
-        Relevant:
+        >>> processor.tokenizer.decode(processor.query_ids("It is dark")[0])
+        'Query: It is dark\\nRelevant:'
     """
 
     def __init__(
@@ -96,18 +92,14 @@ class RabtrieverProcessor(ProcessorMixin):
         chat_template: Any = None,
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
-        answers = true_answer, false_answer
+        answers = self.true_answer, self.false_answer = true_answer, false_answer
         if (true_answer is None) != (false_answer is None):
             raise ValueError(f"true_answer, false_answer are {answers}; accepted: two texts, or None for both")
         if instruction is None:
             instruction = "" if true_answer is None else paper_instruction(*answers)  # type: ignore[arg-type]
         if not isinstance(instruction, str):
             raise ValueError(f"instruction is {instruction!r}; accepted: a text")
-        self.true_answer = true_answer
-        self.false_answer = false_answer
-        self.instruction = instruction
-        self.document_template = document_template
-        self.query_template = query_template
+        self.instruction, self.document_template, self.query_template = instruction, document_template, query_template
         self.max_document_length = at_least_one("max_document_length", max_document_length)
         self.max_query_length = at_least_one("max_query_length", max_query_length)
         if query_truncation_side not in TRUNCATION_SIDES:
@@ -118,8 +110,8 @@ class RabtrieverProcessor(ProcessorMixin):
         if len(tokenizer) == len(tokenizer.get_added_vocab()):  # what transformers makes of a folder without its file
             raise ValueError("tokenizer has no vocabulary; accepted: one that was loaded with its tokenizer.json")
         words = _Words(tokenizer)
-        document_frame = _frame(words, "document_template", document_template, "{document}", instruction)
-        self._document_frame = document_frame._replace(start=_beginning_of_text(tokenizer) + document_frame.start)
+        frame = _frame(words, "document_template", document_template, "{document}", instruction)
+        self._document_frame = frame._replace(start=_beginning_of_text(tokenizer) + frame.start)
         self._query_frame = _frame(words, "query_template", query_template, "{query}", instruction)
         self._answer_ids = tuple(_answer_id(words, name, answer) for name, answer in zip(ANSWERS, answers, strict=True))
         if self.true_token_id == self.false_token_id and self.true_token_id is not None:
@@ -299,8 +291,7 @@ def _frame(words: _Words, name: str, template: Any, placeholder: str, instructio
     special = "|".join(map(re.escape, words.special))
     marks = list(re.finditer(special, before)) if special else []
     head = marks[-1].end() if marks else 0
-    mark = re.search(special, after) if special else None
-    tail = mark.start() if mark else len(after)
+    tail = mark.start() if special and (mark := re.search(special, after)) else len(after)
     return _plain_frame(words, words.ids(before[:head]), before[head:], after[:tail], words.ids(after[tail:]))
 
 

@@ -23,7 +23,7 @@ OF_A_STUDENT = {
     "configuration_rabtriever.py", "modeling_checks.py", "modeling_pooling.py", "modeling_prompted.py",
     "modeling_rabtriever.py", "processing_rabtriever.py",
 }  # fmt: skip
-LINES_OF_A_STUDENT = 1060  # whoever loads one with trust_remote_code has to be able to read them
+LINES_OF_A_STUDENT = 1050  # whoever loads one with trust_remote_code has to be able to read them
 
 MODULES_THAT_REACH_OUT = {
     "asyncio", "builtins", "ctypes", "ftplib", "glob", "http", "importlib", "io", "marshal", "multiprocessing", "os",
