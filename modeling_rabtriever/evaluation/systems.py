@@ -241,8 +241,11 @@ def public_encoder(name: str, corpus: Sequence[str]) -> System | None:
         from sentence_transformers import SentenceTransformer  # of the extra "export"
 
         encoder = SentenceTransformer(name, local_files_only=True, model_kwargs=NO_PICKLE)
-    except (ImportError, OSError, ValueError) as error:
-        print(f"skipped the baseline {name}: not on this machine ({type(error).__name__})")
+    except ImportError:
+        print(f"skipped the baseline {name}: sentence-transformers is not installed")
+        return None
+    except (OSError, ValueError):
+        print(f"skipped the baseline {name}: not on this machine; 'hf download {name}' brings it")
         return None
     return sentence_encoder_system(encoder, corpus, _name(name))
 

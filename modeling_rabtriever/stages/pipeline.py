@@ -62,9 +62,11 @@ def main(argv: Sequence[str] | None = None, last: str = "evaluate") -> None:
         if teacher.dry_run:
             stages = stages[: stages.index("distill") + 1]
     check({stage: commands[stage] for stage in stages})
+    made: dict[str, Path] = {}
     for stage in stages:
         say(f"== {stage}")
-        _STAGES[stage].main(commands[stage])
+        made[stage] = _STAGES[stage].main(commands[stage])
+    say("\n".join(["== done", *(f"{stage}: {path}" for stage, path in made.items() if path.exists())]))
 
 
 def _with_teacher(command: Sequence[str], teacher: Sequence[str]) -> list[str]:

@@ -34,6 +34,8 @@ def test_pipeline_from_folder_to_card(recipe: Path, tmp_path: Path, capsys: pyte
     assert "| Rabtriever |" in (run / "evaluation" / "report.md").read_text()
     shown = capsys.readouterr().out
     assert "is below BM25's, 100.0" in shown and "in the corpus (12 queries, all 12 documents) the teacher has" in shown
+    made = {"train_reranker": run / "teacher/model", "distill": run / "student/model", "evaluate": run / "evaluation"}
+    assert shown.endswith("\n".join(["== done", *(f"{stage}: {path}" for stage, path in made.items())]) + "\n")
     log = json.loads((run / "teacher" / "log.json").read_text())
     assert [record["step"] for record in log if "eval_corpus_success@1" in record] == [10, 20]
     found = report["faithfulness"]
