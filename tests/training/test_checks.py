@@ -172,7 +172,7 @@ def test_what_is_finished_is_not_checked_again(recipe: Path, monkeypatch: pytest
     checked = []
     for stage, module in pipeline._STAGES.items():
         monkeypatch.setattr(module, "check", lambda *_, stage=stage: checked.append(stage))
-        monkeypatch.setattr(module, "main", lambda _: None)
+        monkeypatch.setattr(module, "main", lambda _: output)
     write_json(output / "teacher" / "stage.json", {"done": True})
     write_json(output / "student" / "stage.json", {"done": False})
     pipeline.main(["--config", str(recipe)])

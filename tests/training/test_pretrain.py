@@ -83,7 +83,7 @@ def test_pipeline_pretrains_only_with_a_section(recipe: Path, tmp_path: Path) ->
     called = []
     with pytest.MonkeyPatch.context() as patch:
         for name, module in pipeline._STAGES.items():
-            patch.setattr(module, "main", lambda _, name=name: called.append(name))
+            patch.setattr(module, "main", lambda _, name=name: called.append(name) or recipe)
         few = ["--distill.candidates", "4", "--distill.rounds", "0"]
         pipeline.main(["--config", str(recipe), *few])
         content = yaml.safe_load(recipe.read_text())

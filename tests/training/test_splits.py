@@ -107,7 +107,7 @@ def test_a_missing_evaluation_split_stops_the_pipeline_before_its_first_stage(
     called = []
     with pytest.MonkeyPatch.context() as patch:
         for name, module in pipeline._STAGES.items():
-            patch.setattr(module, "main", lambda _, name=name: called.append(name))
+            patch.setattr(module, "main", lambda _, name=name: called.append(name) or recipe)
         pipeline.main(["--config", str(recipe)], last="distill")  # which never asks for it
     assert called == ["pretrain", "train_reranker", "distill"]
 
