@@ -185,6 +185,24 @@ def student_cost(result: Row) -> str:
     return "\n\n".join(parts)
 
 
+def student_new_documents(result: Row) -> str:
+    """One table per task, start, split and view: R@1 and MRR@10 on documents held out, and what is kept of R@1."""
+    parts = []
+    for (task, start, split, view), rows in grouped(result["rows"], "task", "start", "split", "view"):
+        seeds = len({row["seed"] for row in rows})
+        count = f"n = {rows[0]['n']:,}, {seeds} seed{'s' if seeds > 1 else ''}"
+        head = f"{TITLES[task]}, from {STARTS.get(start, start)}, {split}, {view} ({count})"
+        lines = [f"| {head} | R@1 | MRR@10 | kept of R@1 | p |", "|---|---:|---:|---:|---:|"]
+        for (method,), own in grouped(rows, "method"):
+            cells = [mean_interval([row[metric] for row in own]) for metric in ("success@1", "mrr@10")]
+            kept = [row["success@1"]["kept"]["mean"] for row in own if "kept" in row["success@1"]]
+            p = "" if method in ("teacher", "ours") else ", ".join(_p_value(row["success@1"]["p"]) for row in own)
+            share = f"{sum(kept) / len(kept):.3f}" if kept else ""
+            lines.append(f"| {method} | {' | '.join(cells)} | {share} | {p} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 TABLES: dict[str, Callable[[Row], str]] = {
     "student_draws": student_draws,
     "student_streaming": student_streaming,
@@ -194,4 +212,5 @@ TABLES: dict[str, Callable[[Row], str]] = {
     "student_ablation": student_ablation,
     "student_budget": student_budget,
     "student_options": student_options,
+    "student_new_documents": student_new_documents,
 }

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import student_new_documents
+from benchmarks import student_new_documents, student_tables
 from benchmarks.bills import Setting
 from benchmarks.student_equal_bill import ALONE, AS_IT_IS, OURS
 from benchmarks.student_new_documents import AMONG, FULL, bars_of, held_out, measure, views, without
 from benchmarks.students import TeacherBench
-from benchmarks.tasks import TaskRun
+from benchmarks.tasks import TITLES, TaskRun
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.tasks.beir import Split, load_beir
 from tests.training.tiny_encoders import write_sentence_transformer
@@ -63,3 +63,6 @@ def test_rows_and_bars(start: str, reranker: GenerativeRerankerModel, beir_folde
     expected = [row["success@1"]["mean"] / mean for row, mean in zip(rows[2:4], right, strict=True) if mean]
     assert [bar["value"] for bar in bars_of(rows)] == pytest.approx(expected)
     assert ours["success@1"]["p"] == 1  # against itself
+    monkeypatch.setitem(TITLES, "animals", "Animals")
+    table = student_tables.student_new_documents({"rows": rows})
+    assert table.count("| InfoNCE |") == 2 and f"{AMONG} (n = 4, 1 seed) | R@1 |" in table
