@@ -189,8 +189,8 @@ def student_new_documents(result: Row) -> str:
     """One table per task, start, split and view: R@1 and MRR@10 on documents held out, and what is kept of R@1."""
     parts = []
     for (task, start, split, view), rows in grouped(result["rows"], "task", "start", "split", "view"):
-        seeds = len({row["seed"] for row in rows})
-        count = f"n = {rows[0]['n']:,}, {seeds} seed{'s' if seeds > 1 else ''}"
+        sizes = {row["seed"]: f"{row['n']:,}" for row in rows}
+        count = f"n = {', '.join(sizes.values())}, {len(sizes)} seed{'s' if len(sizes) > 1 else ''}"
         head = f"{TITLES[task]}, from {STARTS.get(start, start)}, {split}, {view} ({count})"
         lines = [f"| {head} | R@1 | MRR@10 | kept of R@1 | p |", "|---|---:|---:|---:|---:|"]
         for (method,), own in grouped(rows, "method"):
