@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.front_table import SOURCES, front_page
@@ -21,9 +20,10 @@ from modeling_rabtriever.files import write_text
 from modeling_rabtriever.recipes import recipe_names, recipe_path
 from modeling_rabtriever.stages.command import run_command
 from modeling_rabtriever.stages.recipe import read_recipe
+from modeling_rabtriever.yaml_mapping import read_mapping
 
 FOLDER = Path(__file__).parent
-ORIGINS = yaml.safe_load((FOLDER / "origins.yaml").read_text())
+ORIGINS = read_mapping(FOLDER / "origins.yaml", "a mapping of data and models")
 
 
 def recipes() -> list[str]:

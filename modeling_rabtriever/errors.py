@@ -44,6 +44,11 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def fault(error: Exception) -> str:
+    """What one of our messages says is wrong, without what it accepts; for a caller that accepts something else."""
+    return str(error).partition("; accepted")[0]
+
+
 def _is_own(error: Exception) -> bool:
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:

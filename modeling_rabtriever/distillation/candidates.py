@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import fault
 from ..files import read_tensors, write_tensors
 from ..tasks.texts import hashes
 
@@ -128,10 +129,9 @@ def _kept(folder: Path, round_: int) -> Tensor:
     try:
         return read_tensors(path)[0]["documents"]
     except (ValueError, KeyError) as error:
-        fault = str(error).partition("; accepted")[0]
         raise ValueError(
-            f"candidates of round {round_}, which the run needs to resume: {fault}; accepted: the file as it was "
-            f"written. To draw them again, delete all checkpoints in {folder} from after the start of that round"
+            f"candidates of round {round_}, which the run needs to resume: {fault(error)}; accepted: the file as it "
+            f"was written. To draw them again, delete all checkpoints in {folder} from after the start of that round"
         ) from error
 
 

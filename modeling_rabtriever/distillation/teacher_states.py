@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .. import GenerativeRerankerModel, RabtrieverModel
+from ..errors import fault
 from ..files import read_record, read_tensors, write_json, write_tensors, writing
 from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
 from ..modeling_prefix_cache import model_fingerprint
@@ -236,9 +237,9 @@ def _read_shard(path: Path) -> dict[str, Tensor]:
         if len(shard["keys"]) != len(shard["logits"]):
             raise ValueError(f"{path} has scores for other pairs than its own")
     except (ValueError, KeyError) as error:
-        fault = str(error).partition("; accepted")[0] if isinstance(error, ValueError) else f"{path} is not a shard"
+        what = fault(error) if isinstance(error, ValueError) else f"{path} is not a shard"
         raise ValueError(
-            f"{fault}; accepted: the shard as it was written. Delete it to have its pairs scored again"
+            f"{what}; accepted: the shard as it was written. Delete it to have its pairs scored again"
         ) from error
     return shard
 

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import fault
 from ..files import read_tensors, write_tensors
 
 FILE = "axes.safetensors"
@@ -81,6 +82,5 @@ def read_axes(folder: Path, embedding_dim: int, dim: int) -> Tensor:
         if shape != (embedding_dim, dim):
             raise ValueError(f"{path} is broken (its axes have shape {shape}, the store's are {(embedding_dim, dim)})")
     except ValueError as error:
-        fault = str(error).partition("; accepted")[0]
-        raise ValueError(f"{fault}; accepted: a whole store. Index the corpus again") from error
+        raise ValueError(f"{fault(error)}; accepted: a whole store. Index the corpus again") from error
     return found["axes"].float()
