@@ -15,6 +15,7 @@ from ..reranking.watch import DEV, watch_nothing
 from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
+from ..trainers.run_lock import only_run
 from .cross_encoders import PairScorer
 from .distillation_config import RabtrieverDistillationConfig
 from .distillation_trainer import RabtrieverDistillationTrainer
@@ -69,7 +70,8 @@ def distill(
     student = fresh_student(teacher, shape or StudentArguments(), config)
     scores = reranker_scores(teacher, task, train, config, Path(str(config.output_dir)) / "states")
     trainer = make_trainer(student, scores, task, train, dev, config)
-    trainer.train(resume_from_checkpoint=configured_checkpoint(config))
+    with only_run(Path(str(config.output_dir))):
+        trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(trainer)
 
 

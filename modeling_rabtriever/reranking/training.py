@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -13,6 +14,7 @@ from .. import GenerativeRerankerModel
 from ..progress import lines_in_logs
 from ..tasks.beir import RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
+from ..trainers.run_lock import only_run
 from .backbone import BackboneArguments, build_reranker
 from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset
 from .prompts import PromptArguments
@@ -93,7 +95,8 @@ def train_reranker(
     texts = tokenizer_texts(task, train, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
     trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
-    trainer.train(resume_from_checkpoint=configured_checkpoint(config))
+    with only_run(Path(str(config.output_dir))):
+        trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(reranker, trainer, lora)
 
 

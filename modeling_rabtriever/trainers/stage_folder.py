@@ -3,6 +3,7 @@
 <output_dir>/<stage>/stage.json      settings, inputs, whether the stage is done
 <output_dir>/<stage>/model/          the result: a folder AutoModel loads
 <output_dir>/<stage>/checkpoints/    during training; deleted at the end
+<output_dir>/.<stage>.lock           held by the run that works in the folder
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from ..errors import refusing
 from ..files import read_record, write_json, writing
 from .checkpoints import CHECKSUMS, checkpoint_to_resume
 from .processes import on_main
+from .run_lock import run_lock, take
 
 # Settings that change how a run is logged, stored or divided over devices, but not its result.
 _NOT_RESULTS = (
@@ -32,7 +34,8 @@ class StageFolder:
     """The folder of a stage. A finished stage with the same settings and inputs is skipped, an unfinished one resumes.
 
     Nothing is written or deleted before `start`, so a stage with unusable settings leaves the folder unchanged. A run
-    that started but left no results is replaced without asking.
+    that started but left no results is replaced without asking. From `start` to `finish`, the folder belongs to one
+    run; another one is refused.
 
     `settings` are the dataclasses of the stage, `inputs` the fingerprints of its inputs (task, earlier stage) by name.
 
@@ -44,13 +47,15 @@ class StageFolder:
         self.folder = folder
         self._record = {"settings": _settings(settings), "inputs": inputs}
         self._started = time.monotonic()
-        self._stale, self.done = on_main(lambda: self._compared(overwrite))
+        self._overwrite = overwrite
+        self._lock = run_lock(folder.with_name(f".{folder.name}.lock"))  # beside the folder, which `start` may delete
+        self._stale, self.done = on_main(self._compared)
 
-    def _compared(self, overwrite: bool) -> tuple[bool, bool]:
+    def _compared(self) -> tuple[bool, bool]:
         """Whether the folder holds another run, to be replaced, and whether this run is done."""
         found, wanted = self._found(), self._record
         stale = found is not None and {name: found[name] for name in wanted} != wanted
-        if found is not None and stale and not overwrite and (found["done"] or self._has_results()):
+        if found is not None and stale and not self._overwrite and (found["done"] or self._has_results()):
             raise ValueError(
                 f"{self.folder} holds a run with other {_differences(found, wanted)}; accepted: another "
                 "output_dir, or --overwrite true, which replaces it"
@@ -58,11 +63,23 @@ class StageFolder:
         return stale, found is not None and not stale and bool(found["done"])
 
     def start(self) -> None:
-        """Deletes what another run left and records this run; call it after all checks."""
+        """Takes the folder, deletes what another run left and records this run; call it after all checks.
+
+        Raises:
+            ValueError: another run is at work in the folder, or has finished it since this one compared settings.
+        """
         on_main(self._start)
         self._stale = False
 
     def _start(self) -> None:
+        take(self._lock, self.folder)
+        self._stale, done = self._compared()  # another run may have ended between our first look and the lock
+        if done and not self.done:
+            self._lock.release()
+            raise ValueError(
+                f"output_dir: another run has just finished {self.folder} with the same settings; accepted: the same "
+                "command again, which uses its result"
+            )
         if self._stale:
             shutil.rmtree(self.folder)
         if self._found() is None:
@@ -122,6 +139,7 @@ class StageFolder:
         def close() -> None:
             write_json(self._path, {**self._record, "done": True, "seconds": seconds, **result})
             shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self._lock.release(force=True)
 
         on_main(close)
 

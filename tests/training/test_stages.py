@@ -1,13 +1,17 @@
 """Stage folders: skip what is done, resume what was cut off, refuse to mix settings."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from modeling_rabtriever.files import write_json, write_text
 from modeling_rabtriever.trainers.checkpoints import CHECKSUMS, finish_checkpoint
+from modeling_rabtriever.trainers.run_lock import only_run
 from modeling_rabtriever.trainers.stage_folder import StageFolder, model_digest
 
 
@@ -53,6 +57,68 @@ def test_overwrite_starts_anew_once_nothing_can_fail_any_more(tmp_path: Path) ->
 def test_a_stage_that_fails_before_it_starts_leaves_nothing(tmp_path: Path) -> None:
     _stage(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.2])
+def test_a_folder_where_another_run_is_at_work_is_refused(tmp_path: Path, rate: float) -> None:
+    folder = tmp_path / "student"
+    _stage(folder).start()
+    other = FileLock(tmp_path / ".student.lock")  # as another process would hold it
+    stage = _stage(folder, rate, overwrite=True)
+    with other, pytest.raises(ValueError, match="another run works in .*student now; accepted: another folder"):
+        stage.start()
+    assert json.loads((folder / "stage.json").read_text())["settings"]["rate"] == 0.1
+    stage.start()
+    stage.finish()
+    with other:  # free again
+        assert _stage(folder, rate).done
+
+
+def test_a_stage_that_another_run_finished_meanwhile_is_not_done_twice(tmp_path: Path) -> None:
+    stage, late = _stage(tmp_path / "student"), _stage(tmp_path / "student")
+    stage.start()
+    stage.finish(pairs=7)
+    with pytest.raises(ValueError, match="another run has just finished .*student with the same settings; accepted"):
+        late.start()
+    assert json.loads((tmp_path / "student" / "stage.json").read_text())["pairs"] == 7
+
+
+def test_a_stage_that_failed_runs_again_in_the_same_process(tmp_path: Path) -> None:
+    kept = _stage(tmp_path / "student")  # as the traceback of a notebook keeps it
+    kept.start()
+    _stage(tmp_path / "student").start()
+
+
+def test_two_runs_from_python_do_not_share_a_folder(tmp_path: Path) -> None:
+    refused = pytest.raises(ValueError, match="output_dir: another run works in")
+    with FileLock(tmp_path / ".run.lock"), refused, only_run(tmp_path):
+        raise AssertionError
+    with only_run(tmp_path):
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_its_folder_free(tmp_path: Path) -> None:
+    code = """
+import sys, time
+from pathlib import Path
+from modeling_rabtriever.trainers.stage_folder import StageFolder
+stage = StageFolder(Path(sys.argv[1]), (), {}, False)
+stage.start()
+print("started", flush=True)
+time.sleep(600)
+"""
+    folder = tmp_path / "student"
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None and other.stdout.readline() == "started\n"
+            stage = StageFolder(folder, (), {}, False)
+            with pytest.raises(ValueError, match="another run works in"):
+                stage.start()
+        finally:
+            other.kill()
+    stage.start()
+    stage.finish()
 
 
 def test_a_started_stage_without_a_checkpoint_stands_in_nobodys_way(tmp_path: Path) -> None:
