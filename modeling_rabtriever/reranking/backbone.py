@@ -17,8 +17,9 @@ from .. import (
     RabtrieverModel,
     RabtrieverProcessor,
 )
-from ..errors import refusing
+from ..errors import reason, refusing
 from ..recipes import backbone_path
+from ..retrieval.json_lines import keys_once
 from .prompts import PromptArguments, SourceArguments
 
 
@@ -166,13 +167,17 @@ def read_backbone_config(name_or_path: str) -> dict[str, Any]:
     """The configuration of a language model from scratch, from a .json file (`recipes.backbone_path`).
 
     Raises:
-        ValueError: the file is missing, is not a JSON object, or describes no model that transformers can build and
-            run.
+        ValueError: the file is missing, is not a JSON object with every key once, or describes no model that
+            transformers can build and run.
     """
     path = backbone_path(name_or_path)
     accepted = "a .json configuration of a causal language model, such as backbones/qwen2-1m.json"
-    with refusing(f"model_name_or_path {path} is not a model configuration", accepted):
-        settings = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=keys_once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"model_name_or_path {path} is not a model configuration ({reason(error)}); accepted: {accepted}"
+        ) from error
     if not isinstance(settings, dict) or not {"model_type", "vocab_size"} <= settings.keys():
         raise ValueError(f'{path} lacks "model_type" or "vocab_size"; accepted: {accepted}')
     if settings["model_type"] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

@@ -1,10 +1,10 @@
-"""Reads JSON lines strictly: a line that is not UTF-8 and standard JSON is refused, and types are never guessed."""
+"""Reads JSON strictly: what is not UTF-8 and standard JSON with every key once is refused; types are never guessed."""
 
 import codecs
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 DEPTH = 64  # levels of nested objects and lists; code that writes them again recurses once per level
@@ -46,8 +46,8 @@ def parse_line(line: bytes) -> Any:
     """The line's value. A number used as an id (`id`, `_id`, `query-id`, `corpus-id`) keeps its exact text.
 
     Raises:
-        ValueError: the line is not UTF-8 or not JSON, holds NaN, an infinite number or half of a surrogate pair, or is
-            nested deeper than 64 levels.
+        ValueError: the line is not UTF-8 or not JSON, holds NaN, an infinite number, half of a surrogate pair or a key
+            twice, or is nested deeper than 64 levels.
     """
     text = decode_line(line)
     try:
@@ -71,6 +71,19 @@ def parse_line(line: bytes) -> Any:
     return value
 
 
+def keys_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's pairs as a dict, for the `object_pairs_hook` of the json module, which keeps the later value.
+
+    Raises:
+        ValueError: a key stands twice.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
+        raise ValueError(f"the key {twice!r} stands twice")
+    return value
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -82,7 +95,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_VALUES = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant)
+_VALUES = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=keys_once)
 _TEXTS = json.JSONDecoder(parse_float=str, parse_int=str)
 
 

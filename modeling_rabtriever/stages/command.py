@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from trl import TrlParser
 
 from ..progress import lines_in_logs
+from ..retrieval.json_lines import keys_once
 from ..trainers.processes import BAD_INPUT
 from . import program
 
@@ -223,8 +224,8 @@ def in_words(kind: Any) -> str:
 def _mapping(text: str) -> Any:
     """A mapping from JSON, or the text itself, because these options also accept names and files."""
     try:
-        return json.loads(text) if text.lstrip().startswith("{") else text
-    except json.JSONDecodeError as error:
+        return json.loads(text, object_pairs_hook=keys_once) if text.lstrip().startswith("{") else text
+    except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON ({error}); accepted: a mapping") from None
 
 

@@ -79,6 +79,7 @@ def test_parts_of_a_file_are_the_whole(tmp_path: Path, kind: str) -> None:
     ("line", "message"),
     [
         ('{"id": "x", "text": ', r"c.jsonl line 2: broken JSON"),
+        ('{"id": "x", "text": "y", "text": "z"}', r"c.jsonl line 2: broken JSON \(the key 'text' stands twice\)"),
         ('["x"]', r"line 2: \"\['x'\]\" is not an object"),
         ({"text": "x"}, "line 2: the id is missing or blank"),
         ({"id": " ", "text": "x"}, "line 2: the id is missing or blank"),

@@ -78,6 +78,8 @@ def test_a_string_stays_a_string(text: str) -> None:
         (b"[" * 100_000, "nested too deep"),
         (b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1), "nested too deep); accepted: at most 64 levels"),
         (b'{"a": ' * (DEPTH + 1) + b"1" + b"}" * (DEPTH + 1), "nested too deep"),
+        (b'{"_id": "a", "text": "x", "text": "y"}', "broken JSON (the key 'text' stands twice)"),
+        (b'{"a": {"b": 1, "\\u0062": 2}}', "broken JSON (the key 'b' stands twice)"),
         (b"{} {}", "broken JSON (Extra data, character 4)"),
         (b"", "broken JSON (Expecting value"),
     ],

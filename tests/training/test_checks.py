@@ -186,6 +186,10 @@ def test_what_is_finished_is_not_checked_again(recipe: Path, monkeypatch: pytest
     ("change", "message"),
     [
         ("{", "is not a model configuration .*; accepted"),
+        (
+            '{"model_type": "qwen2", "model_type": "llama"}',
+            "configuration .the key 'model_type' stands twice.; accepted",
+        ),
         ("[1]", 'lacks "model_type" or "vocab_size"'),
         ({"model_type": "qwen9"}, "model_type is 'qwen9'; accepted"),
         ({"model_type": "t5"}, "model_type is 't5'; accepted: .* causal"),

@@ -91,6 +91,7 @@ def test_values_of_a_recipe_keep_their_type(tmp_path: Path) -> None:
         (["--count", "many"], "--count: invalid int value: 'many'"),
         (["--kind", "c"], r"--kind: invalid choice: 'c' \(choose from"),
         (["--names"], "--names: expected at least one argument"),
+        (["--about", '{"x": 1, "x": 2}'], "--about: .* is not JSON .the key 'x' stands twice.; accepted: a mapping"),
         (["--about", "{x"], "--about: '{x' is not JSON .*; accepted: a mapping"),
         (["--rat", "1", "word"], "unknown arguments for distill: --rat 1 word; accepted: what python -m training"),
     ],
