@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from modeling_rabtriever.recipes import recipe_names, recipe_path
-from modeling_rabtriever.stages import STAGES
 from modeling_rabtriever.stages.command import USUAL, StageParser, is_ours
 from modeling_rabtriever.stages.recipe import read_recipe
+from rabtriever_cli.stages import STAGES
 
 HEAD = """\
 # Recipes and what each option is worth

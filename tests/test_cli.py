@@ -1,13 +1,21 @@
 """The command line, as a user would type it."""
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli, cli_commands
+import modeling_rabtriever
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, loading
+from modeling_rabtriever.distillation.student_arguments import ServedTeacherArguments
+from modeling_rabtriever.reranking.prompts import PromptArguments, SourceArguments
+from modeling_rabtriever.retrieval import vector_types
+from rabtriever_cli import arguments, commands
 from tests.conftest import DOCUMENTS, QUERIES
 from tests.served.completion_server import CompletionServer
 
@@ -159,7 +167,6 @@ def test_bad_lines_can_be_skipped(folder: Path, capsys: pytest.CaptureFixture[st
     ("arguments", "message"),
     [
         (["search", "--model", "student", "--store", "nothing", "--query", "x"], "holds no store; accepted"),
-        (["search", "--model", "student", "--store", "store"], "exactly one of --query TEXT and --queries FILE"),
         (["index", "--store", "store"], "nothing to do; accepted: --vectors"),
         (["index", "--store", "store", "--vectors", "nothing"], "holds no encoded corpus"),
         (["index", "--store", "store", "--delete", "nothing"], "nothing"),
@@ -199,6 +206,49 @@ def test_help_has_examples(command: str, capsys: pytest.CaptureFixture[str]) -> 
     assert stop.value.code == 0 and "examples:" in capsys.readouterr().out
 
 
+AT_ONCE = """
+import sys
+import rabtriever_cli
+
+statuses = []
+for words in ("--help", "--version", "find", "search --help", "search --top-k 0", "index", "encode --dtype int4"):
+    try:
+        rabtriever_cli.main(words.split())
+    except SystemExit as stop:
+        statuses.append(stop.code)
+print(statuses, sorted({"torch", "transformers", "numpy", "modeling_rabtriever"} & {*sys.modules}))
+"""
+
+
+def test_help_and_mistakes_in_options_come_at_once() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 2, 0, 2, 2, 2] []"
+
+
+def test_options_are_those_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.strip() == modeling_rabtriever.__version__
+    assert (arguments.DTYPES, arguments.VECTOR_TYPES) == (loading.DTYPES, vector_types.VECTOR_TYPES)
+    kinds = (ServedTeacherArguments, SourceArguments, PromptArguments)
+    settings = {option.name for kind in kinds for option in fields(kind)} - {"teacher"}
+    for command in ("search", "rank"):
+        with pytest.raises(SystemExit):
+            cli.main([command, "--help"])
+        (group,) = re.findall(r"\na teacher behind a server:\n(.*?)\n\S", capsys.readouterr().out, re.DOTALL)
+        assert {name.replace("-", "_") for name in re.findall(r"--([a-z_-]+)", group)} == settings
+
+
+def test_search_takes_one_query_or_many(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, message in (
+        ([], "one of the arguments --query --queries is required"),
+        (["--query", "x", "--queries", "-"], "argument --queries: not allowed with argument --query"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["search", "--model", "m", "--store", "s", *given])
+        assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_usage_errors_and_interruption(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stop:
         cli.main(["find"])
@@ -207,13 +257,13 @@ def test_usage_errors_and_interruption(folder: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli_commands, "_model", interrupted)
+    monkeypatch.setattr(commands, "_model", interrupted)
     assert run(folder, "info", "student") == 130
 
 
 def test_a_closed_pipe_is_no_error(folder: Path) -> None:
     flags = ["--model", str(folder / "teacher"), "--query", "x", "--documents", str(folder / "corpus.jsonl"), "--quiet"]
-    command = f"{sys.executable} -m modeling_rabtriever.cli rank {' '.join(flags)} | head -1"
+    command = f"{sys.executable} -m rabtriever_cli rank {' '.join(flags)} | head -1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert done.stdout.count("\n") == 1 and "Traceback" not in done.stderr
 
@@ -261,7 +311,7 @@ def test_stages_are_commands(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_stage_shows_its_own_help_and_is_called_as_the_user_calls_it(folder: Path) -> None:
-    command = [sys.executable, "-m", "modeling_rabtriever.cli"]
+    command = [sys.executable, "-m", "rabtriever_cli"]
     done = subprocess.run([*command, "train", "--help"], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "--negatives_per_positive N" in done.stdout
     assert "rabtriever train --config household" in done.stdout and "python -m" not in done.stdout

@@ -47,7 +47,7 @@ def test_the_wheel_holds_every_room_and_its_data() -> None:
     included = {file.distribution_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     code = {path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py")}
     assert code | {f"modeling_rabtriever/{name}" for name in DATA} <= included
-    assert {name.partition("/")[0] for name in included} == {"modeling_rabtriever"}
+    assert {name.partition("/")[0] for name in included} == {"modeling_rabtriever", "rabtriever_cli"}
 
 
 @pytest.mark.parametrize("room", ROOMS)

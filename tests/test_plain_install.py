@@ -20,7 +20,7 @@ PLAIN = f"""
 import sys
 for name in {EXTRAS!r}:
     sys.modules[name] = None
-from modeling_rabtriever.cli import main
+from rabtriever_cli import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -19,7 +19,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 sys.modules.update(dict.fromkeys(("training", "model_cards", "benchmarks", "tests")))
 import modeling_rabtriever
-from modeling_rabtriever.cli import main
+from rabtriever_cli import main
 assert modeling_rabtriever.__file__.startswith(sys.argv[1]), modeling_rabtriever.__file__
 sys.argv[0] = "rabtriever"
 sys.exit(main(sys.argv[2:]))

@@ -18,12 +18,12 @@ import torch
 import yaml
 from transformers import AutoConfig, Qwen2Tokenizer
 
+import rabtriever_cli as cli
 from modeling_rabtriever import (
     GenerativeRerankerConfig,
     GenerativeRerankerModel,
     RabtrieverModel,
     RabtrieverProcessor,
-    cli,
 )
 from tests.conftest import DOCUMENTS, FAMILIES, QUERIES, fresh_student
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 import modeling_rabtriever.demo
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, __version__, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, __version__
 from modeling_rabtriever.demo import Collection, read_collections, write_space
 from modeling_rabtriever.demo.collections import read_entries
 from modeling_rabtriever.demo.page import build_page

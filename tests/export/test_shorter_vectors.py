@@ -11,7 +11,8 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.export import export_sentence_transformers, tower_engines
 from modeling_rabtriever.retrieval import CorpusVectors, Document, encode_corpus, principal_axes
 from tests.conftest import DOCUMENTS, QUERIES

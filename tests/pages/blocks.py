@@ -11,9 +11,10 @@ from unittest import mock
 from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser
 
-from modeling_rabtriever import cli
-from modeling_rabtriever.stages import STAGES, pipeline
+import rabtriever_cli as cli
+from modeling_rabtriever.stages import pipeline
 from modeling_rabtriever.stages.recipe import parse_stage, split_config
+from rabtriever_cli.stages import STAGES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -102,7 +103,7 @@ def check(program: str, *words: str) -> None:
 
 def _check_rabtriever(name: str, *words: str) -> None:
     if name not in STAGES:
-        cli.parser({command.__name__: command for command in cli.COMMANDS}, STAGES).parse_args([name, *words])
+        cli.parser(cli.COMMANDS, STAGES).parse_args([name, *words])
     elif name in ("release", "card"):
         function = f"modeling_rabtriever.stages.{name}.{'release' if name == 'release' else 'write_cards'}"
         with mock.patch(function) as called:

@@ -96,7 +96,7 @@ def _last_column_quotes(text: str) -> list[str]:
 @cache
 def _strings() -> tuple[str, ...]:
     found = []
-    for path in PACKAGE.rglob("*.py"):
+    for path in (*PACKAGE.rglob("*.py"), *(ROOT / "rabtriever_cli").glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 found.append(

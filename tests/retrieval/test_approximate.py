@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from modeling_rabtriever import cli
+import rabtriever_cli as cli
 from modeling_rabtriever.retrieval import Document, Tuning, VectorStore
 from modeling_rabtriever.retrieval.approximate import ApproximateIndex
 

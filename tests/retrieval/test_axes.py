@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_rabtriever import RabtrieverModel, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import (
     CorpusVectors,
     Document,

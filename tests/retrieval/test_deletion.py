@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_rabtriever import cli
+import rabtriever_cli as cli
 from modeling_rabtriever.retrieval import Document, DocumentReader, VectorStore
 from modeling_rabtriever.retrieval.id_files import read_ids
 from tests.security.test_fuzz import many

@@ -94,7 +94,7 @@ def test_killed_at_random_points_it_ends_as_if_it_had_not_been(student: Rabtriev
     with (tmp_path / "c.jsonl").open("w") as file:
         for document in corpus(400):
             file.write(json.dumps({"id": document.id, "text": document.text, **document.metadata}) + "\n")
-    command = [sys.executable, "-m", "modeling_rabtriever.cli", "encode", "--quiet"]
+    command = [sys.executable, "-m", "rabtriever_cli", "encode", "--quiet"]
     command += ["--model", str(tmp_path / "model"), "--corpus", str(tmp_path / "c.jsonl")]
     command += ["--documents-per-shard", "4", "--token-budget", "64", "--output"]
     root = Path(corpus_vectors.__file__).parents[2]

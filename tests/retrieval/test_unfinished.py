@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_rabtriever import RabtrieverModel, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import (
     CorpusVectors,
     Document,
@@ -114,7 +115,7 @@ def test_a_killed_command(student: RabtrieverModel, tmp_path: Path, capsys: pyte
     store, note = tmp_path / "s", tmp_path / "s" / UNFINISHED
     command = ["index", "--vectors", str(tmp_path / "v"), "--store", str(store)]
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-m", "modeling_rabtriever.cli", *command], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "rabtriever_cli", *command], env=environment)
     while process.poll() is None and (not note.exists() or '"added": 0' in note.read_text()):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)

@@ -8,7 +8,8 @@ import lancedb
 import pytest
 import torch
 
-from modeling_rabtriever import RabtrieverModel, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import RabtrieverModel
 from modeling_rabtriever.retrieval import Document, Hit, Searcher, VectorStore, encode_corpus
 from modeling_rabtriever.retrieval.lance_table import TABLE
 from modeling_rabtriever.retrieval.words import fused, words_weight

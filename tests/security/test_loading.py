@@ -126,7 +126,7 @@ class Tokenizer(PreTrainedTokenizerFast):
 def _says_yes(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HOME": str(folder.parent / "home"), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
-        [sys.executable, "-m", "modeling_rabtriever.cli", *command],
+        [sys.executable, "-m", "rabtriever_cli", *command],
         input="y\n" * 100, env=environment, cwd=folder.parent, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from tests.conftest import DOCUMENTS
 from tests.modeling.old_students import write_old
 

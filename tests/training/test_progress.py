@@ -12,7 +12,8 @@ import tqdm
 from transformers.trainer_callback import ProgressCallback
 from transformers.utils import logging
 
-from modeling_rabtriever import RabtrieverModel, cli, modeling_prompted
+import rabtriever_cli as cli
+from modeling_rabtriever import RabtrieverModel, modeling_prompted
 from modeling_rabtriever.progress import Lines, lines_in_logs, progress
 
 

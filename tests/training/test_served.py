@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.distillation import RabtrieverDistillationConfig, bill, served_scores
 from modeling_rabtriever.distillation import distill as distill_function
 from modeling_rabtriever.distillation.served_scores import ServedScores
@@ -285,7 +286,7 @@ def test_a_killed_run_asks_at_most_what_was_under_way_again(
     server: CompletionServer, settings: dict[str, Any], reranker: GenerativeRerankerModel
 ) -> None:
     code = (
-        "import sys; from modeling_rabtriever.distillation import served_scores; from modeling_rabtriever import cli; "
+        "import sys; from modeling_rabtriever.distillation import served_scores; import rabtriever_cli as cli; "
         "served_scores.UNWRITTEN_SECONDS = 0.0; sys.exit(cli.main(sys.argv[1:]))"
     )
     server.seconds = 0.3

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor, cli
+import rabtriever_cli as cli
+from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
 from modeling_rabtriever.stages import distill, evaluate, pipeline
 from modeling_rabtriever.tasks.beir import load_beir
 from tests.served.completion_server import CompletionServer

@@ -1,17 +1,15 @@
-"""The arguments of the `rabtriever` commands."""
+"""The arguments of the `rabtriever` commands. This imports nothing that takes time, as help and mistakes are common."""
 
 import argparse
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from importlib import metadata
 from typing import Any
 
-from . import __version__
-from .distillation.student_arguments import ServedTeacherArguments
-from .loading import DTYPES
-from .reranking.prompts import PromptArguments, SourceArguments
-from .retrieval.vector_types import VECTOR_TYPES
 from .stages import Stage
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")  # of `modeling_rabtriever.loading`
+VECTOR_TYPES = ("float32", "float16", "int8")  # of `modeling_rabtriever.retrieval`
 
 EXAMPLES = """\
 examples:
@@ -49,7 +47,7 @@ def parser(
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=__version__)
+    made.add_argument("--version", action="version", version=metadata.version("modeling-rabtriever"))
     groups = made.add_subparsers(title="commands", required=True, metavar=" | ".join([*stages, *commands]))
     for name, stage in stages.items():
         groups.add_parser(name, help=stage.about)
@@ -109,8 +107,9 @@ def parser(
     added = command("search")
     _model_flags(added, "the student: folder or Hub id")
     added.add_argument("--store", required=True, help="folder of the store")
-    added.add_argument("--query", help="one query")
-    added.add_argument("--queries", help="many queries: JSON lines with id and text; - for standard input")
+    asked = added.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--query", help="one query")
+    asked.add_argument("--queries", help="many queries: JSON lines with id and text; - for standard input")
     added.add_argument("--top-k", type=positive, default=10, help="documents per query")
     added.add_argument("--where", help="SQL condition on id, text and metadata: \"lang = 'en' AND year > 2020\"")
     added.add_argument(
@@ -225,27 +224,24 @@ def _loading_flags(parser: argparse.ArgumentParser) -> None:
 
 def _server_flags(parser: argparse.ArgumentParser) -> None:
     """The options of `distill` that say how a teacher behind a server reads, in both spellings."""
-    group = parser.add_argument_group("a teacher behind a server, as for distill")
-    for kind in (ServedTeacherArguments, SourceArguments, PromptArguments):
-        for option in fields(kind):
-            if option.name != "teacher":
-                names = dict.fromkeys((f"--{option.name.replace('_', '-')}", f"--{option.name}"))
-                about: dict[str, Any] = {"choices": option.metadata.get("choices"), "default": option.default}
-                about |= {"type": positive if option.type is int else str}
-                group.add_argument(*names, help=option.metadata["help"].replace("%", "%%"), **about)
+    group = parser.add_argument_group("a teacher behind a server", "as for distill, whose help has the defaults")
 
+    def option(name: str, words: str, **settings: Any) -> None:
+        names = dict.fromkeys((f"--{name}", f"--{name.replace('-', '_')}"))
+        group.add_argument(*names, default=argparse.SUPPRESS, help=words, **settings)
 
-def served(arguments: argparse.Namespace) -> tuple[ServedTeacherArguments, SourceArguments, PromptArguments]:
-    """What these options say of a served teacher, without its address."""
-
-    def own(kind: type[Any]) -> dict[str, Any]:
-        return {option.name: getattr(arguments, option.name) for option in fields(kind) if option.name != "teacher"}
-
-    return (
-        ServedTeacherArguments(**own(ServedTeacherArguments)),
-        SourceArguments(**own(SourceArguments)),
-        PromptArguments(**own(PromptArguments)),
-    )
+    option("served-model", "name of the teacher at the server, if it has several models")
+    option("requests-in-flight", "requests to the server at once, each with up to 16 pairs", type=positive)
+    option("model-name-or-path", "folder or Hub id of the teacher's tokenizer, or of its whole prompt")
+    option("model-revision", "branch, tag or commit of that on the Hub")
+    option("true-answer", "answer 'relevant': one token of the vocabulary")
+    option("false-answer", "answer 'not relevant': one token of the vocabulary")
+    option("instruction", "the question for the model")
+    option("document-template", "prompt prefix; holds {document} once")
+    option("query-template", "prompt suffix; holds {query} once")
+    option("max-document-length", "tokens kept of a document", type=positive)
+    option("max-query-length", "tokens kept of a query", type=positive)
+    option("query-truncation-side", "side on which an overlong query is cut", choices=["left", "right"])
 
 
 def _weights_flags(parser: argparse.ArgumentParser) -> None:

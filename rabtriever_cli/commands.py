@@ -5,19 +5,14 @@ import json
 import sys
 import warnings
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
-
-from . import RabtrieverModel
-from .cli_arguments import served
-from .files import read_record
-from .loading import load_model
 
 
 def encode(arguments: argparse.Namespace) -> None:
     """Encodes a corpus into a folder of vectors."""
-    from .retrieval import DocumentReader, encode_corpus
+    from modeling_rabtriever.retrieval import DocumentReader, encode_corpus
 
     documents = DocumentReader(arguments.corpus, arguments.skip_bad)
     settings: dict[str, Any] = {
@@ -26,7 +21,7 @@ def encode(arguments: argparse.Namespace) -> None:
         "token_budget": arguments.token_budget,
     }
     if arguments.engine == "ray":
-        from .retrieval.ray_encoding import encode_corpus_with_ray
+        from modeling_rabtriever.retrieval.ray_encoding import encode_corpus_with_ray
 
         options = {**settings, "address": arguments.ray_address}
         options |= {"dtype": arguments.dtype, "revision": arguments.revision}
@@ -39,8 +34,8 @@ def encode(arguments: argparse.Namespace) -> None:
 
 def index(arguments: argparse.Namespace) -> None:
     """Adds encoded documents to a store, or deletes some."""
-    from .retrieval import CorpusVectors, VectorStore
-    from .retrieval.id_files import read_ids
+    from modeling_rabtriever.retrieval import CorpusVectors, VectorStore
+    from modeling_rabtriever.retrieval.id_files import read_ids
 
     if arguments.dim is not None and arguments.vectors is None:
         raise ValueError("--dim is given without --vectors, whose axes it needs; accepted: both, or neither")
@@ -70,11 +65,10 @@ def index(arguments: argparse.Namespace) -> None:
 
 def search(arguments: argparse.Namespace) -> None:
     """Searches a store and prints one line per query."""
-    from .retrieval import DocumentReader, Searcher, VectorStore
-    from .retrieval.encoding import chunks
+    from modeling_rabtriever import RabtrieverModel
+    from modeling_rabtriever.retrieval import DocumentReader, Searcher, VectorStore
+    from modeling_rabtriever.retrieval.encoding import chunks
 
-    if (arguments.query is None) == (arguments.queries is None):
-        raise ValueError("accepted: exactly one of --query TEXT and --queries FILE")
     store = VectorStore(arguments.store, precision=arguments.precision)
     _warn_of_unfinished(store)
     reranker = _model_or_served(arguments.rerank, "--rerank", arguments)
@@ -96,7 +90,7 @@ def search(arguments: argparse.Namespace) -> None:
 
 def rank(arguments: argparse.Namespace) -> None:
     """Ranks documents for one query with a teacher or a student, without a store."""
-    from .retrieval import DocumentReader
+    from modeling_rabtriever.retrieval import DocumentReader
 
     documents = list(DocumentReader(arguments.documents, arguments.skip_bad))
     if not documents:
@@ -108,7 +102,7 @@ def rank(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes folders that other libraries load without custom code, and says how engines serve them."""
-    from .export import (
+    from modeling_rabtriever.export import (
         cross_encoder_engines,
         engines_text,
         export_cross_encoder,
@@ -127,7 +121,7 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.model} is a {type(model).__name__}; accepted for this format: {needed}")
     axes = _axes(model, arguments)
     if arguments.format == "onnx":
-        from .export.onnx_towers import export_onnx
+        from modeling_rabtriever.export.onnx_towers import export_onnx
 
         export_onnx(model, output, axes)
         for side in ("query", "document"):
@@ -149,15 +143,15 @@ def _axes(model: Any, arguments: argparse.Namespace) -> Any:
         return None
     if arguments.format == "cross-encoder":
         raise ValueError("--dim is given with --format cross-encoder, which has no vectors; accepted: a student")
-    from .identity import encoder_fingerprint
-    from .retrieval.found_axes import found_axes
+    from modeling_rabtriever.identity import encoder_fingerprint
+    from modeling_rabtriever.retrieval.found_axes import found_axes
 
     return found_axes(arguments.axes, encoder_fingerprint(model), arguments.dim)
 
 
 def demo(arguments: argparse.Namespace) -> None:
     """Serves a page that compares students with BM25 and their teachers, or writes that page as a Hub Space."""
-    from .demo import read_collections, serve, write_space
+    from modeling_rabtriever.demo import read_collections, serve, write_space
 
     if arguments.space is None:
         collections = read_collections(arguments.collections, arguments.dtype, arguments.device)
@@ -173,11 +167,13 @@ def demo(arguments: argparse.Namespace) -> None:
 
 def info(arguments: argparse.Namespace) -> None:
     """Describes a folder: a model, encoded documents or a store."""
-    from .identity import encoder_fingerprint
+    from modeling_rabtriever import RabtrieverModel
+    from modeling_rabtriever.files import read_record
+    from modeling_rabtriever.identity import encoder_fingerprint
 
     path = Path(arguments.path)
     if (path / "documents.lance").is_dir():
-        from .retrieval import VectorStore
+        from modeling_rabtriever.retrieval import VectorStore
 
         store = VectorStore(path)
         sizes = {"documents": len(store), "embedding_dim": store.embedding_dim, "dim": store.dim}
@@ -200,15 +196,23 @@ def info(arguments: argparse.Namespace) -> None:
 
 
 def _model(path: str, arguments: argparse.Namespace) -> Any:
+    from modeling_rabtriever.loading import load_model
+
     return load_model(path, arguments.dtype, arguments.device, arguments.revision)
 
 
 def _model_or_served(name: str | None, option: str, arguments: argparse.Namespace) -> Any:
     """The model in a folder or on the Hub, or the teacher at an address; `None` is none."""
-    from .served.address import is_address
-    from .stages.served import check_unserved, open_teacher
+    from modeling_rabtriever.distillation.student_arguments import ServedTeacherArguments
+    from modeling_rabtriever.reranking.prompts import PromptArguments, SourceArguments
+    from modeling_rabtriever.served.address import is_address
+    from modeling_rabtriever.stages.served import check_unserved, open_teacher
 
-    given = served(arguments)
+    def settings(kind: type[Any]) -> Any:
+        names = [setting.name for setting in fields(kind) if setting.name in arguments]
+        return kind(**{name: getattr(arguments, name) for name in names})
+
+    given = (settings(ServedTeacherArguments), settings(SourceArguments), settings(PromptArguments))
     if not is_address(name):
         check_unserved(*given, option)
         return None if name is None else _model(name, arguments)
@@ -216,7 +220,9 @@ def _model_or_served(name: str | None, option: str, arguments: argparse.Namespac
     return open_teacher(replace(server, teacher=name), source, prompt, task="")
 
 
-def _student(arguments: argparse.Namespace) -> RabtrieverModel:
+def _student(arguments: argparse.Namespace) -> Any:
+    from modeling_rabtriever import RabtrieverModel
+
     model = _model(arguments.model, arguments)
     if not isinstance(model, RabtrieverModel):
         raise ValueError(f"--model {arguments.model} is a teacher; accepted: a student (RabtrieverModel)")
@@ -224,7 +230,7 @@ def _student(arguments: argparse.Namespace) -> RabtrieverModel:
 
 
 def _warn_of_unfinished(store: Any) -> None:
-    from .retrieval import UnfinishedStoreWarning
+    from modeling_rabtriever.retrieval import UnfinishedStoreWarning
 
     warnings.simplefilter("ignore", UnfinishedStoreWarning)  # printed here instead
     for corpus in store.unfinished:
@@ -240,4 +246,4 @@ def say(message: str) -> None:
     print(f"rabtriever: {message}", file=sys.stderr)
 
 
-COMMANDS = (encode, index, search, rank, export, demo, info)
+COMMANDS = {command.__name__: command for command in (encode, index, search, rank, export, demo, info)}

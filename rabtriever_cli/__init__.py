@@ -1,7 +1,11 @@
 """The command line, `rabtriever train | distill | ... | encode | index | search | ...`. Messages go to stderr.
 
-The commands that train and evaluate are the stages of the same name, with their own options. The others are those of
-`cli_commands`. A command imports what it needs when it runs, so it only needs its own extra.
+A package of its own: importing `modeling_rabtriever` loads torch and registers its classes with transformers, which
+takes seconds. Help, the version and mistakes in options come without that. A command imports what it needs when it
+runs, so it only needs its own extra.
+
+The commands that train and evaluate are the stages of `modeling_rabtriever.stages`, which parse their own options. The
+others are those of `commands`.
 """
 
 import argparse
@@ -11,11 +15,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from transformers.utils import logging
-
-from .cli_arguments import parser
-from .cli_commands import COMMANDS, say
-from .progress import lines_in_logs
+from .arguments import parser
+from .commands import COMMANDS, say
 from .stages import STAGES
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -33,13 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given and given[0] in STAGES:
         name, *options = given
         stage = STAGES[name]
-        return _status(name, lambda: lines_in_logs()(_stage_main(stage.module))(options), lambda _: stage.extra)
-    arguments = parser({command.__name__: command for command in COMMANDS}, STAGES).parse_args(given)
+        return _status(name, lambda: _run(_stage_main(stage.module), options), lambda _: stage.extra)
+    arguments = parser(COMMANDS, STAGES).parse_args(given)
     if arguments.quiet:
+        from transformers.utils import logging
+
         logging.disable_progress_bar()
-    return _status(
-        arguments.run.__name__, lambda: lines_in_logs()(arguments.run)(arguments), partial(_extra, arguments)
-    )
+    return _status(arguments.run.__name__, lambda: _run(arguments.run, arguments), partial(_extra, arguments))
+
+
+def _run(command: Callable[[Any], Any], given: Any) -> None:
+    from modeling_rabtriever.progress import lines_in_logs
+
+    lines_in_logs()(command)(given)
 
 
 def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -> int:
@@ -71,8 +78,8 @@ def _status(command: str, run: Callable[[], Any], extra: Callable[[str], str]) -
 
 
 def _stage_main(module: str) -> Callable[[Sequence[str]], Any]:
-    main: Callable[[Sequence[str]], Any] = import_module(f".stages.{module}", __package__).main
-    return main
+    stage: Callable[[Sequence[str]], Any] = import_module(f"modeling_rabtriever.stages.{module}").main
+    return stage
 
 
 def _extra(arguments: argparse.Namespace, package: str) -> str:
@@ -89,7 +96,3 @@ def _extra(arguments: argparse.Namespace, package: str) -> str:
     if package in ("httpx2", "tenacity"):  # for a teacher behind a server
         return "evaluation"
     return "demo" if command == "demo" else "retrieval"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
