@@ -319,3 +319,32 @@ def test_a_stage_shows_its_own_help_and_is_called_as_the_user_calls_it(folder: P
     done = subprocess.run([*command, "train", *flags], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "mine/backbone/model is missing; accepted: run rabtriever pretrain first" in done.stderr
+
+
+IMPORTED = """
+import sys
+import rabtriever_cli
+
+try:
+    status = rabtriever_cli.main(sys.argv[1:])
+except SystemExit as stop:
+    status = stop.code
+print(status, sorted({"trl", "peft", "sklearn", "matplotlib", "sentence_transformers"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.slow  # the import contracts in pyproject.toml are the fast test
+@pytest.mark.parametrize(
+    ("command", "used"),
+    [
+        ("search --model student --store store --query x", []),
+        ("index --store store --words", []),
+        ("evaluate --help", ["matplotlib", "sklearn"]),
+    ],
+)
+def test_a_command_imports_what_it_uses(folder: Path, command: str, used: list[str]) -> None:
+    run(folder, "encode", "--model", "student", "--corpus", "corpus.jsonl", "--output", "vectors")
+    run(folder, "index", "--vectors", "vectors", "--store", "store")
+    call = [sys.executable, "-c", IMPORTED, *command.split()]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"0 {used}"

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..machine import fit_to_machine
-from ..trainers.shared_trainer import SharedArguments
+from ..trainers.shared_trainer import SharedArguments, fit_to_machine
 
 WEIGHTS = ("listwise_weight", "mse_weight", "kl_weight")
 ENCODERS = ("none", "lora", "full")

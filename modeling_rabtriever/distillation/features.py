@@ -12,7 +12,7 @@ from .. import RabtrieverModel, RabtrieverProcessor
 from ..files import read_tensors, write_tensors
 from ..processing_rabtriever import TokenIds
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
-from .teacher_states import fingerprints
+from .cache_fingerprints import fingerprints
 
 
 def side_ids(processor: RabtrieverProcessor, side: str, texts: Sequence[str]) -> list[TokenIds]:

@@ -12,7 +12,8 @@ from ..identity import reading_fingerprint
 from ..served.in_flight import in_flight
 from ..served.teacher import PAIRS_PER_REQUEST, ServedTeacher
 from ..trainers.processes import on_each
-from .teacher_states import SHARD_PAIRS, TeacherScores, texts_fingerprint
+from .cache_fingerprints import texts_fingerprint
+from .teacher_states import SHARD_PAIRS, TeacherScores
 from .token_ids import TokenIdsOf
 
 UNWRITTEN_SECONDS = 20.0  # a killed process loses at most the answers of this long

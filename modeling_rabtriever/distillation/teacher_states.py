@@ -6,24 +6,20 @@ Runs that share a folder take turns, and each scores only pairs that the others 
 of teacher, prompt and texts; a cache with other fingerprints is refused.
 """
 
-import hashlib
-import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .. import GenerativeRerankerModel, RabtrieverModel
+from .. import GenerativeRerankerModel
 from ..errors import fault
-from ..files import read_record, read_tensors, write_json, write_tensors, writing
-from ..identity import backbone_fingerprint, reading_fingerprint, same_encoder
-from ..modeling_prefix_cache import model_fingerprint
+from ..files import read_tensors, write_tensors, writing
 from ..progress import progress
 from ..trainers.processes import gather, is_main, on_each, on_main, own_part
+from .cache_fingerprints import check_fingerprint, fingerprints
 from .token_ids import TokenIdsOf
 
 SHARD_PAIRS = 2048
@@ -251,64 +247,3 @@ def _acquire(lock: FileLock) -> None:
         except Timeout:
             print(f"waiting for another run that scores with this teacher ({lock.lock_file})", flush=True)
             lock.acquire()
-
-
-def fingerprints(model: GenerativeRerankerModel | RabtrieverModel, *texts: Sequence[str]) -> dict[str, str]:
-    """Fingerprints of everything that changes a model's states of these texts.
-
-    Args:
-        model: with its processor.
-        texts: lists of texts it reads.
-
-    Returns:
-        `backbone` (settings and all weights, compare with `same_encoder`), `weights` (a sample of the exact weights,
-        which also tells apart number types and a few more training steps), `reading` (prompt and tokenizer), `texts`.
-    """
-    return {
-        "backbone": backbone_fingerprint(model),
-        "weights": model_fingerprint(model.backbone),
-        "reading": reading_fingerprint(model.processor),
-        "texts": texts_fingerprint(*texts),
-    }
-
-
-def texts_fingerprint(*texts: Sequence[str]) -> str:
-    """A digest of lists of texts."""
-    digest = hashlib.sha256()
-    for part in _as_json(texts):
-        digest.update(part.encode())
-    return digest.hexdigest()[:16]
-
-
-def _as_json(texts: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lists of texts in JSON, in parts."""
-    for number, group in enumerate(texts):
-        yield ", [" if number else "[["
-        for start in range(0, len(group), 8192):
-            yield (", " if start else "") + json.dumps(list(group[start : start + 8192]))[1:-1]
-        yield "]"
-    yield "]" if texts else "[]"
-
-
-def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
-    """Marks a new cache folder as belonging to `identity`, or compares.
-
-    Raises:
-        ValueError: the folder belongs to something else.
-    """
-    path = folder / "fingerprint.json"
-    if not path.exists():
-        write_json(path, identity)
-        return
-    found = read_record(path)
-    # Devices round a backbone's fingerprint differently; `same_encoder` compares all other strings exactly.
-    differ = [name for name in found.keys() | identity.keys() if not _same(found.get(name), identity.get(name))]
-    if differ:
-        raise ValueError(
-            f"{folder} holds scores of another teacher, prompt or task (different: {', '.join(sorted(differ))}). "
-            "Delete the folder or choose another one"
-        )
-
-
-def _same(found: Any, wanted: str | None) -> bool:
-    return isinstance(found, str) and wanted is not None and same_encoder(found, wanted)

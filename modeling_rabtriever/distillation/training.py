@@ -11,9 +11,9 @@ from transformers import set_seed
 
 from .. import GenerativeRerankerModel, RabtrieverModel
 from ..progress import lines_in_logs
-from ..reranking.watch import DEV, watch_nothing
+from ..reranking.watch import watch_nothing
 from ..served.teacher import ServedTeacher
-from ..tasks.beir import RetrievalTask, Split
+from ..tasks.beir import DEV, RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
 from ..trainers.run_lock import only_run
 from .cross_encoders import PairScorer

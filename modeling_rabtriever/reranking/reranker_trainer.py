@@ -11,9 +11,8 @@ from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from .. import GenerativeRerankerModel
-from ..machine import fit_to_machine
 from ..trainers.processes import on_main
-from ..trainers.shared_trainer import SharedArguments, SharedTrainer, check_division
+from ..trainers.shared_trainer import SharedArguments, SharedTrainer, check_division, fit_to_machine
 from .backbone import padded
 from .losses import check_finite, document_lm_loss, listwise_cross_entropy
 from .pairs import PairCollator

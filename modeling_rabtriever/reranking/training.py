@@ -12,14 +12,14 @@ from trl import ModelConfig, get_peft_config
 
 from .. import GenerativeRerankerModel
 from ..progress import lines_in_logs
-from ..tasks.beir import RetrievalTask, Split
+from ..tasks.beir import DEV, RetrievalTask, Split
 from ..trainers.checkpoints import configured_checkpoint
 from ..trainers.run_lock import only_run
 from .backbone import BackboneArguments, build_reranker
 from .pairs import NegativeArguments, draw_groups, negative_count, pair_dataset
 from .prompts import PromptArguments
 from .reranker_trainer import RerankerTrainer, RerankerTrainingConfig, check_batches
-from .watch import DEV, CorpusWatch, say_cost, watch_nothing, watched_corpus
+from .watch import CorpusWatch, say_cost, watch_nothing, watched_corpus
 
 
 @dataclass

@@ -9,10 +9,9 @@ from transformers import IntervalStrategy, TrainingArguments
 from .. import GenerativeRerankerModel
 from ..evaluation.metrics import mean_metrics, rank_documents
 from ..evaluation.samples import among, corpus_sample
-from ..tasks.beir import RetrievalTask, Split
+from ..tasks.beir import DEV, RetrievalTask, Split
 from ..trainers.processes import say
 
-DEV = "dev"  # the default split for evaluations during training
 QUERIES, DOCUMENTS = 64, 256  # at most, so that an evaluation scores 16,384 pairs at most, whatever the corpus
 METRICS = ("success@1", "mrr@10")
 MANY_PAIRS = 5_000  # at every evaluation; more lead to a warning before training starts

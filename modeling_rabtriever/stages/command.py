@@ -15,7 +15,7 @@ from functools import partial, wraps
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trl import TrlParser
+from transformers import HfArgumentParser
 
 from ..progress import lines_in_logs
 from ..retrieval.json_lines import keys_once
@@ -35,8 +35,8 @@ _NULL = ("null", "none")
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a mapping"}
 
 
-class StageParser(TrlParser):
-    """`TrlParser` for the dataclasses of a stage: errors are `ValueError`s, optional settings accept "null", "none"."""
+class StageParser(HfArgumentParser):
+    """Parses the dataclasses of a stage: errors are `ValueError`s, optional settings accept "null" and "none"."""
 
     def __init__(self, stage: str, argument_types: tuple[Any, ...]) -> None:
         self.stage = stage
@@ -80,7 +80,9 @@ class StageParser(TrlParser):
                 accepted = [in_words(self._hints[name])]
             if any(part not in accepted for part in _listed(read[name])):
                 raise ValueError(f"{source}: {name} is {value!r} for {self.stage}; accepted: {_joined(accepted)}")
-        self.set_defaults_with_config(**read)
+        for action in self._actions:
+            if action.dest in read:
+                action.default, action.required = read[action.dest], False
 
     def stage_arguments(self, argv: Sequence[str] | None) -> tuple[Any, ...]:
         """One instance of each dataclass, from the recipe's values and the flags.

@@ -21,19 +21,22 @@ read from the environment variable RABTRIEVER_API_KEY. --dry_run true prints wha
 teacher's prompt is kept in <output_dir>/student/teacher_prompt, a --model_name_or_path for other commands.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from transformers import set_seed
 
 from .. import GenerativeRerankerModel, RabtrieverProcessor
 from ..distillation.bill import teacher_bill
+from ..distillation.cache_fingerprints import states_folder
 from ..distillation.cross_encoders import cross_encoder
 from ..distillation.distillation_config import RabtrieverDistillationConfig
+from ..distillation.distillation_trainer import RabtrieverDistillationTrainer
 from ..distillation.student_arguments import StudentArguments, TeacherSourceArguments
+from ..distillation.teacher_states import TeacherScores
 from ..distillation.training import (
     finished,
     fresh_student,
@@ -46,6 +49,7 @@ from ..loading import load_model
 from ..reranking.backbone import BackboneArguments, build_reranker
 from ..reranking.prompts import PromptArguments, SourceArguments
 from ..served.address import is_address
+from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split, with_unlabelled
 from ..tasks.named import check_leakage, load_task
 from ..trainers.processes import on_main, say
@@ -70,79 +74,126 @@ PROMPT = "teacher_prompt"  # folder of a served teacher's prompt, for the option
 def main(argv: Sequence[str] | None = None) -> Path:
     """Runs the stage and returns the folder of the trained student."""
     arguments = parse_stage("distill", ARGUMENTS, argv)
-    run, teacher_source, shape, source, prompt, config = arguments
-    check_sources(teacher_source, source, prompt)
-    output, trusted = Path(config.output_dir), teacher_source.trust_remote_code
+    run, source, shape, language_model, prompt, config = arguments
+    check_sources(source, language_model, prompt)
     task = load_task(run.data, run.skip_bad)
     _, dev = run.splits(task)
-    train, inputs = training_queries(
-        task, run.train_split, teacher_source.unlabelled_queries, config.output_dir, run.skip_bad
-    )
-    reranker_path = processor = served = None
-    if is_address(teacher_source.teacher):
-        served = open_teacher(teacher_source, source, prompt, run.data, trusted)
-        processor = served.processor
-        inputs["teacher"] = identity(served, teacher_source)
-    elif source.model_name_or_path is None:
-        remedy = f"run {program('train_reranker')} first, or pass --teacher"
-        reranker_path = earlier_model(teacher_source.teacher, config.output_dir, "teacher", remedy)
-        inputs["teacher"] = model_digest(reranker_path)
-    if teacher_source.cross_encoder is not None:
-        inputs["cross_encoder"] = model_digest(teacher_source.cross_encoder)
-    folder = states_folder(teacher_source.states or output / "states", inputs)
-    if shape.other_encoder is not None:
-        inputs["encoder"] = model_digest(shape.other_encoder)
-    # A server may have another address when an interrupted run resumes.
-    recorded = replace(teacher_source, teacher=SERVED) if served else teacher_source
-    stage = StageFolder(output / "student", (run, recorded, shape, source, prompt, config), inputs, run.overwrite)
+    train, inputs = training_queries(task, run.train_split, source.unlabelled_queries, config.output_dir, run.skip_bad)
+    reranker = _reranker(arguments)
+    inputs |= _teacher_fingerprints(source, reranker)
+    states = states_folder(source.states or Path(config.output_dir) / "states", inputs)
+    stage = _stage(arguments, reranker, inputs)
     if stage.done:
         say(f"student: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
-    if served or teacher_source.dry_run:
-        if reranker_path is not None and teacher_source.cross_encoder is None:
-            processor = RabtrieverProcessor.from_pretrained(reranker_path)
-        asked = train.take(trained_rows(len(train), config)).queries
-        say(teacher_bill(config.candidates, asked, task.corpus, processor))
-    if teacher_source.dry_run:
+    _say_bill(source, config, reranker, task, train)
+    if source.dry_run:
         return stage.model
-    texts = chain(task.corpus, train.queries)
-    teacher = served or local_reranker(reranker_path, teacher_source, source, prompt.for_task(run.data), texts, config)
+    teacher = _loaded(reranker, arguments, chain(task.corpus, train.queries))
     set_seed(config.seed)
-    student = fresh_student(teacher, shape, config, trusted)
+    student = fresh_student(teacher, shape, config, source.trust_remote_code)
     config.output_dir = str(stage.checkpoints)
-    if teacher_source.cross_encoder is None:
-        scores = reranker_scores(teacher, task, train, config, folder)
-    else:
-        device = str(config.device)
-        scorer = cross_encoder(teacher_source.cross_encoder, train.queries, task.corpus, device, trusted)
-        scores = scorer_scores(scorer, task, train, folder)
-    trainer = make_trainer(student, scores, task, train, dev, config)
-    stage.train(trainer)
-    finished_student = finished(trainer)
-    stage.save(trainer, finished_student)
-    if served is not None:
-        on_main(lambda: served.processor.save_pretrained(stage.folder / PROMPT))
-    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=finished_student.config.embedding_dim)
+    scores = _scores(source, teacher, task, train, config, states)
+    _train(stage, make_trainer(student, scores, task, train, dev, config), teacher)
     return stage.model
 
 
-def local_reranker(
-    path: str | None,
-    teacher_source: TeacherSourceArguments,
-    source: SourceArguments,
-    prompt: PromptArguments,
-    texts: Iterable[str],
+def _reranker(arguments: tuple[Any, ...]) -> ServedTeacher | str | None:
+    """The reranker behind a server, or the folder or Hub id of one; `None` if a language model takes its place."""
+    run, source, _, language_model, prompt, config = arguments
+    if is_address(source.teacher):
+        return open_teacher(source, language_model, prompt, run.data, source.trust_remote_code)
+    if language_model.model_name_or_path is not None:
+        return None
+    remedy = f"run {program('train_reranker')} first, or pass --teacher"
+    return earlier_model(source.teacher, config.output_dir, "teacher", remedy)
+
+
+def _teacher_fingerprints(source: TeacherSourceArguments, reranker: ServedTeacher | str | None) -> dict[str, str]:
+    """Fingerprints of what scores the pairs."""
+    found = {}
+    if isinstance(reranker, ServedTeacher):
+        found["teacher"] = identity(reranker, source)
+    elif reranker is not None:
+        found["teacher"] = model_digest(reranker)
+    if source.cross_encoder is not None:
+        found["cross_encoder"] = model_digest(source.cross_encoder)
+    return found
+
+
+def _stage(arguments: tuple[Any, ...], reranker: ServedTeacher | str | None, inputs: dict[str, str]) -> StageFolder:
+    """The folder of the stage. A server may have another address when an interrupted run resumes."""
+    run, source, shape, language_model, prompt, config = arguments
+    if shape.other_encoder is not None:
+        inputs = {**inputs, "encoder": model_digest(shape.other_encoder)}
+    recorded = replace(source, teacher=SERVED) if isinstance(reranker, ServedTeacher) else source
+    settings = (run, recorded, shape, language_model, prompt, config)
+    return StageFolder(Path(config.output_dir) / "student", settings, inputs, run.overwrite)
+
+
+def _say_bill(
+    source: TeacherSourceArguments,
     config: RabtrieverDistillationConfig,
-) -> GenerativeRerankerModel:
-    """The reranker in `path`, or an untrained one for the student of a cross-encoder, on the device of training."""
-    if path is not None:
-        reranker = load_model(path, teacher_source.dtype, trust_remote_code=teacher_source.trust_remote_code)
+    reranker: ServedTeacher | str | None,
+    task: RetrievalTask,
+    train: Split,
+) -> None:
+    """Says how many pairs the teacher will read, if it is behind a server or nothing else was asked for."""
+    processor = None
+    if isinstance(reranker, ServedTeacher):
+        processor = reranker.processor
+    elif not source.dry_run:
+        return
+    elif reranker is not None and source.cross_encoder is None:
+        processor = RabtrieverProcessor.from_pretrained(reranker)
+    asked = train.take(trained_rows(len(train), config)).queries
+    say(teacher_bill(config.candidates, asked, task.corpus, processor))
+
+
+def _loaded(
+    reranker: ServedTeacher | str | None, arguments: tuple[Any, ...], texts: Iterable[str]
+) -> ServedTeacher | GenerativeRerankerModel:
+    """The reranker behind its server or on the device of training; an untrained one for a cross-encoder's student."""
+    run, source, _, language_model, prompt, config = arguments
+    if isinstance(reranker, ServedTeacher):
+        return reranker
+    if reranker is not None:
+        found = load_model(reranker, source.dtype, trust_remote_code=source.trust_remote_code)
     else:
-        dtype = "float32" if teacher_source.dtype == "auto" else teacher_source.dtype
-        backbone = BackboneArguments(**vars(source), dtype=dtype)
-        reranker = build_reranker(backbone, prompt, texts, config.seed, teacher_source.trust_remote_code)
-    return reranker.to(config.device).eval()
+        dtype = "float32" if source.dtype == "auto" else source.dtype
+        backbone = BackboneArguments(**vars(language_model), dtype=dtype)
+        prompt = prompt.for_task(run.data)
+        found = build_reranker(backbone, prompt, texts, config.seed, source.trust_remote_code)
+    return found.to(config.device).eval()
+
+
+def _scores(
+    source: TeacherSourceArguments,
+    reranker: ServedTeacher | GenerativeRerankerModel,
+    task: RetrievalTask,
+    train: Split,
+    config: RabtrieverDistillationConfig,
+    folder: Path,
+) -> TeacherScores:
+    """The cache of the scores of the reranker, or of the cross-encoder that is distilled instead."""
+    if source.cross_encoder is None:
+        return reranker_scores(reranker, task, train, config, folder)
+    device = str(config.device)
+    scorer = cross_encoder(source.cross_encoder, train.queries, task.corpus, device, source.trust_remote_code)
+    return scorer_scores(scorer, task, train, folder)
+
+
+def _train(
+    stage: StageFolder, trainer: RabtrieverDistillationTrainer, teacher: ServedTeacher | GenerativeRerankerModel
+) -> None:
+    """Trains the student and saves it, with the prompt of a served teacher beside it."""
+    stage.train(trainer)
+    student = finished(trainer)
+    stage.save(trainer, student)
+    if isinstance(teacher, ServedTeacher):
+        on_main(lambda: teacher.processor.save_pretrained(stage.folder / PROMPT))
+    stage.finish(teacher_pairs=trainer.teacher_pairs, embedding_dim=student.config.embedding_dim)
 
 
 def training_queries(
@@ -163,8 +214,3 @@ def training_queries(
         check_leakage(replace(task, splits={**task.splits, split: train}))
         inputs["unlabelled_queries"] = file_digest(path)
     return train, inputs
-
-
-def states_folder(root: str | Path, inputs: dict[str, str]) -> Path:
-    """Folder of the cache for one teacher and one set of queries; `inputs` are their fingerprints."""
-    return Path(root) / hashlib.sha256("".join(inputs.values()).encode()).hexdigest()[:16]

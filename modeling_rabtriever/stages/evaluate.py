@@ -26,8 +26,8 @@ from typing import Any
 
 from ..cards.generate import write_cards
 from ..distillation.bill import teacher_bill
+from ..distillation.cache_fingerprints import states_folder, texts_fingerprint
 from ..distillation.student_arguments import ServedTeacherArguments
-from ..distillation.teacher_states import texts_fingerprint
 from ..evaluation.labels import NOTE
 from ..evaluation.runs import read_run, run_names
 from ..evaluation.samples import fixed_sample
@@ -43,7 +43,6 @@ from ..tasks.named import load_task
 from ..trainers.processes import on_main
 from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
 from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_splits
-from .distill import states_folder
 from .kept_scores import kept_system
 from .recipe import parse_stage
 from .run import RunArguments

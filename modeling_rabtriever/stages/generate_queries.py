@@ -29,9 +29,10 @@ from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
 from ..trainers.processes import on_main, say
 from ..trainers.stage_folder import StageFolder, model_digest
-from .checks import NOTHING, Earlier, check_language_model, check_splits, check_training
+from .checks import NOTHING, Earlier, check_splits
 from .recipe import parse_stage
 from .run import RunArguments
+from .training_checks import check_language_model, check_training
 
 ARGUMENTS = (RunArguments, BackboneArguments, GenerationArguments, LanguageModelTrainingConfig)
 

@@ -22,9 +22,10 @@ from ..tasks.beir import RetrievalTask
 from ..tasks.named import load_task
 from ..trainers.processes import say
 from ..trainers.stage_folder import StageFolder, model_digest
-from .checks import NOTHING, Earlier, check_language_model, check_training
+from .checks import NOTHING, Earlier
 from .recipe import parse_stage
 from .run import RunArguments
+from .training_checks import check_language_model, check_training
 
 ARGUMENTS = (RunArguments, BackboneArguments, PromptArguments, LanguageModelTrainingConfig)
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ..reranking.watch import DEV
-from ..tasks.beir import RetrievalTask, Split
+from ..tasks.beir import DEV, RetrievalTask, Split
 from .checks import check_splits
 
 

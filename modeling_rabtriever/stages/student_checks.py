@@ -14,17 +14,8 @@ from ..served.client import checked_address
 from ..tasks.beir import RetrievalTask
 from ..trainers.stage_folder import earlier_model
 from . import program
-from .checks import (
-    NOTHING,
-    Earlier,
-    check_file,
-    check_folder,
-    check_language_model,
-    check_model,
-    check_positive,
-    check_teacher,
-    check_training,
-)
+from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_positive, check_teacher
+from .training_checks import check_language_model, check_training
 
 
 def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NOTHING) -> None:

@@ -31,9 +31,10 @@ from ..tasks.named import load_task
 from ..trainers.processes import say
 from ..trainers.stage_folder import StageFolder, earlier_model, model_digest
 from . import program
-from .checks import NOTHING, Earlier, check_language_model, check_positive, check_training
+from .checks import NOTHING, Earlier, check_positive
 from .recipe import parse_stage
 from .run import RunArguments
+from .training_checks import check_language_model, check_training
 
 ARGUMENTS = (
     RunArguments,

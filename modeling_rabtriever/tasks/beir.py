@@ -22,6 +22,7 @@ from .qrels import QRELS_FORMATS, TSV, read_qrels, read_rows
 from .relevance import Relevance
 from .texts import Texts, columns
 
+DEV = "dev"  # the split to evaluate on during training, unless another one is named
 BAD_DOCUMENTS, BAD_QUERIES = "bad lines of the corpus", "bad lines of the queries"
 
 

@@ -6,16 +6,15 @@ checkpoint with it must be unchanged.
 
 import zlib
 from pathlib import Path
-from typing import Any
-
-from transformers import TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from typing import TYPE_CHECKING, Any
 
 from ..files import read_record, write_json
 from .processes import on_main, process_count, say
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
 CHECKSUMS = "checksums.json"
-_NEEDED = (TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME)
 _BLOCK = 1 << 24
 
 
@@ -28,7 +27,7 @@ def checkpoint_to_resume(folder: Path, given: str | None = None) -> str | None:
     return on_main(lambda: _checked(folder, given))
 
 
-def configured_checkpoint(config: TrainingArguments) -> str | None:
+def configured_checkpoint(config: "TrainingArguments") -> str | None:
     """The checkpoint in `config.output_dir` to resume from; `None` if there is none or the run is not to resume."""
     given: Any = config.resume_from_checkpoint
     if not given:
@@ -53,12 +52,15 @@ def _checked(folder: Path, given: str | None) -> str | None:
     checkpoint = newest_checkpoint(folder) if given is None else Path(given)
     if checkpoint is None:
         return None
+    from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME  # takes seconds
+
+    needed = (TRAINER_STATE_NAME, OPTIMIZER_NAME, SCHEDULER_NAME)
     record = read_record(checkpoint / CHECKSUMS, processes=int, files=dict)
     if not record:
         raise ValueError(f"resume_from_checkpoint is {given}; accepted: a finished checkpoint, with its {CHECKSUMS}")
     processes = record["processes"]
     draws = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
-    for name, checksum in (dict.fromkeys([*_NEEDED, *draws]) | record["files"]).items():
+    for name, checksum in (dict.fromkeys([*needed, *draws]) | record["files"]).items():
         path = checkpoint / name
         fault = None
         if not path.is_file():

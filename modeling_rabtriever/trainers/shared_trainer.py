@@ -21,9 +21,25 @@ from transformers.trainer_utils import EvalLoopOutput, rotate_checkpoints
 from transformers.utils import logging
 
 from ..files import writing
+from ..machine import on_cpus_together
 from ..progress import Lines, on_terminal
 from .checkpoints import finish_checkpoint
 from .processes import gather, on_main
+
+
+def fit_to_machine(config: TrainingArguments) -> None:
+    """Fills in what a recipe leaves open: bf16 if the GPU supports it, pinned memory if there is a GPU.
+
+    Call it first in `__post_init__`: `TrainingArguments` checks the values there.
+    """
+    if on_cpus_together():
+        config.use_cpu = True
+    if config.ddp_find_unused_parameters is None:
+        config.ddp_find_unused_parameters = False  # every trained weight is used, some of them outside `forward`
+    if config.bf16 is None and not config.fp16:
+        config.bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if not torch.cuda.is_available():
+        config.dataloader_pin_memory = False  # otherwise torch warns for every data loader
 
 
 @dataclass

@@ -12,15 +12,16 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
-
-from transformers import Trainer, TrainingArguments
+from typing import TYPE_CHECKING, Any
 
 from ..errors import refusing
 from ..files import read_record, write_json, writing
 from .checkpoints import CHECKSUMS, checkpoint_to_resume
 from .processes import on_main
 from .run_lock import run_lock, take
+
+if TYPE_CHECKING:
+    from transformers import Trainer  # takes seconds, and evaluation has none
 
 # Settings that change how a run is logged, stored or divided over devices, but not its result.
 _NOT_RESULTS = (
@@ -99,12 +100,12 @@ class StageFolder:
     def _path(self) -> Path:
         return self.folder / "stage.json"
 
-    def train(self, trainer: Trainer) -> None:
+    def train(self, trainer: "Trainer") -> None:
         """Starts the stage and trains, from its last checkpoint if there is one."""
         self.start()
         trainer.train(resume_from_checkpoint=self.last_checkpoint(trainer.args.resume_from_checkpoint))
 
-    def save(self, trainer: Trainer, *parts: Any) -> None:
+    def save(self, trainer: "Trainer", *parts: Any) -> None:
         """Saves what was trained, such as a model and its tokenizer, and the trainer's log, a list of records."""
 
         def write() -> None:
@@ -187,7 +188,7 @@ def file_digest(path: str | Path) -> str:
 def _settings(arguments: tuple[Any, ...]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for argument in arguments:
-        values = argument.to_dict() if isinstance(argument, TrainingArguments) else dataclasses.asdict(argument)
+        values = argument.to_dict() if hasattr(argument, "to_dict") else dataclasses.asdict(argument)
         merged.update({name: value for name, value in values.items() if not name.startswith(_NOT_RESULTS)})
     return json.loads(json.dumps(merged, default=str))
 

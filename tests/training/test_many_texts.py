@@ -10,11 +10,11 @@ import torch
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation import sides, token_ids
+from modeling_rabtriever.distillation.cache_fingerprints import fingerprints
 from modeling_rabtriever.distillation.candidates import first_rows
 from modeling_rabtriever.distillation.distillation_config import RabtrieverDistillationConfig
 from modeling_rabtriever.distillation.sides import MovingSide
 from modeling_rabtriever.distillation.student_arguments import StudentArguments
-from modeling_rabtriever.distillation.teacher_states import fingerprints
 from modeling_rabtriever.distillation.token_ids import TokenIdsOf
 from modeling_rabtriever.distillation.training import fresh_student, make_trainer, reranker_scores, trained_rows
 from modeling_rabtriever.reranking.pairs import pair_dataset
