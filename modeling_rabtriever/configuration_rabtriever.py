@@ -14,6 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 POOLINGS = ("first", "last", "mean")
+WIDEST = 1 << 16  # common vector stores take no wider vectors, and the matrices have gigabytes
 # Their position 0 belongs to padding, and real tokens start behind the padding token's id.
 POSITIONS_BEHIND_PADDING = (
     "camembert", "data2vec-text", "ibert", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
@@ -63,8 +64,8 @@ class RabtrieverConfig(PromptedConfig):
 
     Args:
         text_config: configuration of the encoder: the teacher's language model, or any other text model.
-        embedding_dim: the index width `k`: numbers stored per document. `None` means the hidden size.
-        query_hidden_size: hidden units of the query's MLP. `None` means four times the hidden size.
+        embedding_dim: the index width `k`: numbers stored per document, at most 65,536. `None` means the hidden size.
+        query_hidden_size: hidden units of the query's MLP, at most as many. `None` means four times the hidden size.
         feature_poolings: how a text's states become its features, joined: `"first"` token (CLS), `"last"`, `"mean"`.
         document_map: whether a document's vector is a linear map of its features, or (arXiv 2604.23336, Eq. 12) they
             themselves, with `embedding_dim` their number.
@@ -106,8 +107,8 @@ class RabtrieverConfig(PromptedConfig):
             self.query_hidden_size = 4 * self.hidden_size
         for name in ("embedding_dim", "query_hidden_size"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; accepted: a whole number of at least 1")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= WIDEST:
+                raise ValueError(f"{name} is {value!r}; accepted: a whole number from 1 to {WIDEST:,}")
         if not self.document_map and self.embedding_dim != self.feature_size:
             found, features = self.embedding_dim, self.feature_size
             raise ValueError(f"embedding_dim is {found}; accepted without document_map: {features}, the feature_size")

@@ -98,6 +98,7 @@ class PromptedPreTrainedModel(PreTrainedModel):
         options = {**kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}  # told by check_loaded
         loaded: Any = super().from_pretrained(path, *model_args, **options)
         model, info = loaded
+        model._apply(lambda tensor: tensor)  # a predictor stays in fp32; transformers makes it fp64 with the backbone
         processor = None
         with suppress(MissingProcessorError):  # a plain causal language model: the caller brings the prompt
             # The configuration is handed over because looking it up again would ask for trust_remote_code again.
@@ -110,7 +111,9 @@ class PromptedPreTrainedModel(PreTrainedModel):
         return loaded if wanted else model
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
-        """As `PreTrainedModel.save_pretrained`, with the processor and the code of both."""
+        """As `PreTrainedModel.save_pretrained`, with the processor and the code of both; none has a `variant`."""
+        if kwargs.get("variant") is not None:
+            raise ValueError(f"variant is {kwargs['variant']!r}; accepted: none, a model has one set of weights")
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)

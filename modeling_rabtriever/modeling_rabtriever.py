@@ -56,9 +56,8 @@ class RabtrieverPredictor(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         def cast(tensor: Tensor) -> Tensor:
             changed = fn(tensor)
-            if changed.dtype == torch.float32 or not changed.is_floating_point():
-                return changed
-            return tensor.to(changed.device, torch.float32)
+            kept = changed.dtype == torch.float32 or not changed.is_floating_point()
+            return changed if kept else tensor.to(changed.device, torch.float32)
 
         return super()._apply(cast, recurse)
 
@@ -96,10 +95,6 @@ class RabtrieverModel(PromptedPreTrainedModel):
 
     def _longest_prompt(self, processor: RabtrieverProcessor) -> int:
         return max(processor.max_prefix_length, processor.max_suffix_length)
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The backbone's token embeddings."""
-        return self.backbone.get_input_embeddings()
 
     def pool(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """What the predictor reads of texts: prefixes or suffixes `(batch, length)` -> `(batch, feature_size)` fp32."""

@@ -11,6 +11,7 @@ from ..loading import load_model
 from ..modeling_generative_reranker import GenerativeRerankerModel
 from ..modeling_rabtriever import RabtrieverModel
 from ..retrieval.documents import Document
+from ..served.address import is_address
 from ..yaml_mapping import read_mapping
 from .documents import check_text, read_corpus
 from .ranking import checked_query, checked_student, checked_teacher
@@ -152,9 +153,16 @@ def _entry(file: Path, name: Any, settings: Any) -> Entry:
 def _model_place(folder: Path, field: str, path: str) -> str:
     """The path of a model's folder, or a Hub id as it is: a folder elsewhere of that name is another model.
 
+    A teacher behind a server is none: it would be asked about every document for every query of every visitor.
+
     Raises:
         ValueError: the path is neither.
     """
+    if is_address(path):
+        raise ValueError(
+            f"{field} is {path!r}, the address of a server; accepted on the page: a folder or a Hub id (rabtriever "
+            "search --rerank and rank --model take addresses)"
+        )
     place = folder / path
     if os.path.isdir(place):  # false, not an error, if the name is too long
         return str(place)

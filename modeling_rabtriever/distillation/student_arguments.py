@@ -98,12 +98,14 @@ class StudentArguments:
     embedding_dim: int | None = field(
         default=None,
         metadata={
-            "help": "Index width k; default: the encoder's hidden size, the only width of 'paper'. On household, half "
-            "of it is level."
+            "help": "Index width k, at most 65,536; default: the encoder's hidden size, the only width of 'paper'. On "
+            "household, half of it is level."
         },
     )
 
     def __post_init__(self) -> None:
+        if self.encoder is not None:
+            self.encoder = str(self.encoder)  # a Path or a number, from Python
         if self.predictor_type not in PREDICTOR_TYPES:
             raise ValueError(f"predictor_type is {self.predictor_type!r}; accepted: {', '.join(PREDICTOR_TYPES)}")
         if self.layers is not None and self.layers < 1:

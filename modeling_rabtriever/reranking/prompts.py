@@ -29,6 +29,10 @@ class SourceArguments:
     )
     model_revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of a Hub model."})
 
+    def __post_init__(self) -> None:
+        if self.model_name_or_path is not None:
+            self.model_name_or_path = str(self.model_name_or_path)  # a Path, from Python
+
 
 @dataclass
 class PromptArguments:

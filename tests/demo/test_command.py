@@ -154,6 +154,10 @@ def test_paths_start_at_the_files_folder(place: Path, monkeypatch: pytest.Monkey
             MINE.replace("student", "runs/no/model"),
             "mine.yaml: mine: model is 'runs/no/model', and there is no folder runs/no/model; accepted: a folder, from",
         ),
+        (
+            MINE.replace("}", ", teacher: http://localhost:8000/v1}"),
+            "mine: teacher is 'http://localhost:8000/v1', the address of a server; accepted on the page: a folder or a",
+        ),
         (MINE.replace("student", "x" * 5000), "cannot be loaded"),
         (MINE.replace("corpus.jsonl", "x" * 5000), "x is not a file"),
         (

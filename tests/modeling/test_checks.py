@@ -135,6 +135,9 @@ def test_what_was_asked_about_loading_is_told(student: RabtrieverModel, tmp_path
     torch.testing.assert_close(loaded.encode_document(DOCUMENTS), student.encode_document(DOCUMENTS))
     with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):
         RabtrieverModel.from_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):  # nothing that could not be loaded
+        student.save_pretrained(tmp_path / "other", variant="fp16")
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize("setting", ["load_in_4bit", "load_in_8bit"])

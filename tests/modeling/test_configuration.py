@@ -45,10 +45,12 @@ def test_without_a_document_map_the_width_is_that_of_the_features(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"embedding_dim": 0}, "embedding_dim is 0; accepted: a whole number of at least 1"),
+        ({"embedding_dim": 0}, "embedding_dim is 0; accepted: a whole number from 1 to 65,536"),
+        ({"embedding_dim": 1_000_000_000}, "embedding_dim is 1000000000; accepted: a whole number from 1 to 65,536"),
         ({"embedding_dim": 2.5}, "embedding_dim is 2.5; accepted"),
         ({"embedding_dim": True}, "embedding_dim is True; accepted"),
-        ({"query_hidden_size": 0}, "query_hidden_size is 0; accepted: a whole number of at least 1"),
+        ({"query_hidden_size": 0}, "query_hidden_size is 0; accepted: a whole number from 1 to 65,536"),
+        ({"query_hidden_size": 65_537}, "query_hidden_size is 65537; accepted"),
         ({"query_hidden_size": "8"}, "query_hidden_size is '8'; accepted"),
         ({"feature_poolings": ["max"]}, "feature_poolings holds 'max'; accepted: first, last, mean"),
         ({"feature_poolings": "last"}, "feature_poolings is 'last'; accepted: a list"),

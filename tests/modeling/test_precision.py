@@ -82,8 +82,8 @@ def test_autocast_does_not_round_an_exact_search() -> None:
     torch.testing.assert_close(scores, (queries @ vectors.T).topk(5).values)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_student_loaded_in_half_precision_is_the_same_encoder(
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_student_loaded_in_another_type_is_the_same_encoder(
     student: RabtrieverModel, tmp_path: Path, dtype: torch.dtype
 ) -> None:
     student.save_pretrained(tmp_path)
@@ -91,6 +91,10 @@ def test_a_student_loaded_in_half_precision_is_the_same_encoder(
     assert {weight.dtype for weight in loaded.predictor.parameters()} == {torch.float32}
     _agrees(_scores(loaded), _scores(student), TOLERANCE[dtype])
     assert same_encoder(encoder_fingerprint(loaded), encoder_fingerprint(student))
+    loaded.save_pretrained(tmp_path / "again")
+    again = load_model(tmp_path / "again")
+    assert again.backbone.dtype == dtype
+    torch.testing.assert_close(_scores(again), _scores(loaded), atol=1e-5, rtol=0)
 
 
 def _roll_vocabulary(student: RabtrieverModel) -> None:

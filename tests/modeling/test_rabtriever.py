@@ -119,6 +119,7 @@ def test_fresh_matrices_have_unit_gain_at_any_width(text_config: Callable[..., A
 @pytest.mark.parametrize("family", FAMILIES)
 def test_vectors_do_not_depend_on_the_batch(make_reranker: MakeReranker, family: str) -> None:
     student = student_with(make_reranker(family))
+    assert student.get_input_embeddings() is student.backbone.get_input_embeddings()
     for encode, texts in ((student.encode_query, QUERIES), (student.encode_document, DOCUMENTS)):
         alone = torch.cat([encode(text) for text in texts])
         assert alone.shape == (len(texts), 32) and alone.dtype == torch.float32
