@@ -1,12 +1,11 @@
 """The page docs/options.md: every recipe and every option of the stages, from their own comments and help texts."""
 
-import dataclasses
 import re
 from importlib import import_module
 from typing import Any
 
 from modeling_rabtriever.recipes import recipe_names, recipe_path
-from modeling_rabtriever.stages.command import USUAL, StageParser, is_ours
+from modeling_rabtriever.stages.command import StageParser, own_options
 from modeling_rabtriever.stages.recipe import read_recipe
 from rabtriever_cli.stages import STAGES
 
@@ -77,13 +76,12 @@ def _options(command: str) -> dict[str, list[tuple[str, str, str]]]:
     groups = {}
     for kind in kinds:
         rows = []
-        for field in dataclasses.fields(kind):
-            if is_ours(kind, field.name) and field.name not in USUAL:
-                action = actions[field.name]
-                words = " ".join((action.help or "").split()).replace("|", "\\|").replace("<", "&lt;")
-                if action.choices:
-                    words += f" One of: {', '.join(map(str, action.choices))}."
-                rows.append((field.name, _shown(action.default), words))
+        for name in own_options(kind):
+            action = actions[name]
+            words = " ".join((action.help or "").split()).replace("|", "\\|").replace("<", "&lt;")
+            if action.choices:
+                words += f" One of: {', '.join(map(str, action.choices))}."
+            rows.append((name, _shown(action.default), words))
         title = (kind.__doc__ or "").partition("\n")[0].partition(". ")[0].removesuffix(".")
         if rows:
             groups[title] = rows

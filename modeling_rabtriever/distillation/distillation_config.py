@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
-from ..trainers.shared_trainer import SharedArguments, fit_to_machine
+from ..trainers.shared_trainer import SharedArguments, check_columns, fit_to_machine
 
 WEIGHTS = ("listwise_weight", "mse_weight", "kl_weight")
 ENCODERS = ("none", "lora", "full")
@@ -73,9 +73,6 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
         default=False,
         metadata={"help": "Save memory: a training encoder keeps fewer activations and recomputes them."},
     )
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "Must stay false: batches hold row numbers, which the model does not read."}
-    )
 
     def __post_init__(self) -> None:
         if self.bf16 is None and not self.fp16 and self.train_encoder == "none":
@@ -90,8 +87,7 @@ class RabtrieverDistillationConfig(SharedArguments, TrainingArguments):  # type:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
         if self.train_encoder not in ENCODERS:
             raise ValueError(f"train_encoder is {self.train_encoder!r}; accepted: {', '.join(ENCODERS)}")
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns is true; accepted: false")
+        check_columns(self)
         if self.activation_checkpointing and self.train_encoder == "none":
             raise ValueError("activation_checkpointing is true; accepted: false if train_encoder is none")
         if not 0 <= self.label_share <= 1:

@@ -228,9 +228,15 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         """Reads the candidates of the first `rounds` rounds of an interrupted run.
 
         Raises:
-            ValueError: a file of candidates is missing or is not as it was written.
+            ValueError: a file of candidates is missing or is not as it was written, or is one of other queries.
         """
-        self.candidates = on_main(lambda: kept_rounds(Path(str(self.args.output_dir)), rounds))
+        kept = on_main(lambda: kept_rounds(Path(str(self.args.output_dir)), rounds))
+        if len(kept) != len(self._relevant):
+            raise ValueError(
+                f"output_dir {self.args.output_dir} holds a run on {len(kept)} queries, and this one trains on "
+                f"{len(self._relevant)}; accepted to resume: the queries, max_steps and batch size that it began with"
+            )
+        self.candidates = kept
 
     def _ranked(self) -> dict[str, float]:
         documents = self._document_vectors()

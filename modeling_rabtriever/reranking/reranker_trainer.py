@@ -12,7 +12,14 @@ from trl import SFTConfig, SFTTrainer
 
 from .. import GenerativeRerankerModel
 from ..trainers.processes import on_main
-from ..trainers.shared_trainer import SharedArguments, SharedTrainer, check_division, fit_to_machine
+from ..trainers.shared_trainer import (
+    OF_NO_USE,
+    SharedArguments,
+    SharedTrainer,
+    check_columns,
+    check_division,
+    fit_to_machine,
+)
 from .backbone import padded
 from .losses import check_finite, document_lm_loss, listwise_cross_entropy
 from .pairs import PairCollator
@@ -28,10 +35,7 @@ class LanguageModelTrainingConfig(SharedArguments, SFTConfig):  # type: ignore[m
     activation_checkpointing: bool | None = field(
         default=True, metadata={"help": "Save memory: recompute activations in the backward pass."}
     )
-    max_length: int | None = field(
-        default=None,
-        metadata={"help": "Not used, because the processor has already truncated document and query."},
-    )
+    max_length: int | None = field(default=None, metadata=OF_NO_USE)  # the processor has cut document and query
 
     def __post_init__(self) -> None:
         fit_to_machine(self)
@@ -39,7 +43,7 @@ class LanguageModelTrainingConfig(SharedArguments, SFTConfig):  # type: ignore[m
         if self.max_length is not None:
             raise ValueError(f"max_length is {self.max_length}; accepted: set max_document_length, max_query_length")
         self.dataset_kwargs = {"skip_prepare_dataset": True}
-        self.remove_unused_columns = False
+        check_columns(self)
 
 
 @dataclass

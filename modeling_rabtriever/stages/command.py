@@ -131,11 +131,9 @@ class StageParser(HfArgumentParser):
         for kind in self.dataclass_types:
             title = (inspect.getdoc(kind) or kind.__name__).partition("\n")[0]
             group = parser.add_argument_group(title.removesuffix("."))
-            for field in dataclasses.fields(kind):
-                if is_ours(kind, field.name) and field.name not in USUAL:
-                    self._describe(group, field.name)
-                elif field.name in USUAL:
-                    usual.append(field.name)
+            for name in own_options(kind):
+                self._describe(group, name)
+            usual += [field.name for field in dataclasses.fields(kind) if field.name in USUAL]
         if usual:
             group = parser.add_argument_group("Usual settings of a run")
             for name in sorted(usual, key=USUAL.index):
@@ -239,11 +237,13 @@ def _or_null(read: Callable[[str], Any], kept: Sequence[Any]) -> Callable[[str],
     return convert
 
 
-def is_ours(kind: type, name: str) -> bool:
-    """Whether a field of a dataclass is declared in this package, not in transformers or TRL."""
+def own_options(kind: Any) -> list[str]:
+    """The options of a dataclass that are declared in this package, without the usual ones and those of no use here."""
     package = __name__.partition(".")[0]
     own = [base for base in kind.__mro__ if base.__module__.partition(".")[0] == package]
-    return any(name in vars(base).get("__annotations__", {}) for base in own)
+    ours = {name for base in own for name in vars(base).get("__annotations__", {})}
+    useful = [field.name for field in dataclasses.fields(kind) if field.metadata.get("help") != argparse.SUPPRESS]
+    return [name for name in useful if name in ours and name not in USUAL]
 
 
 def _metavar(kind: Any) -> str:

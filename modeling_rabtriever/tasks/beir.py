@@ -142,7 +142,7 @@ def load_beir(folder: str | Path, skip_bad: bool = False) -> RetrievalTask:
     return _task(folder.name, str(folder / "corpus.jsonl"), str(folder / "queries.jsonl"), qrels, skip_bad)
 
 
-def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
+def load_hub(data_set: str | Path, skip_bad: bool = False) -> RetrievalTask:
     """Reads a task from the Hub in BEIR layout, such as `mteb/scifact`.
 
     Args:
@@ -153,6 +153,7 @@ def load_hub(data_set: str, skip_bad: bool = False) -> RetrievalTask:
     Raises:
         ValueError: the data set cannot be read or has other configurations, or as `load_beir`.
     """
+    data_set = str(data_set)
     files = HubDataSet(data_set)
     judged = next((name for name in ("qrels", "default") if name in files.configurations), None)
     if judged is None or not {"corpus", "queries"} <= set(files.configurations):

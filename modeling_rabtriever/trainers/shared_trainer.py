@@ -4,6 +4,7 @@ The batch size of a recipe is per step, whatever the number of processes: all pr
 each computes its part of every batch.
 """
 
+import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ from ..machine import on_cpus_together
 from ..progress import Lines, on_terminal
 from .checkpoints import finish_checkpoint
 from .processes import gather, on_main
+
+OF_NO_USE = {"help": argparse.SUPPRESS}  # of options of transformers and TRL that have one value here: not in any help
 
 
 def fit_to_machine(config: TrainingArguments) -> None:
@@ -63,6 +66,13 @@ class SharedArguments:
         default=None,
         metadata={"help": "Compute in bfloat16; default: true if there is a GPU that supports it."},
     )
+    remove_unused_columns: bool = field(default=False, metadata=OF_NO_USE)  # our collators read columns models do not
+
+
+def check_columns(args: TrainingArguments) -> None:
+    """Raises a ValueError if `remove_unused_columns` is true."""
+    if args.remove_unused_columns:
+        raise ValueError("remove_unused_columns is true; accepted: false")
 
 
 def check_division(args: TrainingArguments, group_size: int = 1) -> None:

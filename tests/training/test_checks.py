@@ -99,7 +99,7 @@ def test_a_teacher_that_could_not_be_trained(recipe: Path, flags: list[str], mes
         (["--distill.teacher", "a/b"], "^distill: teacher a/b cannot be read .*; accepted"),
         (["--distill.candidates", "13"], "^distill: candidates is 13; accepted: at most 12, the number of documents"),
         (["--distill.candidates", "1"], "^distill: candidates is 1 with 1 rounds; accepted: at least 1 at the start"),
-        (["--distill.embedding_dim", "0"], "^distill: embedding_dim is 0; accepted: a whole number of at least 1"),
+        (["--distill.embedding_dim", "0"], "^distill: embedding_dim is 0; accepted: a whole number from 1 to 65,536"),
         (
             ["--distill.encoder", "3"],
             "^distill: encoder is 3 layers; accepted: 1 to 2, those of the teacher's backbone",

@@ -119,6 +119,7 @@ def test_help_shows_the_stages_own_options(stage: str, capsys: pytest.CaptureFix
     trains = stage != "evaluate"
     assert ("--learning_rate X" in shown["--help"]) == trains and "--hub_model_id" not in shown["--help"]
     assert ("--hub_model_id" in shown["--help-all"]) == trains
+    assert not any(f"--{name} " in text for text in shown.values() for name in ("max_length", "remove_unused_columns"))
 
 
 def test_help_says_what_an_option_takes_and_its_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,11 +43,17 @@ def test_weights_that_train_are_in_full_precision(reranker: GenerativeRerankerMo
 
 @pytest.mark.parametrize(
     ("encoder", "layers", "other"),
-    [(None, None, None), ("15", 15, None), ("org/small", None, "org/small"), ("./15", None, "./15"), ("²", None, "²")],
+    [
+        (None, None, None),
+        ("15", 15, None),
+        ("org/small", None, "org/small"),
+        ("./15", None, "./15"),
+        ("²", None, "²"),
+        (15, 15, None),
+        (Path("org/small"), None, "org/small"),
+    ],
 )
-def test_a_number_means_layers_of_the_teachers_backbone(
-    encoder: str | None, layers: int | None, other: str | None
-) -> None:
+def test_a_number_means_layers_of_the_teachers_backbone(encoder: Any, layers: int | None, other: str | None) -> None:
     found = StudentArguments(encoder=encoder)
     assert (found.layers, found.other_encoder) == (layers, other)
 
@@ -62,7 +68,7 @@ def test_another_predictor_is_refused() -> None:
     [
         ({"encoder": "0"}, "encoder is '0'; accepted: a folder, a Hub id, or 1 layer or more"),
         ({"encoder": "3"}, "encoder is 3 layers; accepted: 1 to 2, those of the teacher's backbone"),
-        ({"encoder": "1", "embedding_dim": 0}, "embedding_dim is 0; accepted: a whole number of at least 1"),
+        ({"encoder": "1", "embedding_dim": 0}, "embedding_dim is 0; accepted: a whole number from 1 to 65,536"),
         (
             {"encoder": "small", "predictor_type": "paper"},
             "the teacher's states have 32 numbers; accepted without document_map: 24, the features",

@@ -24,7 +24,7 @@ PROMPT = PromptArguments(instruction="Relevant:", max_document_length=16, max_qu
 
 @pytest.fixture
 def backbone(recipe: Path) -> BackboneArguments:
-    return BackboneArguments(str(recipe.parent / "backbone.json"))
+    return BackboneArguments(recipe.parent / "backbone.json")  # type: ignore[arg-type]  # a string for the parser
 
 
 @pytest.fixture
@@ -65,6 +65,20 @@ def test_adapters_are_merged_and_an_interrupted_run_goes_on(
     teacher = train_reranker(task, _config(tmp_path, eval_strategy="no", resume_from_checkpoint=True), *common)
     assert (tmp_path / "checkpoint-4").is_dir()
     assert not [name for name in teacher.state_dict() if "lora" in name]
+
+
+def test_a_student_resumes_on_the_queries_it_began_with(
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path
+) -> None:
+    def run(steps: int, **settings: Any) -> RabtrieverModel:
+        sizes = {"per_device_train_batch_size": 4, "candidates": 4, "rounds": 0, "train_encoder": "none"}
+        options = {"report_to": "none", "use_cpu": True, "save_steps": 1}
+        config = RabtrieverDistillationConfig(str(tmp_path), max_steps=steps, **sizes, **options, **settings)
+        return distill(reranker, task, config)
+
+    run(1)
+    with pytest.raises(ValueError, match="holds a run on 4 queries, and this one trains on 8; accepted to resume: the"):
+        run(2, resume_from_checkpoint=True)
 
 
 def test_what_does_not_fit_is_refused(task: RetrievalTask, backbone: BackboneArguments, tmp_path: Path) -> None:

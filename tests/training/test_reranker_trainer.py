@@ -127,6 +127,7 @@ def test_batches_that_split_groups_are_refused(teacher_trainer: MakeTrainer) -> 
     ("settings", "message"),
     [
         ({"max_length": 64}, "max_length is 64; accepted: set max_document_length"),
+        ({"remove_unused_columns": True}, "remove_unused_columns is true; accepted: false"),
         ({"objective": "ranknet"}, "objective is 'ranknet'; accepted: sft, listwise"),
         ({"document_lm_weight": -1.0}, "document_lm_weight is -1.0; accepted: 0 or more"),
         ({"document_lm_weight": float("nan")}, "document_lm_weight is nan; accepted: 0 or more"),

@@ -148,7 +148,7 @@ def test_a_data_set_of_the_hub_in_json_lines_is_read_as_it_stands(tmp_path: Path
     (folder / "README.md").write_text("\n".join([*readme, "---", ""]))
     with pytest.raises(ValueError, match="default.jsonl line 2 names document 'gone', which is not in the corpus"):
         load_hub(str(folder))
-    task = load_hub(str(folder), skip_bad=True)
+    task = load_hub(folder, skip_bad=True)
     assert (task.corpus_ids, task.corpus) == (["null"], ["2020-01-01"])
     split = task.split("test")
     assert (split.query_ids, split.queries, split.relevant) == (["NA"], ["None"], [{0: 1}])
