@@ -1,53 +1,21 @@
-"""What a store checks and writes when documents are added or deleted."""
+"""What a store writes when documents are added."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from ..identity import same_encoder, shown
 from .axes import check_dim, principal_axes
 from .corpus_vectors import CorpusVectors, Shard, document_columns
 from .documents import Document
 from .lance_table import Changes, StoreTable, write_lock
-from .metadata_columns import MetadataFields, cleaned
+from .metadata_columns import MetadataFields
 from .unfinished import Unfinished, note_unfinished
-
-
-def checked_vectors(vectors: Tensor | NDArray[np.float32], count: int, embedding_dim: int) -> NDArray[np.float32]:
-    """Vectors of `count` documents as fp32 on the CPU.
-
-    Raises:
-        ValueError: they have another shape than `(count, embedding_dim)`, or a number is not finite.
-    """
-    held = np.asarray(vectors.detach().float().cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
-    if held.shape != (count, embedding_dim):
-        raise ValueError(
-            f"vectors have shape {held.shape}; accepted: ({count}, {embedding_dim}), the number of documents and the "
-            "width of this store's vectors"
-        )
-    if not np.isfinite(held).all():
-        raise ValueError("vectors hold NaN or infinity; accepted: finite numbers")
-    return held
-
-
-def distinct_documents(documents: Sequence[Document]) -> list[Document]:
-    """Documents as they are stored.
-
-    Raises:
-        ValueError: an id is given twice, or a document cannot be stored (`cleaned`).
-    """
-    held = list(cleaned(documents))
-    seen: set[str] = set()
-    for document in held:
-        if document.id in seen:
-            raise ValueError(f"the id {document.id!r} is given twice; accepted: distinct ids")
-        seen.add(document.id)
-    return held
 
 
 def upsert(table: StoreTable, documents: Sequence[Document], vectors: NDArray[np.float32]) -> None:
@@ -88,6 +56,20 @@ def checked_shards(corpus: CorpusVectors, schema: pa.Schema | None) -> Iterator[
         yield shard
 
 
+def check_corpus(table: StoreTable, corpus: CorpusVectors) -> None:
+    """Checks that all of a corpus can be added.
+
+    Raises:
+        ValueError: another model encoded it, a shard is broken, or a metadata field has another type than in the store.
+    """
+    if not same_encoder(corpus.model, table.model):
+        raise ValueError(
+            f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(table.model)}; "
+            "accepted: vectors of the store's model"
+        )
+    deque(checked_shards(corpus, table.latest().schema), maxlen=0)
+
+
 def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
     """Makes an empty store for a corpus, noted as unfinished, unless the folder holds one.
 
@@ -116,21 +98,6 @@ def make_store(folder: Path, corpus: CorpusVectors, dim: int | None) -> bool:
         note_unfinished(folder, part(corpus, 0))
         StoreTable.make(folder, corpus.model, corpus.embedding_dim, axes)
     return True
-
-
-def id_column(ids: Iterable[str]) -> tuple[list[str], pa.Array]:
-    """Distinct ids in the given order, as a list and as a column.
-
-    Raises:
-        ValueError: `ids` is a string, or holds something other than strings.
-    """
-    if isinstance(ids, str):
-        raise ValueError(f"ids is the string {ids!r}; accepted: a list of ids")
-    asked = list(dict.fromkeys(ids))
-    try:
-        return asked, pa.array(asked, pa.string())
-    except (pa.ArrowException, UnicodeError) as error:
-        raise ValueError(f"ids cannot be read ({error}); accepted: strings of valid Unicode") from error
 
 
 def part(corpus: CorpusVectors, added: int) -> Unfinished:

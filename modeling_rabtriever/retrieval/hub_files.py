@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from .documents import FORMATS
+from .rows import FORMATS
 
 T = TypeVar("T")
 _SHARD = re.compile(r"(.*-)(\d{5})-of-(\d{5})(.*)")

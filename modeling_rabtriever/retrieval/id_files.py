@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from .documents import JSON_LINES, row_id
+from .documents import row_id
 from .json_lines import parse_line
+from .rows import JSON_LINES
 
 
 def read_ids(source: str) -> list[str]:

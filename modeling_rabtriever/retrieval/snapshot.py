@@ -105,6 +105,14 @@ class Snapshot:
         near, allowed = self.near(), None if where is None else self._allowed(where)
         return self._hits(*near.search(queries, top_k, allowed))
 
+    @property
+    def tuning(self) -> Tuning | None:
+        """How the approximate index of this version searches; `None` without one."""
+        try:
+            return self.near().tuning
+        except ValueError:
+            return None
+
     def near(self) -> ApproximateIndex:
         """The approximate index of this version; it stays in memory.
 

@@ -13,7 +13,6 @@ Writers take turns, across processes and threads.
 
 import threading
 import warnings
-from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..identity import same_encoder, shown
-from .adding import add_shards, checked_shards, checked_vectors, distinct_documents, id_column, make_store, upsert
+from .adding import add_shards, check_corpus, make_store, upsert
 from .approximate import Tuning, has_index
 from .corpus_vectors import CorpusVectors
 from .documents import Document
 from .hits import Deleted, Hit
 from .lance_table import Changes, StoreTable, write_lock
 from .snapshot import Snapshot
+from .store_checks import check_kept, check_same_model, checked_queries, checked_vectors, distinct_documents, id_column
 from .unfinished import Unfinished, UnfinishedStoreWarning, read_unfinished
 
 
@@ -107,11 +106,7 @@ class VectorStore:
 
     def check_model(self, model: str) -> None:
         """Raises a ValueError if the fingerprint `model` is not that of the student that made the vectors."""
-        if not same_encoder(model, self.model):
-            raise ValueError(
-                f"{self.folder} holds vectors of the model {shown(self.model)}, this model is {shown(model)}: scores "
-                "would mean nothing; accepted: the model that encoded the corpus"
-            )
+        check_same_model(self._table, model)
 
     def __len__(self) -> int:
         """Documents in the version that is read."""
@@ -163,12 +158,7 @@ class VectorStore:
                 in the store. The store is left unchanged.
             OSError: the store cannot be written.
         """
-        if not same_encoder(corpus.model, self.model):
-            raise ValueError(
-                f"{corpus.folder} was encoded by the model {shown(corpus.model)}, the store by {shown(self.model)}; "
-                "accepted: vectors of the store's model"
-            )
-        deque(checked_shards(corpus, self._table.latest().schema), maxlen=0)
+        check_corpus(self._table, corpus)
         add_shards(self._table, corpus)
         self.refresh()
 
@@ -190,11 +180,7 @@ class VectorStore:
         folder = Path(folder)
         made = make_store(folder, corpus, dim)
         store = cls(folder)
-        if dim not in (None, store.dim):
-            raise ValueError(
-                f"dim is {dim}, but {folder} keeps {store.dim} numbers of each vector; accepted: {store.dim}, or "
-                "another store"
-            )
+        check_kept(folder, store.dim, dim)
         if made:  # and all shards checked
             add_shards(store._table, corpus)
             store.refresh()
@@ -252,10 +238,7 @@ class VectorStore:
     @property
     def tuning(self) -> Tuning | None:
         """How the approximate index of the version that is read searches; `None` without one."""
-        try:
-            return self._snapshot.near().tuning
-        except ValueError:
-            return None
+        return self._snapshot.tuning
 
     def build_words(self) -> None:
         """Builds an index of the words in the documents' texts, for `search_words`; it stays valid after changes.
@@ -312,6 +295,4 @@ class VectorStore:
 
     def _stored(self, queries: Tensor) -> Tensor:
         """Queries `(n, embedding_dim)` in the width of the stored vectors."""
-        if queries.dim() != 2 or queries.shape[1] != self.embedding_dim:
-            raise ValueError(f"queries have shape {tuple(queries.shape)}; accepted: (queries, {self.embedding_dim})")
-        return self._table.shortened(queries)
+        return self._table.shortened(checked_queries(queries, self.embedding_dim))

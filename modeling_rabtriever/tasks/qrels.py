@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..retrieval.documents import FORMATS, BadDocumentError, file_rows, id_text
+from ..retrieval.documents import id_text
 from ..retrieval.json_lines import decode_line, numbered_lines
+from ..retrieval.rows import FORMATS, BadRowError, file_rows
 
 TSV = ".tsv"
 QRELS_FORMATS = (*FORMATS, TSV)
@@ -93,7 +94,7 @@ def read_rows(paths: Sequence[Path], folder: Path) -> Iterator[Judgement]:
             continue
         for _, where, row in file_rows(path):
             place = f"{path.relative_to(folder).as_posix()} {where}"
-            if isinstance(row, BadDocumentError):
+            if isinstance(row, BadRowError):
                 raise ValueError(f"{place}: {row}")
             if not isinstance(row, dict) or any(row.get(name) is None for name in HEADER):
                 raise ValueError(f"{place} is {str(row)[:80]}; accepted: an object with {', '.join(HEADER)}")
@@ -114,7 +115,7 @@ def _columns(place: str, text: str, fields: list[str]) -> tuple[str, ...]:
 def _judgement(place: str, row: dict[str, Any]) -> Judgement:
     try:
         query_id, corpus_id = id_text(row["query-id"]), id_text(row["corpus-id"])
-    except BadDocumentError as error:
+    except BadRowError as error:
         raise ValueError(f"{place}: {error}") from None
     score = row["score"]
     grade = None if isinstance(score, bool) else _GRADE.fullmatch(str(score).strip())
