@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     _say_bill(source, config, reranker, task, train)
     if source.dry_run:
         return stage.model
+    stage.claim()
     teacher = _loaded(reranker, arguments, chain(task.corpus, train.queries))
     set_seed(config.seed)
     student = fresh_student(teacher, shape, config, source.trust_remote_code)

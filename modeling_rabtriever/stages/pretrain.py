@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         say(f"backbone: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
+    stage.claim()
     texts = tokenizer_texts(task, train, prompt)
     reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
     config.output_dir = str(stage.checkpoints)

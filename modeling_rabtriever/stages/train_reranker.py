@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
         say(f"teacher: already done, in {stage.model}")
         return stage.model
     check(arguments, task)
+    stage.claim()
     reranker = build_reranker(
         backbone, prompt, tokenizer_texts(task, train, prompt), config.seed, config.trust_remote_code
     )

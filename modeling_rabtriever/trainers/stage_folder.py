@@ -35,8 +35,8 @@ class StageFolder:
     """The folder of a stage. A finished stage with the same settings and inputs is skipped, an unfinished one resumes.
 
     Nothing is written or deleted before `start`, so a stage with unusable settings leaves the folder unchanged. A run
-    that started but left no results is replaced without asking. From `start` to `finish`, the folder belongs to one
-    run; another one is refused.
+    that started but left no results is replaced without asking. From `claim` or `start` to `finish`, the folder belongs
+    to one run; another one is refused.
 
     `settings` are the dataclasses of the stage, `inputs` the fingerprints of its inputs (task, earlier stage) by name.
 
@@ -63,8 +63,16 @@ class StageFolder:
             )
         return stale, found is not None and not stale and bool(found["done"])
 
+    def claim(self) -> None:
+        """Takes the folder for this run, before models are loaded and a corpus is encoded; changes nothing in it.
+
+        Raises:
+            ValueError: another run is at work in the folder.
+        """
+        on_main(lambda: take(self._lock, self.folder))
+
     def start(self) -> None:
-        """Takes the folder, deletes what another run left and records this run; call it after all checks.
+        """Claims the folder, deletes what another run left and records this run; call it after all checks.
 
         Raises:
             ValueError: another run is at work in the folder, or has finished it since this one compared settings.
@@ -76,7 +84,7 @@ class StageFolder:
         take(self._lock, self.folder)
         self._stale, done = self._compared()  # another run may have ended between our first look and the lock
         if done and not self.done:
-            self._lock.release()
+            self._lock.release(force=True)
             raise ValueError(
                 f"output_dir: another run has just finished {self.folder} with the same settings; accepted: the same "
                 "command again, which uses its result"

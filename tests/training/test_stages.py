@@ -65,9 +65,11 @@ def test_a_folder_where_another_run_is_at_work_is_refused(tmp_path: Path, rate: 
     _stage(folder).start()
     other = FileLock(tmp_path / ".student.lock")  # as another process would hold it
     stage = _stage(folder, rate, overwrite=True)
-    with other, pytest.raises(ValueError, match="another run works in .*student now; accepted: another folder"):
-        stage.start()
+    for begin in (stage.claim, stage.start):
+        with other, pytest.raises(ValueError, match="another run works in .*student now; accepted: another folder"):
+            begin()
     assert json.loads((folder / "stage.json").read_text())["settings"]["rate"] == 0.1
+    stage.claim()
     stage.start()
     stage.finish()
     with other:  # free again
