@@ -110,24 +110,25 @@ def draw_on_policy(scores: Tensor, rows: Tensor, count: int, generator: torch.Ge
     return rows.gather(1, (scores + noise).topk(count, dim=1).indices)
 
 
-def keep_round(folder: Path, round_: int, documents: Tensor) -> None:
-    """Saves the candidates of a round, `(n, c)` corpus rows, in case the run is interrupted later."""
-    write_tensors(_path(folder, round_), {"documents": documents})
+def keep_round(folder: Path, round_: int, tensors: dict[str, Tensor]) -> None:
+    """Saves what a round drew, in case the run is interrupted later."""
+    write_tensors(_path(folder, round_), tensors)
 
 
-def kept_rounds(folder: Path, rounds: int) -> Tensor:
-    """The candidates of the first `rounds` rounds of an interrupted run, `(n, c)` corpus rows.
+def kept_rounds(folder: Path, rounds: int, names: Sequence[str]) -> list[dict[str, Tensor]]:
+    """The tensors of these names that `keep_round` saved, one dictionary per round.
 
     Raises:
-        ValueError: a file of candidates is missing or is not as it was written.
+        ValueError: a file is missing, lacks a tensor, or is not as it was written.
     """
-    return torch.cat([_kept(folder, round_) for round_ in range(rounds)], dim=1)
+    return [_kept(folder, round_, names) for round_ in range(rounds)]
 
 
-def _kept(folder: Path, round_: int) -> Tensor:
+def _kept(folder: Path, round_: int, names: Sequence[str]) -> dict[str, Tensor]:
     path = _path(folder, round_)
     try:
-        return read_tensors(path)[0]["documents"]
+        tensors, _ = read_tensors(path)
+        return {name: tensors[name] for name in names}
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"candidates of round {round_}, which the run needs to resume: {fault(error)}; accepted: the file as it "

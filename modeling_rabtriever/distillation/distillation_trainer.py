@@ -16,13 +16,13 @@ from .candidates import (
     DOCUMENT_BLOCK,
     best_documents,
     draw_on_policy,
-    first_rows,
     keep_round,
     kept_rounds,
     positives_and_uniform,
 )
 from .distillation_config import RabtrieverDistillationConfig
 from .encoder_training import parameter_groups
+from .labels import Labels
 from .losses import answer_reverse_kl, hidden_state_mse, label_cross_entropy, listwise_kl
 from .refresh import RefreshCallback
 from .sides import FrozenSide, MovingSide
@@ -91,10 +91,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         asked = train_dataset["row"] if "row" in train_dataset.column_names else range(len(queries))
         self._asked = torch.tensor(list(asked))  # (n,) rows of the queries for the teacher
         self._relevant = [list(rows) for rows in train_dataset["relevant"]]
-        if args.label_share:
-            self._texts = first_rows(documents)
-            self._labelled = torch.zeros(len(documents), dtype=torch.bool)  # by the first document of a text
-            self._labelled[self._texts[[row for rows in self._relevant for row in rows]]] = True
+        self._labels = Labels(self._relevant, documents) if args.label_share else None
         self._moving = args.train_encoder != "none"
         shift = getattr(model.predictor, "shift", None)
         if shift is not None and not (args.mse_weight or args.kl_weight):
@@ -133,7 +130,8 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         rows = inputs["rows"].cpu()
         documents = self.candidates[rows]
         # A document is read once, even if it is a candidate of several queries in the batch.
-        distinct, places = documents.unique(return_inverse=True)
+        distinct = torch.cat([documents.flatten(), self._hard_negatives(rows)]).unique()
+        places = torch.searchsorted(distinct, documents)
         with self.accelerator.autocast():
             query, document = self._queries.features(rows), self._documents.features(distinct)
         output = model(query_features=query, document_features=document, document_places=places.to(document.device))
@@ -170,21 +168,21 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         self, output: StudentOutput, teacher: Tensor, rows: Tensor, documents: Tensor, distinct: Tensor
     ) -> Tensor:
         share, temperature = self.args.label_share, self.args.temperature
-        if not share:
+        if self._labels is None:
             return listwise_kl(output.scores, teacher, temperature)
         vectors, batch = self.batch_vectors(output.document_embeds, distinct)
-        relevant = self._relevant_in(rows, batch).to(teacher.device)
-        unlabelled = ~self._labelled[self._texts[batch]].to(teacher.device)
+        relevant = self._labels.relevant_in(rows, batch).to(teacher.device)
+        unlabelled = ~self._labels.labelled_in(batch).to(teacher.device)
         scores = self.model.similarity(output.query_embeds, vectors).masked_fill(unlabelled, -torch.inf)
         weights = 1 - share * relevant.any(1).float()
         return listwise_kl(output.scores, teacher, temperature, weights) + share * label_cross_entropy(
             scores, relevant, temperature
         )
 
-    def _relevant_in(self, rows: Tensor, batch: Tensor) -> Tensor:
-        """`(n, m)` bool: documents of the batch with the text of a relevant document of the query."""
-        texts = self._texts[batch]
-        return torch.stack([torch.isin(texts, self._texts[self._relevant[row]]) for row in rows.tolist()])
+    def _hard_negatives(self, rows: Tensor) -> Tensor:
+        if self._labels is None:
+            return rows[:0]
+        return self._labels.hard_negatives(rows, f"{self.args.seed}-{self.state.global_step}")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the mean of each loss term since the last log, and the number of pairs the teacher has scored."""
@@ -210,8 +208,8 @@ class RabtrieverDistillationTrainer(SharedTrainer):
     def refresh(self, round_: int) -> None:
         """Adds the candidates of a round: relevant and uniform documents in round 0, the student's own in later rounds.
 
-        The main process draws them, and saves them beside the checkpoints, so that a resumed run trains on the same
-        candidates.
+        Before round 0 it also looks for the hard negatives, with the untrained student. The main process draws, and
+        saves the result beside the checkpoints, so that a resumed run trains on the same documents.
         """
         if self._given is not None:
             new = self._given
@@ -222,7 +220,10 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             new = self._draw(round_)
         self.teacher.score(self._asked.repeat_interleave(new.shape[1]), new.flatten())
         self.candidates = torch.cat([self.candidates, new], dim=1)
-        on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, new))
+        kept = {"documents": new}
+        if self._labels is not None and round_ == 0:
+            kept["hard_negatives"] = self._labels.hard = self._found_hard_negatives(self._labels)
+        on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, kept))
 
     def restore(self, rounds: int) -> None:
         """Reads the candidates of the first `rounds` rounds of an interrupted run.
@@ -230,13 +231,18 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         Raises:
             ValueError: a file of candidates is missing or is not as it was written, or is one of other queries.
         """
-        kept = on_main(lambda: kept_rounds(Path(str(self.args.output_dir)), rounds))
+        folder = Path(str(self.args.output_dir))
+        drawn = on_main(lambda: kept_rounds(folder, rounds, ["documents"]))
+        kept = torch.cat([one["documents"] for one in drawn], dim=1)
         if len(kept) != len(self._relevant):
             raise ValueError(
                 f"output_dir {self.args.output_dir} holds a run on {len(kept)} queries, and this one trains on "
                 f"{len(self._relevant)}; accepted to resume: the queries, max_steps and batch size that it began with"
             )
         self.candidates = kept
+        if self._labels is not None:
+            (start,) = on_main(lambda: kept_rounds(folder, 1, ["hard_negatives"]))
+            self._labels.hard = start["hard_negatives"]
 
     def _ranked(self) -> dict[str, float]:
         documents = self._document_vectors()
@@ -259,6 +265,14 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             return draw_on_policy(scores, found, count, generator)
 
         return on_main(lambda: torch.cat([drawn(rows) for rows in blocks]))
+
+    def _found_hard_negatives(self, labels: Labels) -> Tensor:
+        if not len(labels.queries):
+            return labels.hard
+        with self.accelerator.autocast():
+            queries = self._queries.mapped(self.model.predictor.encode_query, labels.queries)
+            documents = self._documents.mapped(self.model.predictor.encode_document, labels.documents)
+        return on_main(lambda: labels.find_hard_negatives(queries, documents))
 
     def _side(self, model: TrainingStudent, side: str, texts: Sequence[str]) -> FrozenSide | MovingSide:
         return MovingSide(model, side, texts) if self._moving else FrozenSide(model, side, texts, self.teacher.folder)

@@ -40,9 +40,9 @@ class FrozenSide:
         """Features of some texts: `(...)` rows -> `(..., f)` on the student's device."""
         return self._features[rows].to(self._student.device)
 
-    def mapped(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """`compute` of the features of all texts, on the student's device."""
-        return mapped_on(self._student.device, compute, self._features)
+    def mapped(self, compute: Callable[[Tensor], Tensor], rows: Tensor | None = None) -> Tensor:
+        """`compute` of the features of all texts, or of some rows, on the student's device."""
+        return mapped_on(self._student.device, compute, self._features if rows is None else self._features[rows])
 
 
 class MovingSide:
@@ -77,9 +77,9 @@ class MovingSide:
         read = torch.cat(parts)
         return read[torch.tensor(order, device=read.device).argsort()]
 
-    def mapped(self, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """`compute` of the features of all texts, on the student's device; the processes share the work."""
-        own = own_part(range(len(self._ids)))
+    def mapped(self, compute: Callable[[Tensor], Tensor], rows: Tensor | None = None) -> Tensor:
+        """`compute` of the features of all texts, or of some rows; on the student's device, shared by the processes."""
+        own = own_part(range(len(self._ids)) if rows is None else rows.tolist())
 
         def read(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
             return compute(self._student.pool(input_ids, attention_mask))

@@ -119,25 +119,29 @@ def test_labels_are_a_share_of_the_loss(
     """The loss of a batch, against naive sums over each query's list.
 
     The teacher's share is over the query's own candidates, the labels' share over the documents of the batch that are
-    relevant to some query: 0 to 4, but not 5, 6 and 7; 9 is not in the batch. Of the relevant documents of a query,
-    one is a candidate of the next query instead of its own. The last query has no labels: the teacher's share is all.
+    relevant to some query: 0 to 4, but not 5, 6 and 7; 9 only if it is drawn as a hard negative. Of the relevant
+    documents of a query, one is a candidate of the next query instead of its own. The last query has no labels: the
+    teacher's share is all.
     """
     rows = torch.arange(5)
     relevant = [[0, 1], [1, 2], [2, 3], [3, 4, 9], []]
-    labels = Dataset.from_dict({"query": task.split("train").queries[:5], "relevant": relevant})
+    train = Dataset.from_dict({"query": task.split("train").queries[:5], "relevant": relevant})
     given = rows[:, None] + torch.tensor([0, 3])
-    trainer = make_trainer(reranker, task, tmp_path, train_dataset=labels, given=given, label_share=share, **ALONE)
+    trainer = make_trainer(reranker, task, tmp_path, train_dataset=train, given=given, label_share=share, **ALONE)
     trainer.refresh(0)
     every = trainer.model.similarity(trainer._query_vectors(trainer._queries), trainer._document_vectors())
+    drawn = set(trainer._hard_negatives(rows).tolist())
+    assert drawn <= {0, 1, 2, 3, 4, 9} and bool(drawn) == bool(share)
+    batch = sorted({0, 1, 2, 3, 4} | drawn)
     total = 0.0
     for row, own in enumerate(given.tolist()):
         log_p = (every[row, own] / 2).log_softmax(0)
         q = (trainer.teacher.logits(torch.full((2,), row), torch.tensor(own)) / 2).softmax(0)
         soft = float((q * (q.log() - log_p)).sum())
-        log_p = (every[row, :5] / 2).log_softmax(0)
-        positives = [document for document in relevant[row] if document < 5]
-        hard = -sum(float(log_p[document]) for document in positives) / max(1, len(positives))
-        total += ((1 - share) * soft + share * hard if positives else soft) / len(rows)
+        log_p = (every[row, batch] / 2).log_softmax(0)
+        positives = [place for place, document in enumerate(batch) if document in relevant[row]]
+        labels = -sum(float(log_p[place]) for place in positives) / max(1, len(positives))
+        total += ((1 - share) * soft + share * labels if positives else soft) / len(rows)
     loss = trainer.compute_loss(trainer.model, {"rows": rows})
     assert loss.item() == pytest.approx(total, rel=1e-4)
 

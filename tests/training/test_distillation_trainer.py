@@ -93,7 +93,8 @@ def test_resuming_gives_the_same_student(
     reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, how: str
 ) -> None:
     settings = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant", "train_encoder": how}
-    settings |= {"encoder_learning_rate": 1e-2}
+    settings |= {"encoder_learning_rate": 1e-2, "label_share": 0.5}
+    settings |= {"per_device_train_batch_size": 2, "candidates": 4}  # few documents, so that hard negatives are others
     whole = make_trainer(reranker, task, tmp_path / "whole", **settings)
     whole.train()
     cut = make_trainer(reranker, task, tmp_path / "cut", **settings, callbacks=[StopAfter(stop)])

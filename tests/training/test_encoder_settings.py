@@ -109,7 +109,7 @@ def test_copies_of_a_relevant_document_are_relevant(
     task = load_beir(beir_folder)
     assert task.corpus[0] == task.corpus[12]
     trainer = make_trainer(reranker, task, tmp_path, label_share=0.5)
-    relevant = trainer._relevant_in(torch.tensor([0, 1]), torch.tensor([0, 1, 2, 12]))
+    relevant = trainer._labels.relevant_in(torch.tensor([0, 1]), torch.tensor([0, 1, 2, 12]))
     assert relevant.tolist() == [[True, False, False, True], [False, True, False, False]]
 
 
