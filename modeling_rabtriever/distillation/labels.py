@@ -69,10 +69,8 @@ class Labels:
             rows: `(n,)`, the training queries.
             seed: of the draw, another one in every step.
         """
-        drawn = []
-        for row in rows.tolist():
-            if found := self.hard[row][self.hard[row] >= 0].tolist():
-                drawn.append(random.Random(f"{seed}-{row}").choice(found))
+        found = {row: [place for place in self.hard[row].tolist() if place >= 0] for row in rows.tolist()}
+        drawn = [random.Random(f"{seed}-{row}").choice(own) for row, own in found.items() if own]
         return torch.tensor(drawn, dtype=torch.long)
 
     def _of(self, row: int) -> Tensor:
