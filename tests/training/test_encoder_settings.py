@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_said_before_the_teacher_is_asked(
     settings = {**FEW, **shape, "data": beir_folder, "output_dir": tmp_path / "run", "teacher": tmp_path / "teacher"}
     with pytest.raises(ValueError, match=message):
         distill_main([item for name, value in settings.items() for item in (f"--{name}", str(value))])
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "student").exists() and not (tmp_path / "run" / "states").exists()
 
 
 def test_copies_of_a_relevant_document_are_relevant(
