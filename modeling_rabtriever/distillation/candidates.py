@@ -110,30 +110,34 @@ def draw_on_policy(scores: Tensor, rows: Tensor, count: int, generator: torch.Ge
     return rows.gather(1, (scores + noise).topk(count, dim=1).indices)
 
 
-def keep_round(folder: Path, round_: int, tensors: dict[str, Tensor]) -> None:
-    """Saves what a round drew, in case the run is interrupted later."""
-    write_tensors(_path(folder, round_), tensors)
+def keep_round(folder: Path, round_: int, tensors: dict[str, Tensor], run: dict[str, str]) -> None:
+    """Saves what a round drew, in case the run is interrupted later; `run` are the settings it depends on."""
+    write_tensors(_path(folder, round_), tensors, run)
 
 
-def kept_rounds(folder: Path, rounds: int, names: Sequence[str]) -> list[dict[str, Tensor]]:
-    """The tensors of these names that `keep_round` saved, one dictionary per round.
+def kept_rounds(folder: Path, rounds: int, run: dict[str, str]) -> list[dict[str, Tensor]]:
+    """The tensors that `keep_round` saved, one dictionary per round.
 
     Raises:
-        ValueError: a file is missing, lacks a tensor, or is not as it was written.
+        ValueError: a file is missing or is not as it was written, or a run with other settings wrote it.
     """
-    return [_kept(folder, round_, names) for round_ in range(rounds)]
+    return [_kept(folder, round_, run) for round_ in range(rounds)]
 
 
-def _kept(folder: Path, round_: int, names: Sequence[str]) -> dict[str, Tensor]:
+def _kept(folder: Path, round_: int, run: dict[str, str]) -> dict[str, Tensor]:
     path = _path(folder, round_)
     try:
-        tensors, _ = read_tensors(path)
-        return {name: tensors[name] for name in names}
-    except (ValueError, KeyError) as error:
+        tensors, began = read_tensors(path)
+    except ValueError as error:
         raise ValueError(
             f"candidates of round {round_}, which the run needs to resume: {fault(error)}; accepted: the file as it "
             f"was written. To draw them again, delete all checkpoints in {folder} from after the start of that round"
         ) from error
+    for name, value in run.items():
+        if began.get(name) != value:
+            known = began.get(name, "none that an earlier version recorded")
+            raise ValueError(f"{name} is {value}; accepted to resume the run in {folder}: {known}, as it began")
+    return tensors
 
 
 def _path(folder: Path, round_: int) -> Path:

@@ -1,5 +1,6 @@
 """Training of the student: predictor and encoder are fitted to the teacher, partly on candidates the student finds."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,9 @@ class RabtrieverDistillationTrainer(SharedTrainer):
             self._eval_relevant = [dict.fromkeys(rows, 1) for rows in eval_dataset["relevant"]]
             self._eval_queries = self._side(model, "query", list(eval_dataset["query"]))
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
+        names = ("max_steps", "num_train_epochs", "rounds", "candidates", "label_share", "seed")
+        self._run = {name: str(getattr(args, name)) for name in names}  # what a run that resumes must begin with
+        self._run["digest of the training queries"] = _digest(queries, self._relevant)
         self._terms: dict[str, list[float]] = {}
         super().__init__(
             model=model,
@@ -223,26 +227,21 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         kept = {"documents": new}
         if self._labels is not None and round_ == 0:
             kept["hard_negatives"] = self._labels.hard = self._found_hard_negatives(self._labels)
-        on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, kept))
+        on_main(lambda: keep_round(Path(str(self.args.output_dir)), round_, kept, self._run))
 
     def restore(self, rounds: int) -> None:
         """Reads the candidates of the first `rounds` rounds of an interrupted run.
 
         Raises:
-            ValueError: a file of candidates is missing or is not as it was written, or is one of other queries.
+            ValueError: a file of candidates is missing or is not as it was written, or a run with other settings or
+                queries wrote it.
         """
-        folder = Path(str(self.args.output_dir))
-        drawn = on_main(lambda: kept_rounds(folder, rounds, ["documents"]))
-        kept = torch.cat([one["documents"] for one in drawn], dim=1)
-        if len(kept) != len(self._relevant):
-            raise ValueError(
-                f"output_dir {self.args.output_dir} holds a run on {len(kept)} queries, and this one trains on "
-                f"{len(self._relevant)}; accepted to resume: the queries, max_steps and batch size that it began with"
-            )
-        self.candidates = kept
+        kept = on_main(lambda: kept_rounds(Path(str(self.args.output_dir)), rounds, self._run))
+        self.candidates = torch.cat([one["documents"] for one in kept], dim=1)
         if self._labels is not None:
-            (start,) = on_main(lambda: kept_rounds(folder, 1, ["hard_negatives"]))
-            self._labels.hard = start["hard_negatives"]
+            self._labels.hard = kept[0]["hard_negatives"]
+        # The cache has all of them, unless it was deleted.
+        self.teacher.score(self._asked.repeat_interleave(self.candidates.shape[1]), self.candidates.flatten())
 
     def _ranked(self) -> dict[str, float]:
         documents = self._document_vectors()
@@ -287,3 +286,10 @@ class RabtrieverDistillationTrainer(SharedTrainer):
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))
+
+
+def _digest(queries: Sequence[str], relevant: Sequence[Sequence[int]]) -> str:
+    digest = hashlib.sha256()
+    for query, rows in zip(queries, relevant, strict=True):
+        digest.update(f"{query!r} {list(rows)}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]

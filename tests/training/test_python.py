@@ -1,6 +1,8 @@
 """From task to report by functions: no command line, no folders of stages."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +74,23 @@ def test_a_student_resumes_on_the_queries_it_began_with(
 ) -> None:
     def run(steps: int, **settings: Any) -> RabtrieverModel:
         sizes = {"per_device_train_batch_size": 4, "candidates": 4, "rounds": 0, "train_encoder": "none"}
-        options = {"report_to": "none", "use_cpu": True, "save_steps": 1}
+        options = {"report_to": "none", "use_cpu": True, "save_steps": 1, "save_total_limit": 2}
         config = RabtrieverDistillationConfig(str(tmp_path), max_steps=steps, **sizes, **options, **settings)
         return distill(reranker, task, config)
 
-    run(1)
-    with pytest.raises(ValueError, match="holds a run on 4 queries, and this one trains on 8; accepted to resume: the"):
-        run(2, resume_from_checkpoint=True)
+    def refused(steps: int, message: str, **settings: Any) -> None:
+        with pytest.raises(ValueError, match=message):
+            run(steps, resume_from_checkpoint=True, **settings)
+
+    run(9)
+    shutil.rmtree(tmp_path / "checkpoint-9")  # as if the last step had not come
+    refused(12, "^max_steps is 12; accepted to resume the run in .*: 9, as it began")
+    refused(9, "^seed is 7; accepted to resume .*: 42, as it began", seed=7)
+    refused(9, "^label_share is 0.5; accepted to resume .*: 0.0, as it began", label_share=0.5)
+    train = task.split("train")
+    others = replace(train, queries=[f"please {query}" for query in train.queries])
+    task = replace(task, splits={**task.splits, "train": others})
+    refused(9, "^digest of the training queries is .*; accepted to resume .*as it began|holds scores of another")
 
 
 def test_what_does_not_fit_is_refused(task: RetrievalTask, backbone: BackboneArguments, tmp_path: Path) -> None:
