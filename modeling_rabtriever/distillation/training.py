@@ -67,10 +67,11 @@ def distill(
     set_seed(config.seed)
     if not isinstance(teacher, ServedTeacher):
         teacher = teacher.to(config.device).eval()  # type: ignore[arg-type]  # transformers wraps the signature away
-    student = fresh_student(teacher, shape or StudentArguments(), config)
-    scores = reranker_scores(teacher, task, train, config, Path(str(config.output_dir)) / "states")
-    trainer = make_trainer(student, scores, task, train, dev, config)
-    with only_run(Path(str(config.output_dir))):
+    folder = Path(str(config.output_dir))
+    with only_run(folder):
+        student = fresh_student(teacher, shape or StudentArguments(), config)
+        scores = reranker_scores(teacher, task, train, config, folder / "states")
+        trainer = make_trainer(student, scores, task, train, dev, config)
         trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(trainer)
 

@@ -93,9 +93,9 @@ def train_reranker(
     size = group_size(task, train, dev, negatives)
     check_batches(config, size)
     texts = tokenizer_texts(task, train, prompt)
-    reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
     with only_run(Path(str(config.output_dir))):
+        reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
+        trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
         trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(reranker, trainer, lora)
 

@@ -140,6 +140,7 @@ def evaluate_and_report(given: tuple[Any, ...]) -> Path:
         print(f"evaluation: already done, in {stage.folder}")
         return stage.folder
     check(given, task)
+    stage.claim()
     systems = baselines(task, run.train_split)
     if arguments.sentence_encoder is not None:
         encoder = public_encoder(arguments.sentence_encoder, task.corpus)
