@@ -58,7 +58,7 @@ def parse_line(line: bytes) -> Any:
         found = f"{error.msg}, character {error.pos + 1}"
         raise ValueError(f"broken JSON ({found}); accepted: one object per line") from None
     except ValueError as error:
-        raise ValueError(f"broken JSON ({str(error).partition(';')[0]}); accepted: one object per line") from None
+        raise ValueError(f"broken JSON ({str(error).partition('; use ')[0]}); accepted: one object per line") from None
     if text.count("[") + text.count("{") > DEPTH and _depth(value) > DEPTH:
         raise ValueError(_too_deep())
     if _ESCAPED_SURROGATE.search(text):
@@ -79,8 +79,9 @@ def keys_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """
     value = dict(pairs)
     if len(value) < len(pairs):
-        twice = next(name for place, (name, _) in enumerate(pairs) if name in dict(pairs[:place]))
-        raise ValueError(f"the key {twice!r} stands twice")
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"the key {twice[:40]!r} stands twice")
     return value
 
 

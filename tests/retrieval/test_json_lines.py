@@ -80,6 +80,8 @@ def test_a_string_stays_a_string(text: str) -> None:
         (b'{"a": ' * (DEPTH + 1) + b"1" + b"}" * (DEPTH + 1), "nested too deep"),
         (b'{"_id": "a", "text": "x", "text": "y"}', "broken JSON (the key 'text' stands twice)"),
         (b'{"a": {"b": 1, "\\u0062": 2}}', "broken JSON (the key 'b' stands twice)"),
+        (b'{"a;b": 1, "a;b": 2}', "broken JSON (the key 'a;b' stands twice)"),
+        (b'{"%s": 1, "%s": 2}' % (b"k" * 99, b"k" * 99), f"broken JSON (the key '{'k' * 40}' stands twice)"),
         (b"{} {}", "broken JSON (Extra data, character 4)"),
         (b"", "broken JSON (Expecting value"),
     ],
