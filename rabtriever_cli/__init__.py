@@ -1,11 +1,11 @@
 """The command line, `rabtriever train | distill | ... | encode | index | search | ...`. Messages go to stderr.
 
 A package of its own: importing `modeling_rabtriever` loads torch and registers its classes with transformers, which
-takes seconds. Help, the version and mistakes in options come without that. A command imports what it needs when it
-runs, so it only needs its own extra.
+takes seconds. The list of commands, the version, and help and mistakes in options of `commands` come without that. A
+command imports what it needs when it runs, so it only needs its own extra.
 
-The commands that train and evaluate are the stages of `modeling_rabtriever.stages`, which parse their own options. The
-others are those of `commands`.
+The commands that train and evaluate are the stages of `modeling_rabtriever.stages`, which parse their own options, so
+their help imports the library.
 """
 
 import argparse
@@ -36,16 +36,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         stage = STAGES[name]
         return _status(name, lambda: _run(_stage_main(stage.module), options), lambda _: stage.extra)
     arguments = parser(COMMANDS, STAGES).parse_args(given)
-    if arguments.quiet:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
     return _status(arguments.run.__name__, lambda: _run(arguments.run, arguments), partial(_extra, arguments))
 
 
 def _run(command: Callable[[Any], Any], given: Any) -> None:
     from modeling_rabtriever.progress import lines_in_logs
 
+    if getattr(given, "quiet", False):
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
     lines_in_logs()(command)(given)
 
 

@@ -34,6 +34,13 @@ exit status: 0 done, 2 bad input or settings (the message says what is accepted)
 """
 
 
+def _version() -> str:
+    try:
+        return metadata.version("modeling-rabtriever")
+    except metadata.PackageNotFoundError:  # a clone that is on the path but not installed
+        return "unknown: not installed"
+
+
 def parser(
     commands: Mapping[str, Callable[[argparse.Namespace], None]], stages: Mapping[str, Stage]
 ) -> argparse.ArgumentParser:
@@ -47,7 +54,7 @@ def parser(
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=metadata.version("modeling-rabtriever"))
+    made.add_argument("--version", action="version", version=_version())
     groups = made.add_subparsers(title="commands", required=True, metavar=" | ".join([*stages, *commands]))
     for name, stage in stages.items():
         groups.add_parser(name, help=stage.about)

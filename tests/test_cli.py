@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,19 @@ def test_options_are_those_of_the_library(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         cli.main(["--version"])
     assert capsys.readouterr().out.strip() == modeling_rabtriever.__version__
+
+
+def test_a_clone_that_is_not_installed_has_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("rabtriever_cli.arguments.metadata.version", missing)
+    for flag, shown in (("--help", "usage: rabtriever"), ("--version", "unknown: not installed")):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([flag])
+        assert shown in capsys.readouterr().out
     assert (arguments.DTYPES, arguments.VECTOR_TYPES) == (loading.DTYPES, vector_types.VECTOR_TYPES)
     kinds = (ServedTeacherArguments, SourceArguments, PromptArguments)
     settings = {option.name for kind in kinds for option in fields(kind)} - {"teacher"}
