@@ -104,7 +104,7 @@ class RabtrieverConfig(PromptedConfig):
         if self.embedding_dim is None:
             self.embedding_dim = self.hidden_size if self.document_map else self.feature_size
         if self.query_hidden_size is None:
-            self.query_hidden_size = 4 * self.hidden_size
+            self.query_hidden_size = min(4 * self.hidden_size, WIDEST)
         for name in ("embedding_dim", "query_hidden_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= WIDEST:

@@ -112,8 +112,8 @@ class PromptedPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         """As `PreTrainedModel.save_pretrained`, with the processor and the code of both; none has a `variant`."""
-        if kwargs.get("variant") is not None:
-            raise ValueError(f"variant is {kwargs['variant']!r}; accepted: none, a model has one set of weights")
+        if (variant := kwargs.get("variant", *args[4:5])) is not None:
+            raise ValueError(f"variant is {variant!r}; accepted: none, a model has one set of weights")
         super().save_pretrained(save_directory, *args, **kwargs)
         if self._processor is not None:
             self._processor.save_pretrained(save_directory)

@@ -137,6 +137,8 @@ def test_what_was_asked_about_loading_is_told(student: RabtrieverModel, tmp_path
         RabtrieverModel.from_pretrained(tmp_path, variant="fp16")
     with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):  # nothing that could not be loaded
         student.save_pretrained(tmp_path / "other", variant="fp16")
+    with pytest.raises(ValueError, match="variant is 'fp16'; accepted: none"):
+        student.save_pretrained(tmp_path / "other", True, None, False, "5GB", "fp16")
     assert not (tmp_path / "other").exists()
 
 
