@@ -1,6 +1,5 @@
 """Training of the student: predictor and encoder are fitted to the teacher, partly on candidates the student finds."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ..evaluation.metrics import mean_metrics, rank_documents
 from ..reranking.losses import check_finite
 from ..trainers.processes import on_main
 from ..trainers.shared_trainer import SharedTrainer
+from .cache_fingerprints import texts_fingerprint
 from .candidates import (
     DOCUMENT_BLOCK,
     best_documents,
@@ -106,7 +106,7 @@ class RabtrieverDistillationTrainer(SharedTrainer):
         self.candidates = torch.empty(len(queries), 0, dtype=torch.long)  # (n, c) corpus rows, grows by rounds
         names = ("max_steps", "num_train_epochs", "rounds", "candidates", "label_share", "seed")
         self._run = {name: str(getattr(args, name)) for name in names}  # what a run that resumes must begin with
-        self._run["digest of the training queries"] = _digest(queries, self._relevant)
+        self._run["digest of the training queries"] = texts_fingerprint(queries, list(map(str, self._relevant)))
         self._terms: dict[str, list[float]] = {}
         super().__init__(
             model=model,
@@ -286,10 +286,3 @@ class RabtrieverDistillationTrainer(SharedTrainer):
 
     def _rows_per_block(self) -> int:
         return max(1, SAMPLING_SCORES // len(self._documents))
-
-
-def _digest(queries: Sequence[str], relevant: Sequence[Sequence[int]]) -> str:
-    digest = hashlib.sha256()
-    for query, rows in zip(queries, relevant, strict=True):
-        digest.update(f"{query!r} {list(rows)}".encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()[:16]

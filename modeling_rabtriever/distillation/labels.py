@@ -25,6 +25,8 @@ class Labels:
         self._relevant = relevant
         self.queries = torch.tensor([row for row, own in enumerate(relevant) if len(own)], dtype=torch.long)
         self.documents = self._texts[[row for own in relevant for row in own]].unique()  # (l,) labelled texts
+        self._labelled = torch.zeros(len(documents), dtype=torch.bool)  # by the name of a text
+        self._labelled[self.documents] = True
         self.hard = torch.empty(len(relevant), 0, dtype=torch.long)  # (n, h) of them, best first; -1: none is left
 
     def relevant_in(self, rows: Tensor, batch: Tensor) -> Tensor:
@@ -39,7 +41,7 @@ class Labels:
 
     def labelled_in(self, batch: Tensor) -> Tensor:
         """`(m,)` bool: documents of the batch that are relevant to some training query."""
-        return torch.isin(self._texts[batch], self.documents)
+        return self._labelled[self._texts[batch]]
 
     def find_hard_negatives(self, queries: Tensor, documents: Tensor) -> Tensor:
         """Each query's best `HARD_DEPTH` documents that are relevant to some other query, but not to it.
