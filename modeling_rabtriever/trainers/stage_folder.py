@@ -50,7 +50,7 @@ class StageFolder:
         self._started = time.monotonic()
         self._overwrite = overwrite
         self._lock = run_lock(folder.with_name(f".{folder.name}.lock"))  # beside the folder, which `start` may delete
-        self._stale, self.done = on_main(self._compared)
+        _, self.done = on_main(self._compared)
 
     def _compared(self) -> tuple[bool, bool]:
         """Whether the folder holds another run, to be replaced, and whether this run is done."""
@@ -78,18 +78,17 @@ class StageFolder:
             ValueError: another run is at work in the folder, or has finished it since this one compared settings.
         """
         on_main(self._start)
-        self._stale = False
 
     def _start(self) -> None:
         take(self._lock, self.folder)
-        self._stale, done = self._compared()  # another run may have ended between our first look and the lock
+        stale, done = self._compared()  # another run may have ended between our first look and the lock
         if done and not self.done:
             self._lock.release(force=True)
             raise ValueError(
                 f"output_dir: another run has just finished {self.folder} with the same settings; accepted: the same "
                 "command again, which uses its result"
             )
-        if self._stale:
+        if stale:
             shutil.rmtree(self.folder)
         if self._found() is None:
             write_json(self._path, {**self._record, "done": False})
