@@ -44,12 +44,12 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from benchmarks.bills import Bill, Setting
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverProcessor
+from modeling_rabtriever.distillation.labels import HARD_DEPTH
 from modeling_rabtriever.distillation.student import UNIT_SCALE
 from modeling_rabtriever.evaluation.metrics import rank_documents
 
 HARD, MAX_SIM = "InfoNCE, hard negatives", "MaxSim"
 METHODS = ("KL", "KL, LoRA", "MarginMSE", "InfoNCE", HARD, MAX_SIM)
-HARD_DEPTH = 30
 
 Model = SentenceTransformer | MultiVectorEncoder
 
