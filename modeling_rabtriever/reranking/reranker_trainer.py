@@ -171,9 +171,10 @@ class RerankerTrainer(SharedTrainer, SFTTrainer):  # type: ignore[misc]  # TRL t
         return loss + lm_weight * means["document_lm"] if lm_weight > 0 else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As in transformers; also ranks the queries and documents of `corpus_watch`."""
+        """As in transformers; also ranks the queries and documents of `corpus_watch`, in the precision of training."""
         watch = self.corpus_watch
-        found = {} if watch is None else on_main(lambda: watch.measure(self.reranker))
+        with self.accelerator.autocast():
+            found = {} if watch is None else on_main(lambda: watch.measure(self.reranker))
         for name, value in found.items():
             self._measured[f"eval_{name}"] = [value]  # logged beside the loss
         prefix = kwargs.get("metric_key_prefix", "eval")

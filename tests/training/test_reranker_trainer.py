@@ -160,6 +160,32 @@ def test_the_corpus_is_ranked_at_every_evaluation(
     assert trainer.model.training
 
 
+def test_evaluations_rank_in_the_precision_of_training(
+    reranker: GenerativeRerankerModel,
+    beir_folder: Path,
+    teacher_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = load_beir(beir_folder)
+    dev = task.split("dev")
+    groups = pair_dataset(GROUPS, dev, task.corpus, reranker.processor)
+    trainer = teacher_trainer(eval_dataset=groups, bf16=True)
+    trainer.corpus_watch = watched_corpus(task, dev)
+    score, scored = reranker.score, []
+
+    def recorded(*texts: Any) -> torch.Tensor:
+        scored.append(score(*texts))
+        return scored[-1]
+
+    monkeypatch.setattr(reranker, "score", recorded)
+    trainer.evaluate()
+    reranker.eval()
+    texts = (trainer.corpus_watch.queries, trainer.corpus_watch.documents)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(scored[0], score(*texts))
+    assert not torch.equal(scored[0], score(*texts))
+
+
 @pytest.mark.parametrize(
     ("documents", "strategy", "warns"), [(256, "steps", True), (256, "epoch", False), (78, "steps", False)]
 )
