@@ -49,9 +49,7 @@ LABELS = 0.9  # share of the labels in the target of ours: the better of .5 and 
 SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
     "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
-    "saycan": Setting(
-        200, 16, 16, (3e-5, 1e-4, 3e-4), candidates=16, rounds=2, swapped=400, predictor_rate=1e-4, bf16=True
-    ),
+    "saycan": Setting(200, 16, 16, (1e-4, 3e-4), candidates=16, rounds=2, swapped=400, predictor_rate=1e-4, bf16=True),
     "metatool": Setting(
         200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True
     ),
@@ -61,6 +59,7 @@ SETTINGS = {
     "cose": Setting(200, 64, 64, (5e-5,), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
     "ecare": Setting(200, 64, 64, (5e-5, 1.5e-4), candidates=2, rounds=1, queries=6000, predictor_rate=1e-4, bf16=True),
     "strategyqa": Setting(200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, predictor_rate=1e-4, bf16=True),
+    "scifact": Setting(100, 32, 32, (5e-5, 1.5e-4), candidates=2, rounds=1, predictor_rate=1e-4, bf16=True),
 }
 
 

@@ -47,7 +47,8 @@ RETENTION = {"household": 0.98, "esconv": 0.97, "saycan": 0.95}
 SEEDS = 3  # results with fewer go into the log, not into tables of means over seeds
 FROM_SCRATCH = dict.fromkeys(("arc_challenge", "cose", "strategyqa", "theoremqa", "scifact"), "from-scratch")
 RECIPES = FROM_SCRATCH | {
-    name: name for name in ("household", "esconv", "saycan", "virtualhome", "metatool", "cose", "ecare", "strategyqa")
+    name: name
+    for name in ("household", "esconv", "saycan", "virtualhome", "metatool", "cose", "ecare", "strategyqa", "scifact")
 }
 RECIPES["household-large"] = RECIPES["household"]
 

@@ -97,7 +97,7 @@ def _license(name: str) -> str:
 
 
 def _length(section: dict[str, Any]) -> str:
-    rows = section.get("per_device_train_batch_size")
+    rows = section["per_device_train_batch_size"] * section.get("gradient_accumulation_steps", 1)
     if "max_steps" in section:
         return f"{section['max_steps']:,} of {rows} rows"
     epochs = section.get("num_train_epochs", 3)
