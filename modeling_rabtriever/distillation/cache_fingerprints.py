@@ -64,8 +64,8 @@ def check_fingerprint(folder: Path, identity: dict[str, str]) -> None:
     differ = [name for name in found.keys() | identity.keys() if not _same(found.get(name), identity.get(name))]
     if differ:
         raise ValueError(
-            f"{folder} holds scores of another teacher, prompt or task (different: {', '.join(sorted(differ))}). "
-            "Delete the folder or choose another one"
+            f"{folder} holds scores of another teacher, prompt or task (different: {', '.join(sorted(differ))}); "
+            "accepted: an empty folder, or this one after you deleted it"
         )
 
 

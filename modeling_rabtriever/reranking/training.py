@@ -36,11 +36,20 @@ class LoraArguments:
     )
 
     def __post_init__(self) -> None:
+        for name in ("lora_r", "lora_alpha"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: 1 or more")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; accepted: at least 0 and less than 1")
 
-    def peft_config(self) -> Any:
-        """The configuration from `trl.get_peft_config`; `None` without LoRA."""
+    def peft_config(self, width: int) -> Any:
+        """The configuration from `trl.get_peft_config` for a backbone of this width; `None` without LoRA.
+
+        Raises:
+            ValueError: the rank is above the width, where adapters have more numbers than the weights.
+        """
+        if self.use_peft and self.lora_r > width:
+            raise ValueError(f"lora_r is {self.lora_r}; accepted: 1 to {width}, the width of the backbone")
         modules = self.lora_target_modules or ["all-linear"]
         return get_peft_config(ModelConfig(**{**vars(self), "lora_target_modules": modules}))
 
@@ -95,7 +104,8 @@ def train_reranker(
     texts = tokenizer_texts(task, train, prompt)
     with only_run(Path(str(config.output_dir))):
         reranker = build_reranker(backbone, prompt, texts, config.seed, config.trust_remote_code)
-        trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
+        adapters = lora.peft_config(reranker.config.text_config.hidden_size)
+        trainer = make_trainer(reranker, task, train, dev, negatives, config, adapters)
         trainer.train(resume_from_checkpoint=configured_checkpoint(config))
     return finished(reranker, trainer, lora)
 

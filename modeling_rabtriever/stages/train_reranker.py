@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
         backbone, prompt, tokenizer_texts(task, train, prompt), config.seed, config.trust_remote_code
     )
     config.output_dir = str(stage.checkpoints)
-    trainer = make_trainer(reranker, task, train, dev, negatives, config, lora.peft_config())
+    adapters = lora.peft_config(reranker.config.text_config.hidden_size)
+    trainer = make_trainer(reranker, task, train, dev, negatives, config, adapters)
     stage.train(trainer)
     stage.save(trainer, finished(reranker, trainer, lora))
     pairs = trainer.state.global_step * trainer.get_total_train_batch_size(config)
@@ -97,7 +98,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     train, dev = run.splits(task)
     check_training(config, "loss", *WATCHED)
     prompt.for_task(run.data)
-    check_positive(dev_groups=config.dev_groups, lora_r=lora.lora_r, lora_alpha=lora.lora_alpha)
+    check_positive(dev_groups=config.dev_groups)
     check_batches(config, group_size(task, train, dev, negatives))
     if backbone.model_name_or_path is None and "pretrain" in earlier:
         return earlier["pretrain"]

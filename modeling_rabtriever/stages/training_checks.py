@@ -53,8 +53,9 @@ def check_language_model(
                 found, attn_implementation=attention, trust_remote_code=trust_remote_code
             )
         if lora is not None and lora.use_peft:
+            adapters = lora.peft_config(found.get_text_config().hidden_size)
             with refusing("the LoRA settings do not fit", "lora_target_modules that the backbone has"):
-                get_peft_model(model, lora.peft_config())
+                get_peft_model(model, adapters)
     return found
 
 

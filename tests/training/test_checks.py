@@ -70,6 +70,7 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
             "resume_from_checkpoint is 'there'; accepted: the folder of a checkpoint",
         ),
         (["--use_peft", "true", "--lora_r", "0"], "lora_r is 0; accepted: 1 or more"),
+        (["--use_peft", "true", "--lora_r", "1000000"], "lora_r is 1000000; accepted: 1 to [0-9]+, the width"),
         (["--use_peft", "true", "--lora_alpha", "0"], "lora_alpha is 0; accepted: 1 or more"),
         (["--use_peft", "true", "--lora_dropout", "1"], "lora_dropout is 1.0; accepted: at least 0 and less than 1"),
         (["--use_peft", "true", "--lora_target_modules", "x"], "LoRA settings do not fit .*x not found"),
