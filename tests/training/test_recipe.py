@@ -160,6 +160,16 @@ def test_every_recipe_of_the_tree_is_read_by_every_stage(recipe: str, stage: str
     parse_stage(stage, pipeline._STAGES[stage].ARGUMENTS, ["--config", recipe, "--data", "anywhere"])
 
 
+@pytest.mark.parametrize("student", ["students/paper", "students/rabtriever"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_student_recipe_replaces_the_student_of_any_task(recipe: str, student: str) -> None:
+    """These two students learn from the teacher's states, so they read its backbone and no labels."""
+    flags = ["--config", recipe, "--config", student, "--data", "anywhere"]
+    _, _, shape, *_, config = parse_stage("distill", distill.ARGUMENTS, flags)
+    assert (shape.encoder, config.train_encoder, config.label_share) == (None, "none", 0)
+    assert config.mse_weight > 0 and shape.predictor_type == ("paper" if student.endswith("paper") else "hadamard")
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_lists_the_stages_own_settings(stage: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
