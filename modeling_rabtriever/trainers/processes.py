@@ -106,7 +106,12 @@ def gather(value: T) -> list[T]:
 
 
 def own_part(rows: Rows) -> Rows:
-    """The part of `rows` of this process; the parts of all processes, in order, make up `rows`."""
+    """The part of `rows` of this process; the parts of all processes, in order, make up `rows`.
+
+    In `on_main` the main process works alone, so all of them are its part.
+    """
+    if _alone:
+        return rows
     count, index = process_count(), process_index()
     return rows[len(rows) * index // count : len(rows) * (index + 1) // count]  # type: ignore[return-value]
 

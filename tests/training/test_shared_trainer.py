@@ -102,3 +102,11 @@ def test_a_process_that_is_gone_ends_the_others(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(processes.dist, "all_gather_object", closed)
     with pytest.raises(ConnectionError, match="another process of this run has ended"):
         processes.gather(1)
+
+
+def test_the_main_process_alone_has_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "process_index", lambda: 0)
+    assert processes.own_part(range(5)) == range(2)
+    with processes._standing_alone():
+        assert processes.own_part(range(5)) == range(5)
