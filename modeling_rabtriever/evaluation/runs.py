@@ -6,6 +6,7 @@ A line is `query-id Q0 document-id rank score name`, with ranks from 1 and desce
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,17 @@ from torch import Tensor
 from ..files import write_text
 from ..tasks.qrels import text_lines
 from .metrics import Run
+
+
+def check_ids(*ids: Sequence[str]) -> None:
+    """Refuses ids that a run file cannot hold, because white space separates its columns.
+
+    Raises:
+        ValueError: an id is empty or contains white space.
+    """
+    for id_ in chain(*ids):
+        if id_.split() != [id_]:
+            raise ValueError(f"the id {id_!r} cannot be used in a run file; accepted: ids without white space")
 
 
 def write_run(
@@ -25,9 +37,7 @@ def write_run(
         ValueError: an id is empty or contains white space.
     """
     tag = name.replace(" ", "_")
-    for id_ in (*query_ids, *corpus_ids):
-        if not id_ or any(character.isspace() for character in id_):
-            raise ValueError(f"the id {id_!r} cannot be used in a run file; accepted: ids without white space")
+    check_ids(query_ids, corpus_ids)
     lines = []
     for query, (query_id, rows) in enumerate(zip(query_ids, run, strict=True)):
         own = scores[query, rows].tolist()

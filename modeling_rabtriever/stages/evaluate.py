@@ -29,7 +29,7 @@ from ..distillation.bill import teacher_bill
 from ..distillation.cache_fingerprints import states_folder, texts_fingerprint
 from ..distillation.student_arguments import ServedTeacherArguments
 from ..evaluation.labels import NOTE
-from ..evaluation.runs import read_run, run_names
+from ..evaluation.runs import check_ids, read_run, run_names
 from ..evaluation.samples import fixed_sample
 from ..evaluation.splits import rank_split
 from ..evaluation.systems import System, baselines, is_sentence_transformer, load_system, name_and_path, public_encoder
@@ -218,6 +218,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     _, given, *_ = arguments
     served = served_teacher(arguments) is not None
     check_splits(task, splits=given.splits)
+    check_ids(*(task.split(name).query_ids for name in given.splits), task.corpus_ids)
     if given.seed < 0:
         raise ValueError(f"seed is {given.seed}; accepted: 0 or more")
     check_folder("output_dir", given.output_dir)

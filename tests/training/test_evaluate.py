@@ -154,3 +154,15 @@ def test_as_many_candidates_as_documents_are_the_corpus(
     report = json.loads((folder / "test.json").read_text())
     assert report["first_stage"] is None and "calibration" in report
     assert "is below BM25's, 100.0" in (folder / "report.md").read_text()  # an untrained teacher
+
+
+def test_ids_that_no_run_file_can_hold_are_refused_before_anything_is_ranked(beir_folder: Path, tmp_path: Path) -> None:
+    qrels = beir_folder / "qrels" / "test.tsv"
+    lines = qrels.read_text().splitlines()
+    query = lines[1].split("\t")[0]
+    for path in (qrels, beir_folder / "queries.jsonl"):
+        path.write_text(path.read_text().replace(query, "a b"))
+    with pytest.raises(
+        ValueError, match="the id 'a b' cannot be used in a run file; accepted: ids without white space"
+    ):
+        call(beir_folder, tmp_path / "out", "--model", "nobody/nothing")
