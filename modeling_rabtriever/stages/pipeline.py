@@ -116,10 +116,11 @@ def by_stage(flags: Sequence[str], stages: Sequence[str] = tuple(STAGES)) -> dic
     targets: Sequence[str] = stages
     for item in flags:
         if item.startswith("--"):
-            stage, dot, flag = item.removeprefix("--").partition(".")
+            name, equals, value = item.removeprefix("--").partition("=")
+            stage, dot, flag = name.partition(".")
             if dot and stage not in stages:
-                raise ValueError(f"{item} names no stage; accepted: --<stage>.<flag> with {', '.join(stages)}")
-            targets, item = ([stage], f"--{flag}") if dot else (stages, item)
+                raise ValueError(f"--{name} names no stage; accepted: --<stage>.<flag> with {', '.join(stages)}")
+            targets, item = ([stage], f"--{flag}{equals}{value}") if dot else (stages, item)
         for target in targets:
             chosen[target].append(item)
     return chosen

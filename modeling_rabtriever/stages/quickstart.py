@@ -9,6 +9,7 @@ the saved folders loads them, indexes the documents and answers three queries. A
 flags are those of the stage pipeline.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -41,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
         print((__doc__ or "").replace("python -m training.quickstart", program("quickstart")))
         raise SystemExit(0)
     start = time.perf_counter()
-    if "--output_dir" not in flags:
-        flags += ["--output_dir", "runs/household"]
-    run = Path(flags[flags.index("--output_dir") + 1])
+    parser = argparse.ArgumentParser(program("quickstart"), add_help=False, allow_abbrev=False)
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/household"))
+    known, others = parser.parse_known_args(flags)
+    run = known.output_dir
     data = write_household(run / "data" / "household")
-    pipeline.main(["--config", RECIPE, "--data", str(data), *flags])
+    pipeline.main(["--config", RECIPE, "--data", str(data), "--output_dir", str(run), *others])
 
     task = load_beir(data)
     reports = {path.stem: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("test*.json"))}

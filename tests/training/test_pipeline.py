@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoModel
 
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
-from modeling_rabtriever.stages import pipeline, train_reranker
+from modeling_rabtriever.stages import pipeline, quickstart, train_reranker
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,11 +131,40 @@ def test_stages_out_of_order_and_unknown_keys_are_refused(recipe: Path, tmp_path
         evaluate.main(["--config", str(recipe)])
     with pytest.raises(ValueError, match="--config is missing"):
         pipeline.main(["--data", "x"])
-    with pytest.raises(ValueError, match="--teach.max_steps names no stage; accepted"):
-        pipeline.main(["--config", str(recipe), "--teach.max_steps", "1"])
+    for flags in (["--teach.max_steps", "1"], ["--teach.max_steps=1"]):
+        with pytest.raises(ValueError, match="--teach.max_steps names no stage; accepted"):
+            pipeline.main(["--config", str(recipe), *flags])
     content = yaml.safe_load(recipe.read_text())
     content["evaluate"]["split"] = ["test"]  # a typing error in the last stage stops before the first
     recipe.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match="unknown keys for evaluate: split"):
         pipeline.main(["--config", str(recipe)])
     assert not (tmp_path / "run").exists()
+
+
+def test_flags_may_hold_their_values() -> None:
+    found = pipeline.by_stage(
+        ["--data=a.b/v1.2", "--distill.learning_rate=0.5", "--seed", "1"], ["distill", "evaluate"]
+    )
+    assert found == {
+        "distill": ["--data=a.b/v1.2", "--learning_rate=0.5", "--seed", "1"],
+        "evaluate": ["--data=a.b/v1.2", "--seed", "1"],
+    }
+
+
+@pytest.mark.parametrize("flags", [["--output_dir=mine", "--seed", "1"], ["--seed", "1", "--output_dir", "mine"]])
+def test_the_quickstart_works_in_the_folder_that_is_named(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[str] = []
+
+    def stop(flags: list[str]) -> None:
+        given.extend(flags)
+        raise ValueError("stopped")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "main", stop)
+    with pytest.raises(ValueError, match="stopped"):
+        quickstart.main(flags)
+    assert given[4:] == ["--output_dir", "mine", "--seed", "1"]
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
