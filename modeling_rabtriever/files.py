@@ -119,6 +119,7 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} already exists; accepted: a new folder, or an empty one")
     temporary = path.absolute().with_name(f".{path.absolute().name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number, as in a container
     temporary.mkdir(parents=True)
     try:
         write(temporary)

@@ -1,5 +1,6 @@
 """Files of tensors: what is read is what was written, to the last bit, or it is refused."""
 
+import os
 import random
 import resource
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_rabtriever.files import read_record, read_tensors, write_json, write_tensors, write_text
+from modeling_rabtriever.files import read_record, read_tensors, write_folder, write_json, write_tensors, write_text
 
 TENSORS = {
     "states": torch.randn(7, 5, generator=torch.Generator().manual_seed(0)),
@@ -82,3 +83,11 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="/file"):
         write_json(tmp_path / "file" / "record.json", {})
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path: Path) -> None:
+    """In a container the next process has the same number."""
+    (tmp_path / f".model.{os.getpid()}.tmp").mkdir()
+    (tmp_path / f".model.{os.getpid()}.tmp" / "half").write_text("x")
+    write_folder(tmp_path / "model", lambda folder: (folder / "whole").write_text("y"))
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["model", "model/whole"]
