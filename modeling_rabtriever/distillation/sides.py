@@ -63,7 +63,9 @@ class MovingSide:
 
     def sample(self, count: int) -> Tensor:
         """Features of `count` evenly spaced texts, without a gradient, on the CPU."""
-        rows = range(0, len(self._ids), max(len(self._ids) // count, 1))[:count]
+        size = len(self._ids)
+        count = min(count, size)
+        rows = [place * size // count for place in range(count)]
         return self._student._map_prompts(self._student.pool, self._ids.of(rows), None, progress=False).cpu()
 
     def features(self, rows: Tensor) -> Tensor:

@@ -61,6 +61,9 @@ def test_a_side_gives_the_features_of_the_rows_asked_for(student: RabtrieverMode
 def test_a_sample_is_taken_at_equal_distances(student: RabtrieverModel) -> None:
     side = MovingSide(student, "document", DOCUMENTS)
     torch.testing.assert_close(side.sample(2), read_features(student, "document", [DOCUMENTS[0], DOCUMENTS[2]]))
+    longer = MovingSide(student, "document", [*DOCUMENTS[:4], "the last"])
+    expected = read_features(student, "document", [DOCUMENTS[0], DOCUMENTS[1], DOCUMENTS[3]])
+    torch.testing.assert_close(longer.sample(3), expected)
 
 
 def test_a_step_reads_a_training_encoder_with_a_gradient(student: RabtrieverModel) -> None:
