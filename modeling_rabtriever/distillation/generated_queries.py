@@ -31,8 +31,8 @@ class GenerationArguments:
     count: int = field(
         default=1000,
         metadata={
-            "help": "Queries for the language model to write; 0 for none. On SayCan, 1,600 were worth 15 points of R@1 to a "
-            "student with a frozen encoder (one seed)."
+            "help": "Queries for the language model to write; 0 for none. On SayCan, 1,600 were worth 15 points of "
+            "R@1 to a student with a frozen encoder (one seed)."
         },
     )
     swapped: int = field(

@@ -69,6 +69,8 @@ class ServedScores(TeacherScores):
                 if late or len(held) * PAIRS_PER_REQUEST >= SHARD_PAIRS:
                     yield _joined(held)
                     held, written = [], time.monotonic()
+        except GeneratorExit:  # nobody takes more
+            raise
         except BaseException:
             if held:
                 yield _joined(held)

@@ -3,7 +3,7 @@
 Usage:
     import mteb
     from transformers import AutoModel
-    from .mteb_search import RabtrieverSearch
+    from modeling_rabtriever.evaluation.mteb_search import RabtrieverSearch
 
     model = RabtrieverSearch(AutoModel.from_pretrained("org/name", trust_remote_code=True), "org/name")
     mteb.evaluate(model, mteb.get_tasks(["SciFact", "BrightRetrieval", "ARCChallenge"]))     # BEIR, BRIGHT, RAR-b

@@ -38,7 +38,9 @@ def configured_checkpoint(config: "TrainingArguments") -> str | None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest finished checkpoint."""
     finished = [path.parent for path in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
-    return max(finished, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    steps = {path: path.name.removeprefix("checkpoint-") for path in finished}
+    numbered = [path for path in finished if steps[path].isdecimal()]  # a copy may have any name
+    return max(numbered, key=lambda path: int(steps[path]), default=None)
 
 
 def finish_checkpoint(folder: Path, processes: int) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: finished by checksums, refused if a file is missing or changed, passed over if they were cut off."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def test_the_newest_finished_checkpoint_is_resumed(tmp_path: Path) -> None:
         _checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-120" / CHECKSUMS).unlink()  # killed before the last file was written
     (tmp_path / "checkpoint-140").mkdir()
+    shutil.copytree(tmp_path / "checkpoint-20", tmp_path / "checkpoint-20-backup")
     assert checkpoint_to_resume(tmp_path) == str(tmp_path / "checkpoint-100")
     assert checkpoint_to_resume(tmp_path, str(tmp_path / "checkpoint-20")) == str(tmp_path / "checkpoint-20")
 

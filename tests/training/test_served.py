@@ -304,3 +304,15 @@ def test_a_killed_run_asks_at_most_what_was_under_way_again(
     run(**settings)
     kept = 3 * served_teacher.PAIRS_PER_REQUEST
     assert before >= kept and len(server.prompts) - before - 3 <= 216 - kept
+
+
+def test_scores_that_cannot_be_written_end_the_asking_quietly(
+    server: CompletionServer, reranker: GenerativeRerankerModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served_scores, "PAIRS_PER_REQUEST", 1)
+    monkeypatch.setattr(served_scores, "UNWRITTEN_SECONDS", 0.0)
+    parts = ServedScores(tmp_path, ServedTeacher(server.url, reranker.processor), QUERIES, DOCUMENTS)._parts(
+        torch.arange(len(PAIRS))
+    )
+    next(parts)
+    parts.close()  # what follows a full disk; yielding again would be an error
