@@ -160,15 +160,22 @@ def test_the_processes_divide_the_pairs_of_a_served_teacher(one: Run, data: Path
     try:
         command = {"module": "training.distill", "flags": _flags(settings)}
         assert _launch({"distill": command}, file).wait(timeout=300) == 0, file.with_suffix(".out").read_text()
+        asked = list(server.prompts)
+        settings = {name: settings[name] for name in ("data", "output_dir", "teacher", "model_name_or_path")}
+        command = {"module": "training.evaluate", "flags": _flags(settings | {"sentence_encoder": "null"})}
+        rank = tmp_path / "rank"
+        assert _launch({"evaluate": command}, rank).wait(timeout=300) == 0, rank.with_suffix(".out").read_text()
     finally:
         server.close()
-    outcomes = [json.loads(Path(f"{file}.{index}").read_text()) for index in range(2)]
-    assert [outcome["status"] for outcome in outcomes] == [0, 0], outcomes
+    outcomes = [json.loads(Path(f"{path}.{index}").read_text()) for path in (file, rank) for index in range(2)]
+    assert [outcome["status"] for outcome in outcomes] == [0] * 4, outcomes
     assert "the teacher reads 288 pairs" in outcomes[0]["printed"] and outcomes[1]["printed"] == ""
-    counts = Counter(server.prompts)
+    report = json.loads((tmp_path / "run" / "evaluation" / "test.json").read_text())
+    assert {"teacher", "Rabtriever"} <= report["systems"].keys()
+    counts = Counter(asked)
     checks = [prompt for prompt, count in counts.items() if count == 2]  # each process checks the server with one
-    assert len(checks) == 1 and len(server.prompts) - 2 == len(counts) - 1 == 288
-    assert len(list(tmp_path.glob("run/states/*/pairs-*"))) == 2 * 3  # of each process in each round
+    assert len(checks) == 1 and len(asked) - 2 == len(counts) - 1 == 288
+    assert len(list(tmp_path.glob("run/states/*/pairs-*"))) == 2 * 3 + 1  # each process in each round; the evaluation
 
 
 def test_one_process_writes_and_prints(one: Run, two: Run) -> None:
