@@ -3,7 +3,8 @@
 - KL: DistillKLDivLoss on the teacher's log-odds, all weights; cosines have the same scale as ours;
 - KL, LoRA: the same with adapters of rank 32;
 - MarginMSE: MarginMSELoss on the same lists;
-- InfoNCE: labels only, other queries' documents as negatives (MultipleNegativesRankingLoss);
+- InfoNCE: labels only, other queries' documents as negatives (MultipleNegativesRankingLoss); a batch has no document
+  twice, so in a corpus of 8 documents it has 8 queries, and there are as many more steps;
 - InfoNCE, hard negatives: the same with one more document per query, from the first thirty of the untrained start;
 - MaxSim: one vector per token, distilled on the same lists, so its index is that many times larger.
 
@@ -93,16 +94,16 @@ class Opponent:
         model = self._untrained(method)
         if method == "KL, LoRA":
             model.add_adapter(LoraConfig(r=32, lora_alpha=64, target_modules="all-linear"))
-        batch = setting.labels_batch if labels else setting.batch
-        rows = self.rows(method, batch * setting.steps)
+        batch, steps = self.length(method)
+        rows = self.rows(method, batch * steps)
         trainer_class: Any = SentenceTransformerTrainer
         arguments_class: Any = SentenceTransformerTrainingArguments
         if isinstance(model, MultiVectorEncoder):
             trainer_class, arguments_class = MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
         with tempfile.TemporaryDirectory() as folder:
             arguments = arguments_class(
-                output_dir=folder, max_steps=setting.steps, per_device_train_batch_size=batch, learning_rate=rate,
-                warmup_steps=setting.steps // 10, lr_scheduler_type="cosine", bf16=setting.bf16, use_cpu=True,
+                output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=rate,
+                warmup_steps=steps // 10, lr_scheduler_type="cosine", bf16=setting.bf16, use_cpu=True,
                 save_strategy="no", report_to="none", logging_steps=50, seed=self.seed, disable_tqdm=True,
                 batch_sampler=BatchSamplers.NO_DUPLICATES if labels else BatchSamplers.BATCH_SAMPLER,
             )  # fmt: skip
@@ -111,6 +112,18 @@ class Opponent:
             trainer.train()
             seconds = time.monotonic() - started
         return model.eval(), seconds
+
+    def length(self, method: str) -> tuple[int, int]:
+        """Queries per step, and steps.
+
+        A batch of InfoNCE holds no document twice; if there are fewer documents than queries in a batch, its batches
+        are as large as they can be, and more.
+        """
+        setting = self.setting
+        if not method.startswith("InfoNCE"):
+            return setting.batch, setting.steps
+        batch = min(setting.labels_batch, len({row for own in self.bill.relevant for row in own}))
+        return batch, math.ceil(setting.steps * setting.labels_batch / batch)
 
     def rows(self, method: str, count: int) -> Dataset:
         """`count` rows: `query`, `document_0`, ... and `label`, the teacher's log-odds of each.

@@ -48,7 +48,7 @@ OURS, ALONE, AS_IT_IS = "ours", "ours, teacher alone", "as it is"
 LABELS = 0.9  # share of the labels in the target of ours: the better of .5 and .9 on SayCan's dev
 SETTINGS = {
     "household": Setting(400, 64, 64, (3e-4, 1e-3), candidates=16, rounds=2, predictor_rate=2e-3),
-    "esconv": Setting(200, 64, 64, (1e-4, 3e-4), candidates=8, predictor_rate=2e-3),
+    "esconv": Setting(200, 64, 64, (1e-4, 3e-4, 1e-3), candidates=8, predictor_rate=2e-3),
     "saycan": Setting(200, 16, 16, (1e-4, 3e-4), candidates=16, rounds=2, swapped=400, predictor_rate=1e-4, bf16=True),
     "metatool": Setting(
         200, 32, 32, (1e-4, 3e-4), candidates=4, rounds=2, queries=3000, predictor_rate=1e-4, bf16=True

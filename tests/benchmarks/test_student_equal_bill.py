@@ -1,5 +1,6 @@
 """What every method is given at the same bill."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -61,6 +62,8 @@ def test_every_method_hears_of_our_students_pairs(bench: TeacherBench, tmp_path:
         column = bill.documents[row].tolist().index(corpus.index(document))
         assert rows[0]["label"][place] == pytest.approx(bill.scores[row, column].item())
     assert opponent.rows("InfoNCE", 5).column_names == ["query", "document_0"]
+    wide = Opponent(bench.reranker, corpus, bill, dataclasses.replace(SETTING, labels_batch=24, batch=24, steps=3))
+    assert (wide.length("InfoNCE"), wide.length("KL")) == ((12, 6), (24, 3))
 
 
 def test_texts_are_cut_at_the_teachers_lengths(bench: TeacherBench, tmp_path: Path) -> None:
