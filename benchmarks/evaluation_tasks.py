@@ -29,13 +29,11 @@ def measure(run: TaskRun, runs: Path) -> dict[str, Any]:
     settings |= {name if "." in name else f"train_reranker.{name}": value for name, value in run.teacher.items()}
     flags = [item for name, value in settings.items() for item in (f"--{name}", str(value))]
     pipeline.main(["--config", RECIPES[run.task], *flags])
-    files = {stage: folder / stage / "stage.json" for stage in ("backbone", "teacher", "student")}
-    stages = {stage: json.loads(path.read_text()) for stage, path in files.items() if path.exists()}
+    stages = {stage: json.loads((folder / stage / "stage.json").read_text()) for stage in ("teacher", "student")}
     report = json.loads((folder / "evaluation" / "test.json").read_text())
     return {
         "task": run.task,
         "seed": run.seed,
-        "seconds": {stage: found["seconds"] for stage, found in stages.items()},
         "teacher_training_pairs": stages["teacher"]["pairs"],
         "teacher_parameters": stages["teacher"]["parameters"],
         "student_teacher_pairs": stages["student"]["teacher_pairs"],

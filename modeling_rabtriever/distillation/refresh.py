@@ -15,15 +15,21 @@ class RefreshCallback(TrainerCallback):
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Restores the rounds before the step from which a run resumes; after its last step it has no other."""
+        if state.global_step > 0:
+            self.trainer.restore(len([start for start in self._starts(state) if start < state.global_step]))
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Adds the candidates of a round if it starts with this step."""
-        trainer = self.trainer
-        rounds = trainer.rounds + 1
-        starts = [round_ * state.max_steps // rounds for round_ in range(rounds)]
-        if trainer.candidates.shape[1] == 0 and state.global_step > 0:
-            trainer.restore(len([start for start in starts if start < state.global_step]))
-        for round_, start in enumerate(starts):
+        for round_, start in enumerate(self._starts(state)):
             if start == state.global_step:
-                trainer.refresh(round_)
+                self.trainer.refresh(round_)
+
+    def _starts(self, state: TrainerState) -> list[int]:
+        rounds = self.trainer.rounds + 1
+        return [round_ * state.max_steps // rounds for round_ in range(rounds)]

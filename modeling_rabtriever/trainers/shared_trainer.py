@@ -151,6 +151,7 @@ class SharedTrainer(Trainer):
     model: nn.Module
     group_size = 1  # rows that must stay together on one process
     loss_is_scaled_for_ga = False  # every loss here is a mean over the batch
+    _over = False  # whether the run had taken its last step when it resumed
 
     def __init__(self, *, args: TrainingArguments, **kwargs: Any) -> None:
         args._n_gpu = min(args.n_gpu, 1)  # with several GPUs per process, each would get a batch of its own
@@ -185,6 +186,12 @@ class SharedTrainer(Trainer):
     def get_total_train_batch_size(self, args: TrainingArguments) -> int:
         """Rows per optimizer step."""
         return args.per_device_train_batch_size * args.gradient_accumulation_steps
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As in transformers, without the mean loss of a process that resumed after the last step and took none."""
+        if self._over:
+            logs.pop("train_loss", None)
+        super().log(logs, start_time)
 
     def batch_means(self, means: Mapping[str, Tensor], counts: Mapping[str, int]) -> dict[str, Tensor]:
         """Turns means over this process's part of a batch into means over the batch.
@@ -237,6 +244,12 @@ class SharedTrainer(Trainer):
     def _without_repetitions(self, losses: Tensor) -> Tensor:
         state = self.accelerator.gradient_state
         return losses[: state.remainder] if state.end_of_dataloader and state.remainder > 0 else losses
+
+    def _init_training_state(self, *args: Any) -> tuple[int, int]:
+        """As in transformers, but a run that resumes after its last step takes no further one."""
+        begin, skipped = super()._init_training_state(*args)
+        self._over = self.state.global_step >= self.state.max_steps
+        return (self.state.num_train_epochs, 0) if self._over else (begin, skipped)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As in transformers, but writes checksums at the end, and only then deletes older checkpoints."""

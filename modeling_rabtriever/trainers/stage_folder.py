@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +46,6 @@ class StageFolder:
     def __init__(self, folder: Path, settings: tuple[Any, ...], inputs: dict[str, str], overwrite: bool) -> None:
         self.folder = folder
         self._record = {"settings": _settings(settings), "inputs": inputs}
-        self._started = time.monotonic()
         self._overwrite = overwrite
         self._lock = run_lock(folder.with_name(f".{folder.name}.lock"))  # beside the folder, which `start` may delete
         _, self.done = on_main(self._compared)
@@ -142,10 +140,9 @@ class StageFolder:
 
     def finish(self, **result: Any) -> None:
         """Marks the stage as done and records `result` beside the settings."""
-        seconds = round(time.monotonic() - self._started, 1)
 
         def close() -> None:
-            write_json(self._path, {**self._record, "done": True, "seconds": seconds, **result})
+            write_json(self._path, {**self._record, "done": True, **result})
             shutil.rmtree(self.checkpoints, ignore_errors=True)
             self._lock.release(force=True)
 

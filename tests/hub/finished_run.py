@@ -61,14 +61,12 @@ def make_run(tokenizer: Qwen2Tokenizer, run: Path) -> Path:
     records: dict[str, dict[str, Any]] = {
         "teacher": {
             "settings": {**shared, "model_name_or_path": "tiny.json", "objective": "sft"},
-            "seconds": 1.0,
             "pairs": 4,
             "relevant_share": 0.25,
             "parameters": 100,
         },
         "student": {
             "settings": {**shared, **features, **losses},
-            "seconds": 1.0,
             "teacher_pairs": 12,
             "embedding_dim": 24,
         },

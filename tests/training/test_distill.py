@@ -11,6 +11,7 @@ from transformers import AutoModel
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.stages import distill
 from modeling_rabtriever.tasks.beir import load_beir
+from modeling_rabtriever.trainers.stage_folder import StageFolder
 
 
 @pytest.fixture
@@ -24,6 +25,22 @@ def command(reranker: GenerativeRerankerModel, beir_folder: Path, tmp_path: Path
 
 def flags(**settings: Any) -> list[str]:
     return [item for name, value in settings.items() for item in (f"--{name}", str(value))]
+
+
+def test_a_run_that_ended_before_its_model_was_saved(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = [*command, *flags(save_strategy="steps", save_steps=1, logging_steps=1)]
+    with monkeypatch.context() as patch:
+        patch.setattr(StageFolder, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill.main(command)
+    folder = distill.main(command).parent
+    record = json.loads((folder / "stage.json").read_text())
+    assert record["teacher_pairs"] == 4 * 2 * 8 and "seconds" not in record  # this process took few of them
+    steps = [record["step"] for record in json.loads((folder / "log.json").read_text()) if "loss" in record]
+    assert steps == [1, 2]
 
 
 @pytest.mark.parametrize("how", ["none", "lora", "full"])

@@ -88,13 +88,19 @@ def test_frozen_parts_stay_as_they_are(reranker: GenerativeRerankerModel, task: 
 
 
 @pytest.mark.parametrize("how", ["none", "lora", "full"])
-@pytest.mark.parametrize("stop", [3, 4])  # at the start of a round, and inside one
+@pytest.mark.parametrize(
+    ("stop", "size"),  # at the start of a round, inside one, after the last step inside an epoch and at the end of one
+    [(3, 2), (4, 2), (9, 2), (9, 4)],
+)
 def test_resuming_gives_the_same_student(
-    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, how: str
+    reranker: GenerativeRerankerModel, task: RetrievalTask, tmp_path: Path, stop: int, size: int, how: str
 ) -> None:
     settings = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "constant", "train_encoder": how}
     settings |= {"encoder_learning_rate": 1e-2, "label_share": 0.5}
-    settings |= {"per_device_train_batch_size": 2, "candidates": 4}  # few documents, so that hard negatives are others
+    settings |= {
+        "per_device_train_batch_size": size,
+        "candidates": 4,
+    }  # few documents, so that hard negatives are others
     whole = make_trainer(reranker, task, tmp_path / "whole", **settings)
     whole.train()
     cut = make_trainer(reranker, task, tmp_path / "cut", **settings, callbacks=[StopAfter(stop)])
@@ -103,6 +109,8 @@ def test_resuming_gives_the_same_student(
     resumed = make_trainer(reranker, task, tmp_path / "cut", **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoints" / f"checkpoint-{stop}"))
     assert torch.equal(resumed.candidates, whole.candidates)
+    assert resumed.state.global_step == whole.state.global_step == 9
+    assert all(record.get("train_loss") != 0 for record in resumed.state.log_history)  # a mean over no steps
     torch.testing.assert_close(finished(resumed).state_dict(), finished(whole).state_dict(), atol=1e-6, rtol=1e-5)
 
 

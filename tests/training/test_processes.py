@@ -184,7 +184,7 @@ def test_one_process_writes_and_prints(one: Run, two: Run) -> None:
         for record in records:  # but for paths, and digests of weights that differ by rounding
             for name in ("model_name_or_path", "teacher", "states"):
                 record["settings"].pop(name, None)
-            assert record.pop("seconds") > 0 and record.pop("inputs")
+            assert record.pop("inputs")
         assert records[0] == records[1]
     main, other = two.outcomes
     assert [outcome["printed"] for outcome in other.values()] == [""] * len(other)

@@ -60,9 +60,10 @@ def test_one_process_takes_one_device(teacher_trainer: Callable[..., Any], monke
 
 
 def test_private_names_of_transformers_are_there_and_have_no_public_twin(tmp_path: Path) -> None:
-    """`SharedTrainer` uses these two, for want of public ones; docs/decisions.md says why."""
+    """`SharedTrainer` uses these three, for want of public ones; docs/decisions.md says why."""
     args = TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True)
     assert callable(Trainer._save_checkpoint) and not hasattr(Trainer, "save_checkpoint")
+    assert callable(Trainer._init_training_state) and not hasattr(Trainer, "init_training_state")
     assert args._n_gpu == args.n_gpu
     with pytest.raises(AttributeError):
         args.n_gpu = 1
