@@ -168,10 +168,9 @@ def _datasets(source: str) -> list[str]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    path = folder / "stage.json"
-    if not path.exists():
-        raise ValueError(f"{path} is missing; accepted: a run with finished stages")
-    record = read_record(path, settings=dict)
+    record = read_record(folder / "stage.json", settings=dict)
+    if not record.get("done"):
+        raise ValueError(f"{folder} holds no finished stage; accepted: a run whose stages have all ended")
     return {**record, "data": record["settings"]["data"]}
 
 

@@ -16,7 +16,7 @@ All models are loaded at once, on the GPU if there is one; CUDA_VISIBLE_DEVICES=
 
 For each split, writes a report (<split>.json), query-level metrics, a run file in TREC format per system, and plots
 into <output_dir>/evaluation, with report.md over all splits. Writes a model card into the folders of the run's own
-models.
+models, if stages trained both.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cards.generate import write_cards
+from ..cards.layout import CARDS
 from ..distillation.bill import teacher_bill
 from ..distillation.cache_fingerprints import states_folder, texts_fingerprint
 from ..distillation.student_arguments import ServedTeacherArguments
@@ -41,7 +42,7 @@ from ..served.teacher import ServedTeacher
 from ..tasks.beir import RetrievalTask, Split
 from ..tasks.named import load_task
 from ..trainers.processes import on_main
-from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, model_digest
+from ..trainers.stage_folder import StageFolder, earlier_model, file_digest, finished, model_digest
 from .checks import NOTHING, Earlier, check_file, check_folder, check_model, check_splits
 from .kept_scores import kept_system
 from .recipe import parse_stage
@@ -158,12 +159,12 @@ def evaluate_and_report(given: tuple[Any, ...]) -> Path:
     text = "\n\n".join([f"# Evaluation on {task.name}", *parts, NOTE]) + "\n"
     write_text(stage.folder / "report.md", text)
     print(text)
+    stage.finish()
     if arguments.model is None and not files:
-        if len(paths) == 2:
+        if len(paths) == 2 and all(finished(output / name) for name in CARDS):
             write_cards(output)
         else:
-            print(f"no cards: {output} holds no teacher, whose training they describe")
-    stage.finish()
+            print(f"no cards: {output} does not hold the finished stages of teacher and student, which they describe")
     return stage.folder
 
 

@@ -45,6 +45,22 @@ def test_a_student_alone(beir_folder: Path, student: RabtrieverModel, tmp_path: 
     assert not (tmp_path / "student" / "README.md").exists()  # a card is for the run's own models
 
 
+def test_models_that_were_saved_from_python(
+    beir_folder: Path,
+    reranker: GenerativeRerankerModel,
+    student: RabtrieverModel,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reranker.save_pretrained(tmp_path / "teacher" / "model")
+    student.save_pretrained(tmp_path / "student" / "model")
+    folder = call(beir_folder, tmp_path)
+    assert {"teacher", "Rabtriever"} <= json.loads((folder / "test.json").read_text())["systems"].keys()
+    assert "no cards: " in capsys.readouterr().out
+    call(beir_folder, tmp_path)
+    assert "already done" in capsys.readouterr().out
+
+
 def test_the_same_again_is_the_same(beir_folder: Path, student: RabtrieverModel, tmp_path: Path) -> None:
     student.save_pretrained(tmp_path / "student")
     reports = []

@@ -97,6 +97,12 @@ def test_base_model_and_data_come_from_the_recipe_or_the_caller(run: Path) -> No
     assert "`start.json`, first with language modelling on the training split" in card_of(run).text
 
 
+def test_a_stage_that_has_not_ended_has_no_card(run: Path) -> None:
+    change_json(run / "student" / "stage.json", done=False)
+    with pytest.raises(ValueError, match=r"^.*/student holds no finished stage; accepted: a run whose stages have"):
+        write_cards(run)
+
+
 def test_a_split_with_candidates_alone_says_so(run: Path) -> None:
     path = run / "evaluation" / "test.json"
     report = json.loads(path.read_text())
