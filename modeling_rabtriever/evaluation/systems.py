@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import GenerativeRerankerModel, RabtrieverModel
-from ..errors import refusing
+from ..errors import fault, refusing
 from ..loading import load_model
 from ..machine import fastest_device
 from ..modeling_checks import optional_file
@@ -91,7 +91,7 @@ class System:
 
 
 def baselines(task: RetrievalTask, train_split: str) -> list[System]:
-    """BM25; with a training split the label prior too, and if its labels repeat, logistic regression."""
+    """BM25; with a training split the label prior too, and if its labels repeat and can be learnt, a classifier."""
     size, found = len(task.corpus), [System("BM25", BM25(task.corpus))]
     if train_split not in task.splits:
         return found
@@ -99,8 +99,11 @@ def baselines(task: RetrievalTask, train_split: str) -> list[System]:
     found.insert(0, System("label prior", LabelPrior(train.relevant, size)))
     labels = {row for relevant in train.relevant for row in relevant}
     if train.judgements >= LABELS_REPEAT * len(labels):
-        model = TfidfLogisticRegression(train.queries, train.relevant, size)
-        found.append(System("TF-IDF + logistic regression", model))
+        name = "TF-IDF + logistic regression"
+        try:
+            found.append(System(name, TfidfLogisticRegression(train.queries, train.relevant, size)))
+        except ValueError as error:
+            print(f"skipped the baseline {name}: {fault(error)}")
     return found
 
 

@@ -1,5 +1,6 @@
 """Any model as a ranking system, found by what its folder holds."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from benchmarks.opponents import plain_tokenizer
 from modeling_rabtriever import GenerativeRerankerModel, RabtrieverModel
 from modeling_rabtriever.evaluation.systems import baselines, load_system, public_encoder
-from modeling_rabtriever.tasks.beir import RetrievalTask, load_beir
+from modeling_rabtriever.tasks.beir import RetrievalTask, Split, load_beir
 
 CORPUS = ["bring the sponge", "bring a lamp to the attic", "call a doctor"]
 QUERIES = ["I spilled my drink", "it is dark up here"]
@@ -81,6 +82,25 @@ def test_a_public_encoder_that_is_not_here_is_left_out(capsys: pytest.CaptureFix
     assert "skipped the baseline nobody/nothing: not on this machine" in capsys.readouterr().out
     system = public_encoder(str(bi_encoder), CORPUS)
     assert system is not None and system.score(QUERIES).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("queries", "relevant", "why"),
+    [
+        (["my dog", "my cat"], [{0: 1}, {0: 1}], "relevant documents in training: 1"),
+        (["my dog"], [{}], "relevant documents in training: 0"),
+        (["dog", "cat", "hen", "cow"], [{0: 1}, {0: 1}, {1: 1}, {1: 1}], "no word is in two training queries \\(.*\\)"),
+        (["a", "b", "c", "d"], [{0: 1}, {0: 1}, {1: 1}, {1: 1}], "no word is in two training queries \\(.*\\)"),
+    ],
+)
+def test_a_classifier_that_cannot_be_fitted_is_left_out(
+    queries: list[str], relevant: list[dict[int, int]], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = Split("train", [f"q{row}" for row in range(len(queries))], queries, relevant)
+    task = RetrievalTask("pets", ["a", "b"], CORPUS[:2], {"train": train})
+    assert [system.name for system in baselines(task, "train")] == ["label prior", "BM25"]
+    said = capsys.readouterr().out
+    assert re.fullmatch(f"skipped the baseline TF-IDF \\+ logistic regression: {why}\n", said), said
 
 
 def test_baselines_are_those_the_task_has_data_for(beir_folder: Path) -> None:
