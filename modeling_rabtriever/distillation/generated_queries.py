@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from .. import RabtrieverConfig
 from ..errors import refusing
 from ..files import write_folder, write_text
 from ..progress import progress
@@ -31,8 +32,8 @@ class GenerationArguments:
     count: int = field(
         default=1000,
         metadata={
-            "help": "Queries for the language model to write; 0 for none. On SayCan, 1,600 were worth 15 points of "
-            "R@1 to a student with a frozen encoder (one seed)."
+            "help": "Queries for the language model to write; 0 for none. On SayCan, 1,600 were worth 15 points of R@1 "
+            "to a student with a frozen encoder (one seed)."
         },
     )
     swapped: int = field(
@@ -93,6 +94,11 @@ def written(
     return on_main(write)
 
 
+def context_window(config: PreTrainedConfig) -> float:
+    """How many tokens a language model reads; infinity if its configuration states no window, as Bloom's."""
+    return RabtrieverConfig(text_config=config.get_text_config()).window or math.inf
+
+
 def batches_file(stage: StageFolder) -> Path:
     """The file of the batches generated so far; the stage deletes it at its end."""
     return stage.folder / "batches.jsonl"
@@ -119,8 +125,9 @@ def fit(
         use_safetensors=True,
         **hub,
     )
-    room = model.config.max_position_embeddings - 1
-    texts = tokenizer(list(queries), truncation=True, max_length=room)["input_ids"]
+    room = context_window(model.config)
+    cut: dict[str, Any] = {} if room == math.inf else {"truncation": True, "max_length": room - 1}
+    texts = tokenizer(list(queries), **cut)["input_ids"]
     rows = [[*ids, tokenizer.eos_token_id] for ids in texts]
     config.output_dir = str(stage.checkpoints)
     trainer = PretrainingTrainer(
@@ -203,7 +210,7 @@ def write_batch(
     rng = random.Random(seed)
     openings = [opening(rng.choice(queries), rng) for _ in range(settings.batch_size)]
     inputs = tokenizer(openings, return_tensors="pt", padding=True).to(model.device)
-    length, room = inputs["input_ids"].shape[1], model.config.max_position_embeddings
+    length, room = inputs["input_ids"].shape[1], context_window(model.config)
     if length + settings.max_new_tokens > room:
         raise ValueError(
             f"max_new_tokens is {settings.max_new_tokens}, after {length} tokens of first words; accepted: at most "

@@ -14,13 +14,12 @@ without texts that are in a split of the task. If interrupted, it resumes after 
 """
 
 import json
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..distillation.generated_queries import GenerationArguments, batches_file, written
+from ..distillation.generated_queries import GenerationArguments, batches_file, context_window, written
 from ..distillation.swaps import swapped
 from ..files import write_text
 from ..reranking.backbone import BackboneArguments
@@ -84,7 +83,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     check_training(config)
     if settings.count:
         found = check_language_model(backbone, config, config.trust_remote_code)
-        room = getattr(found, "max_position_embeddings", math.inf)
+        room = context_window(found)
         if settings.max_new_tokens >= room:
             raise ValueError(
                 f"max_new_tokens is {settings.max_new_tokens}; accepted: less than the model's context, {room}"

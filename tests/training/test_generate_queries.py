@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BloomConfig, BloomForCausalLM
 
 from modeling_rabtriever import GenerativeRerankerModel
 from modeling_rabtriever.distillation import generated_queries
@@ -56,6 +56,19 @@ def test_new_queries_in_the_manner_of_the_training_queries(
     assert again.read_text() == path.read_text()
     other = generate_queries.main(flags(beir_folder, model_folder, tmp_path / "c", "--seed", "4"))
     assert other.read_text() != path.read_text()
+
+
+def test_a_model_whose_context_has_no_end(beir_folder: Path, reranker: GenerativeRerankerModel, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tokenizer = reranker.processor.tokenizer
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4, **ends)
+    assert not hasattr(config, "max_position_embeddings")
+    folder = tmp_path / "bloom"
+    BloomForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    path = generate_queries.main(flags(beir_folder, folder, tmp_path / "run"))
+    assert len(path.read_text().splitlines()) == 4
 
 
 @pytest.mark.slow
