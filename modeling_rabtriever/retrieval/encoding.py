@@ -22,6 +22,7 @@ from .corpus_vectors import (
     write_shard,
     written_digest,
 )
+from .distinct import SeenTexts
 from .documents import Document, DocumentReader
 from .metadata_columns import MetadataFields, cleaned
 from .vector_types import VECTOR_TYPES
@@ -224,11 +225,10 @@ def distinct(documents: Iterable[Document]) -> Iterator[Document]:
     Raises:
         ValueError: an id occurs twice.
     """
-    seen: set[int] = set()
+    seen = SeenTexts()
     for document in documents:
-        if hash(document.id) in seen:
+        if not seen.add(document.id):
             raise ValueError(f"the id {document.id!r} occurs twice; accepted: unique ids")
-        seen.add(hash(document.id))
         yield document
 
 
