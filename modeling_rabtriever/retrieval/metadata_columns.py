@@ -1,14 +1,15 @@
 """Metadata as it is stored: JSON that any tool can read, and columns that a store can filter by, one type per field."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
+from ..errors import fault
 from .documents import Document
+from .rows import without_nan
 
 RESERVED = ("id", "text", "metadata", "vector")
 _ARROW_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -93,7 +94,7 @@ def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
             try:
                 held = metadata_json(document)
             except ValueError:
-                fields = {name: _without_nan(value) for name, value in document.metadata.items()}
+                fields = {name: without_nan(value) for name, value in document.metadata.items()}
                 found = {name: value for name, value in fields.items() if value is not None}
                 document = replace(document, metadata=found)
                 held = metadata_json(document)
@@ -106,8 +107,8 @@ def cleaned(documents: Iterable[Document]) -> Iterator[Document]:
             ) from None
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"the metadata of the document {document.id!r} cannot be written as JSON ({error}); accepted: finite "
-                "numbers, texts, and lists and objects of them"
+                f"the metadata of the document {document.id!r} cannot be written as JSON ({fault(error)}); accepted: "
+                "finite numbers, texts, and lists and objects of them"
             ) from error
         yield document
 
@@ -147,13 +148,3 @@ def _check_name(name: str, document: str) -> None:
 def _python_type(column: pa.DataType) -> type | str:
     """The Python type of a column's values, or the name of a column type that no field has."""
     return next((kind for kind, arrow_type in _ARROW_TYPES.items() if column == arrow_type), str(column))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _without_nan(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return value

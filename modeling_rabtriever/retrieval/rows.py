@@ -119,17 +119,17 @@ def _single_row(batch: Any) -> Any:
 
 def _checked_row(row: dict[str, Any]) -> Any:
     try:
-        return _without_nan(row)
+        return without_nan(row)
     except BadRowError as error:
         return error
 
 
-def _without_nan(value: Any) -> Any:
-    """The value with None for NaN, which tables use for a missing number."""
+def without_nan(value: Any) -> Any:
+    """The value with None for NaN, which tables use for a missing number; a `BadRowError` if it holds infinity."""
     if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
+        return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
         if math.isnan(value):
             return None

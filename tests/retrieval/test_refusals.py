@@ -119,8 +119,14 @@ BAD: dict[str, tuple[list[Document], str]] = {
         "'late' is not a dictionary with string keys; accepted",
     ),
     "a large number": ([Document("late", "x", {"a": 1 << 63})], "'late' has 9223372036854775808 in the metadata"),
-    "infinity": ([Document("late", "x", {"a": math.inf})], "metadata of the document 'late' cannot be written as JSON"),
-    "inner infinity": ([Document("late", "x", {"a": [{"b": -math.inf}]})], "document 'late' cannot be written as JSON"),
+    "infinity": (
+        [Document("late", "x", {"a": math.inf})],
+        r"metadata of the document 'late' cannot be written as JSON \(a number is inf\); accepted: finite numbers",
+    ),
+    "inner infinity": (
+        [Document("late", "x", {"a": [{"b": -math.inf}]})],
+        r"document 'late' cannot be written as JSON \(a number is -inf\)",
+    ),
     "half a character": ([Document("late", "x \ud800")], "'late' holds half of a surrogate pair"),
     "half a field": ([Document("late", "x", {"a": ["\udc00"]})], "'late' holds half of a surrogate pair"),
     "a number for an id": ([Document(3, "x")], "the document 3 has an id or a text that is not a string"),
