@@ -13,7 +13,7 @@ from ..errors import refusing
 from ..files import write_json
 
 Weights = dict[str, Tensor]
-_IDENTITY = "torch.nn.modules.linear.Identity"
+IDENTITY = "torch.nn.modules.linear.Identity"
 # Settings that a Qwen2 shares with a Llama. Its projections of queries, keys and values have biases.
 _SHARED_WITH_LLAMA = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
@@ -86,8 +86,8 @@ def write_classifier(config: PreTrainedConfig, weights: Weights, direction: Tens
     """
     config.num_labels = 1
     # Log-odds instead of probabilities: the setting of sentence-transformers from version 4 on, and the older one.
-    config.sentence_transformers = {"activation_fn": _IDENTITY}
-    config.sbert_ce_default_activation_function = _IDENTITY
+    config.sentence_transformers = {"activation_fn": IDENTITY}
+    config.sbert_ce_default_activation_function = IDENTITY
     config.use_sep_token = True  # vLLM then gives the pair to the tokenizer, which holds the prompt
     with (
         refusing(

@@ -16,7 +16,7 @@ from ..errors import refusing
 from ..files import write_folder, write_json, write_tensors, write_text
 from ..modeling_rabtriever import RabtrieverModel
 from .prompt_tokenizer import SIDES, padding_id, save_tower_tokenizer
-from .stock_backbone import check_backbone, stock_backbone, write_backbone
+from .stock_backbone import IDENTITY, check_backbone, stock_backbone, write_backbone
 
 TOLERANCE = 1e-4  # of scores, relative to the largest one
 COMBINED = "combined"
@@ -29,7 +29,6 @@ _POOLING_KEYS = {
 # sentence-transformers reads both.
 _MODULES = "sentence_transformers.models"
 _RELU = "torch.nn.modules.activation.ReLU"
-_IDENTITY = "torch.nn.modules.linear.Identity"
 
 
 class DenseLayer(NamedTuple):
@@ -137,7 +136,7 @@ def write_tower(student: RabtrieverModel, side: str, folder: Path, axes: Tensor 
         place = folder / path
         out_features, in_features = layer.weight.shape
         shape = {"in_features": in_features, "out_features": out_features, "bias": True}
-        activation = _RELU if layer.relu else _IDENTITY
+        activation = _RELU if layer.relu else IDENTITY
         write_json(place / "config.json", shape | {"activation_function": activation})
         write_tensors(place / "model.safetensors", {"linear.weight": layer.weight, "linear.bias": layer.bias})
     return trials.sample
