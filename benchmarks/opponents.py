@@ -255,16 +255,14 @@ def plain_tokenizer(processor: RabtrieverProcessor) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def untrained(
-    reranker: GenerativeRerankerModel, method: str, folder: Path, attention: str | None = None
-) -> SentenceTransformer | MultiVectorEncoder:
+def untrained(reranker: GenerativeRerankerModel, method: str, folder: Path) -> SentenceTransformer | MultiVectorEncoder:
     """The model before training, on the teacher's backbone in fp32."""
     processor = reranker.processor
     reranker.backbone.base_model.save_pretrained(folder)
     plain_tokenizer(processor).save_pretrained(folder)
     transformer = Transformer(
         str(folder),
-        model_kwargs={"dtype": torch.float32, "attn_implementation": attention},
+        model_kwargs={"dtype": torch.float32},
         processor_kwargs={"truncation_side": processor.query_truncation_side},
     )
     transformer.max_seq_length = max(processor.max_query_length, processor.max_document_length)

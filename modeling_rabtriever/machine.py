@@ -24,14 +24,12 @@ def fastest_device() -> torch.device:
 
 
 @torch.no_grad()
-def mapped_on(device: torch.device, compute: Callable[[Tensor], Tensor], rows: Tensor, back: bool = False) -> Tensor:
+def mapped_on(device: torch.device, compute: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Applies `compute` on `device` to rows in CPU memory, one block at a time.
 
     Args:
         device: where to compute.
         compute: `(b, ...)` rows -> `(b, ...)`, each row by itself.
         rows: `(n, ...)`.
-        back: whether the result goes back to CPU memory instead of staying on `device`.
     """
-    parts = (compute(block.to(device)) for block in rows.split(_ROWS))
-    return torch.cat([part.cpu() if back else part for part in parts])
+    return torch.cat([compute(block.to(device)) for block in rows.split(_ROWS)])

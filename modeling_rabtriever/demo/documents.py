@@ -43,17 +43,17 @@ def pasted_texts(text: str) -> list[str]:
     return _within_limits("the pasted text", len(text.encode(errors="surrogatepass")), text.split("\n"))
 
 
-def uploaded_texts(path: str | Path, name: str | None = None) -> list[str]:
+def uploaded_texts(path: str | Path) -> list[str]:
     """Texts of an uploaded file: JSON lines with a field `text` and perhaps `title`, or plain lines, by its ending.
 
-    Messages call it `name`, by default the last part of its path, so that they do not show the server's folders.
+    Messages have the last part of its path alone, so that they do not show the server's folders.
 
     Raises:
         ValueError: the file has another ending or too many bytes, is not UTF-8, or is gone; or a line is not a
             document, with its number.
     """
     path = Path(path)
-    name = name or path.name
+    name = path.name
     if path.suffix.lower() not in UPLOADS:
         raise ValueError(f"{name} ends in {path.suffix!r}; accepted: {', '.join(UPLOADS)}")
     is_json = path.suffix.lower() == ".jsonl"

@@ -127,7 +127,7 @@ class Ranker:
             vectors |= zip(new, self.student.encode_document(new).cpu(), strict=True)
         return IndexedTexts(tuple(texts), torch.stack([vectors[text] for text in texts]), BM25(texts))
 
-    def rank_bm25(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
+    def rank_bm25(self, query: str, indexed: IndexedTexts) -> RankedList:
         """Documents that share a word with the query, by Okapi BM25 (the library's defaults).
 
         Raises:
@@ -137,10 +137,10 @@ class Ranker:
         begin = time.perf_counter()
         found = ranking(indexed.words([query])[0], indexed.texts, None)
         taken = _milliseconds_since(begin)
-        shared = [hit for hit in found[:top_k] if hit["score"] > 0]
+        shared = [hit for hit in found[:TOP_K] if hit["score"] > 0]
         return RankedList(tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in shared), taken)
 
-    def rank_student(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
+    def rank_student(self, query: str, indexed: IndexedTexts) -> RankedList:
         """All documents by inner product; each hit with its explanation, which is not part of the time.
 
         Raises:
@@ -150,7 +150,7 @@ class Ranker:
         begin = time.perf_counter()
         query_embeds = self.student.encode_query([query]).cpu()
         scores = self.student.similarity(query_embeds, indexed.vectors)[0]
-        found = ranking(scores, indexed.texts, top_k)
+        found = ranking(scores, indexed.texts, TOP_K)
         taken = _milliseconds_since(begin)
         hits = []
         for hit in found:
@@ -158,7 +158,7 @@ class Ranker:
             hits.append(RankedText(hit["corpus_id"], hit["text"], hit["score"], explanation))
         return RankedList(tuple(hits), taken)
 
-    def rank_teacher(self, query: str, indexed: IndexedTexts, top_k: int = TOP_K) -> RankedList:
+    def rank_teacher(self, query: str, indexed: IndexedTexts) -> RankedList:
         """All documents by log-odds of "relevant"; the teacher reads every pair.
 
         Raises:
@@ -170,12 +170,12 @@ class Ranker:
         begin = time.perf_counter()
         found = self.teacher.rank(query, indexed.texts)
         taken = _milliseconds_since(begin)
-        hits = tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in found[:top_k])
+        hits = tuple(RankedText(hit["corpus_id"], hit["text"], hit["score"]) for hit in found[:TOP_K])
         return RankedList(hits, taken, {hit["corpus_id"]: place for place, hit in enumerate(found, start=1)})
 
 
-def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -> Explanation:
-    """Splits the inner product of two vectors `(k,)` into its largest `terms` products and the sum of the others.
+def explain(query_embeds: Tensor, document_embeds: Tensor) -> Explanation:
+    """Splits the inner product of two vectors `(k,)` into its `TERMS` largest products and the sum of the others.
 
     Raises:
         ValueError: the two are not vectors of the same width.
@@ -188,8 +188,8 @@ def explain(query_embeds: Tensor, document_embeds: Tensor, terms: int = TERMS) -
     query, document = query_embeds.double(), document_embeds.double()
     products = query * document
     order = products.abs().argsort(descending=True, stable=True).tolist()
-    named = tuple(Term(row, float(query[row]), float(document[row])) for row in order[:terms])
-    return Explanation(named, len(order) - len(named), float(products[order[terms:]].sum()), float(products.sum()))
+    named = tuple(Term(row, float(query[row]), float(document[row])) for row in order[:TERMS])
+    return Explanation(named, len(order) - len(named), float(products[order[TERMS:]].sum()), float(products.sum()))
 
 
 def checked_student(student: RabtrieverModel) -> RabtrieverModel:

@@ -61,17 +61,13 @@ def check_text_encoder(source: str, config: PreTrainedConfig) -> None:
         )
 
 
-def read_settings(source: str, hub: dict[str, Any]) -> EncoderSettings:
-    """The settings in a sentence-transformers folder or repository; the defaults for any other model.
-
-    Args:
-        source: folder or Hub id.
-        hub: options of `from_pretrained`, such as `revision`.
+def read_settings(source: str) -> EncoderSettings:
+    """The settings in a sentence-transformers folder or Hub repository; the defaults for any other model.
 
     Raises:
         ValueError: the modules, the pooling or the prompts are not supported, or a file is malformed.
     """
-    found = partial(optional_file, source, hub_options=hub)
+    found = partial(optional_file, source, hub_options={})
     listed = found("modules.json")
     if listed is None:
         return EncoderSettings()

@@ -80,9 +80,7 @@ def first_layers(text_config: Any, layers: int | None) -> Any:
     return config
 
 
-def other_encoder(
-    source: str, lengths: RabtrieverProcessor, revision: str | None = None, trust_remote_code: bool = False
-) -> Encoder:
+def other_encoder(source: str, lengths: RabtrieverProcessor, trust_remote_code: bool = False) -> Encoder:
     """An encoder of the Hub or from a folder, with its own tokenizer, prompts and pooling.
 
     A sentence-transformers folder brings its pooling and its prompts; any other model is pooled by the mean over its
@@ -92,21 +90,19 @@ def other_encoder(
     Args:
         source: Hub id or folder.
         lengths: the teacher's processor; its limits in tokens apply as far as the encoder's window allows.
-        revision: branch, tag or commit of a Hub model.
         trust_remote_code: whether code from the repository may run.
 
     Raises:
         ValueError: the model cannot be loaded, lacks weights or cannot be a student's encoder, its pooling is not
             supported, or its tokenizer reads texts in a way that a prompt cannot reproduce.
     """
-    files = {} if revision is None else {"revision": revision}
-    hub: dict[str, Any] = {**files, "trust_remote_code": trust_remote_code}
+    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     accepted = "a Hub id or a folder of a text model that AutoModel loads"
     with refusing(f"encoder {source} cannot be loaded", accepted):
-        stored = check_source(source, files)
+        stored = check_source(source, {})
         config = AutoConfig.from_pretrained(source, **hub)
         check_text_encoder(source, config)
-        settings = read_settings(source, files)
+        settings = read_settings(source)
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         report = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # check_loaded raises the errors
         loaded: Any = AutoModel.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **report, **hub)

@@ -8,13 +8,12 @@ from .metrics import Relevant, relevance_mask
 BINS = 15
 
 
-def reliability(log_odds: Tensor, relevant: Relevant, bins: int = BINS) -> list[dict[str, float]]:
-    """Pairs in groups of predicted probability, in equal steps from 0 to 1, without empty groups.
+def reliability(log_odds: Tensor, relevant: Relevant) -> list[dict[str, float]]:
+    """Pairs in `BINS` groups of predicted probability, in equal steps from 0 to 1, without empty groups.
 
     Args:
         log_odds: `(n, m)` scores of every query against the whole corpus; their sigmoid is the probability.
         relevant: relevance labels of the `n` queries; documents without a label count as not relevant.
-        bins: number of groups.
 
     Returns:
         Per group `count`, `confidence` (mean probability) and `accuracy` (share of relevant pairs).
@@ -28,9 +27,9 @@ def reliability(log_odds: Tensor, relevant: Relevant, bins: int = BINS) -> list[
         )
     probability = log_odds.double().sigmoid().numpy().ravel()
     truth = relevance_mask(log_odds.shape, relevant).ravel()
-    group = np.minimum((probability * bins).astype(int), bins - 1)
+    group = np.minimum((probability * BINS).astype(int), BINS - 1)
     found = []
-    for number in range(bins):
+    for number in range(BINS):
         here = group == number
         if here.any():
             confidence, accuracy = probability[here].mean(), truth[here].mean()

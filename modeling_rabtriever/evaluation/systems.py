@@ -134,7 +134,7 @@ def reranker_system(reranker: GenerativeRerankerModel, corpus: Sequence[str], na
     return System(name, score, latency_queries=5, score_pairs=score_pairs, model=reranker)
 
 
-def served_system(teacher: ServedTeacher, corpus: Sequence[str], name: str = TEACHER) -> System:
+def served_system(teacher: ServedTeacher, corpus: Sequence[str]) -> System:
     """A teacher behind a server on the whole corpus; its latency includes the network's."""
 
     def score(queries: Sequence[str]) -> Tensor:
@@ -145,7 +145,7 @@ def served_system(teacher: ServedTeacher, corpus: Sequence[str], name: str = TEA
         pairs = [(query, row) for query, own in enumerate(rows.tolist()) for row in own]
         return teacher.score_pairs(queries, corpus, pairs).view(rows.shape)
 
-    return System(name, score, latency_queries=5, score_pairs=score_pairs, model=teacher)
+    return System(TEACHER, score, latency_queries=5, score_pairs=score_pairs, model=teacher)
 
 
 def rabtriever_system(student: RabtrieverModel, corpus: Sequence[str], name: str = STUDENT) -> System:

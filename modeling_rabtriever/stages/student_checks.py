@@ -51,7 +51,7 @@ def check(arguments: tuple[Any, ...], task: RetrievalTask, earlier: Earlier = NO
     else:
         found = check_model("encoder", shape.other_encoder, trust_remote_code=teacher_source.trust_remote_code)
         check_text_encoder(shape.other_encoder, found)
-        settings = read_settings(shape.other_encoder, {})
+        settings = read_settings(shape.other_encoder)
         student_config(found, [settings.pooling], shape, settings.is_retriever, settings.unit_vectors)
 
 

@@ -8,14 +8,14 @@ from modeling_rabtriever.evaluation.plots import reliability_diagram
 
 
 def test_by_hand():
-    probabilities = torch.tensor([[0.02, 0.04, 0.91], [0.93, 0.5, 0.03]])
-    groups = reliability(probabilities.logit(), [{2: 1}, {1: 1}], bins=10)
+    probabilities = torch.tensor([[0.02, 0.04, 0.95], [0.97, 0.5, 0.03]])
+    groups = reliability(probabilities.logit(), [{2: 1}, {1: 1}])
     assert [(g["count"], round(g["confidence"], 3), g["accuracy"]) for g in groups] == [
         (3, 0.03, 0.0),
         (1, 0.5, 1.0),
-        (2, 0.92, 0.5),
+        (2, 0.96, 0.5),
     ]
-    assert expected_calibration_error(groups) == pytest.approx((3 * 0.03 + 0.5 + 2 * 0.42) / 6)
+    assert expected_calibration_error(groups) == pytest.approx((3 * 0.03 + 0.5 + 2 * 0.46) / 6)
 
 
 def test_honest_probabilities_have_no_error():

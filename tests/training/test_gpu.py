@@ -24,7 +24,7 @@ def test_rows_are_mapped_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None
         seen.append(len(block))
         return 2 * block
 
-    assert torch.equal(mapped_on(torch.device("cpu"), double, rows, back=True), 2 * rows)
+    assert torch.equal(mapped_on(torch.device("cpu"), double, rows), 2 * rows)
     assert seen == [3, 3, 1]
 
 
