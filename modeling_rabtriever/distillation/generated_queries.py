@@ -1,5 +1,6 @@
 """Queries without labels, written by a language model that is fine-tuned on the training queries."""
 
+import copy
 import json
 import math
 import random
@@ -96,7 +97,8 @@ def written(
 
 def context_window(config: PreTrainedConfig) -> float:
     """How many tokens a language model reads; infinity if its configuration states no window, as Bloom's."""
-    return RabtrieverConfig(text_config=config.get_text_config()).window or math.inf
+    own = copy.deepcopy(config.get_text_config())  # becomes part of the other configuration, which resets its attention
+    return RabtrieverConfig(text_config=own).window or math.inf
 
 
 def batches_file(stage: StageFolder) -> Path:
