@@ -38,9 +38,9 @@ def configured_checkpoint(config: "TrainingArguments") -> str | None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest finished checkpoint."""
     finished = [path.parent for path in folder.glob(f"checkpoint-*/{CHECKSUMS}")]
-    steps = {path: path.name.removeprefix("checkpoint-") for path in finished}
-    numbered = [path for path in finished if steps[path].isdecimal()]  # a copy may have any name
-    return max(numbered, key=lambda path: int(steps[path]), default=None)
+    numbers = [(path.name.removeprefix("checkpoint-"), path) for path in finished]
+    by_step = {int(number): path for number, path in numbers if number.isdecimal()}  # a copy may have any name
+    return by_step[max(by_step)] if by_step else None
 
 
 def finish_checkpoint(folder: Path, processes: int) -> None:
